@@ -1,0 +1,34 @@
+"""Celery's options, derived from the settings by a pure function."""
+
+from typing import Any
+
+from settings.model import Settings
+
+QUEUE = "comfyui"
+
+
+def celery_options(settings: Settings) -> dict[str, Any]:
+    """Celery's configuration for producers and workers alike.
+
+    A worker started as `celery -A workers worker` needs no flags: pool, slots and prefetch are
+    here. Acknowledgement is a property of the task and lives with it.
+    """
+    return {
+        "broker_url": settings.broker_url.get_secret_value(),
+        "result_backend": settings.result_backend.get_secret_value(),
+        "result_expires": settings.result_expires_seconds,
+        # JSON only, in both directions: a pickle in a message would run code.
+        "accept_content": ["json"],
+        "task_serializer": "json",
+        "result_serializer": "json",
+        "result_accept_content": ["json"],
+        "task_default_queue": QUEUE,
+        "task_track_started": True,
+        # A job waits on the network nearly all the time: threads, one a slot.
+        "worker_pool": "threads",
+        "worker_concurrency": settings.worker_slots,
+        # What a worker holds beyond its slots no idle worker can take.
+        "worker_prefetch_multiplier": 1,
+        "broker_connection_retry_on_startup": True,
+        "enable_utc": True,
+    }

@@ -1,0 +1,245 @@
+"""Every setting: its variable, its default, its unit and what a valid value is."""
+
+import json
+from functools import cache
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+MASK = "********"
+
+_BROKERS = ("redis", "rediss", "sentinel", "amqp", "amqps")
+_HTTP = ("http", "https")
+
+
+class SettingsError(Exception):
+    """One or more settings are wrong; the message has one line a variable."""
+
+
+class Settings(BaseSettings):
+    """The effective settings of this process.
+
+    Variables carry the names of the fields' aliases. AWS credentials and region are not here:
+    boto3's own chain finds them.
+    """
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", env_ignore_empty=True)
+
+    broker_url: SecretStr = Field(
+        SecretStr("redis://127.0.0.1:6379/0"),
+        alias="CELERY_BROKER_URL",
+        description="Broker that carries the jobs.",
+    )
+    result_backend: SecretStr = Field(
+        SecretStr("redis://127.0.0.1:6379/0"),
+        alias="CELERY_RESULT_BACKEND",
+        description="Result backend that keeps states, progress and results.",
+    )
+    result_expires_seconds: int = Field(
+        86_400,
+        alias="RESULT_EXPIRES",
+        ge=60,
+        description="Seconds a result stays in the result backend.",
+    )
+    comfyui_url: str = Field(
+        "http://127.0.0.1:8188",
+        alias="COMFYUI_URL",
+        description="Base URL of the one ComfyUI server that this worker drives.",
+    )
+    comfyui_headers: Annotated[dict[str, SecretStr], NoDecode] = Field(
+        default_factory=dict,
+        alias="COMFYUI_HEADERS",
+        description="JSON object of headers for every request to ComfyUI (Authorization, Cookie).",
+    )
+    comfyui_connect_timeout_seconds: float = Field(
+        5.0,
+        alias="COMFYUI_CONNECT_TIMEOUT_SECONDS",
+        gt=0,
+        description="Seconds to wait for a connection to ComfyUI.",
+    )
+    comfyui_read_timeout_seconds: float = Field(
+        60.0,
+        alias="COMFYUI_READ_TIMEOUT_SECONDS",
+        gt=0,
+        description="Seconds to wait for the next bytes of an answer from ComfyUI.",
+    )
+    s3_bucket: str = Field(
+        "",
+        alias="S3_BUCKET",
+        description="Bucket that receives outputs and manifests. A worker needs it.",
+    )
+    s3_prefix: str = Field(
+        "",
+        alias="S3_PREFIX",
+        description="Prefix of every object key that workers write.",
+    )
+    s3_endpoint_url: str | None = Field(
+        None,
+        alias="S3_ENDPOINT_URL",
+        description="Endpoint of an S3-compatible store; unset: boto3's own chain decides.",
+    )
+    worker_slots: int = Field(
+        2,
+        alias="WORKER_SLOTS",
+        ge=1,
+        le=64,
+        description="Jobs that a worker has in flight: one executing, the others around it.",
+    )
+    max_attempts: int = Field(
+        3,
+        alias="JOB_MAX_ATTEMPTS",
+        ge=1,
+        description="Attempts that a job gets when transient errors end them.",
+    )
+    workflow_max_bytes: int = Field(
+        10 * 1024 * 1024,
+        alias="WORKFLOW_MAX_BYTES",
+        ge=1024,
+        description="Size of a workflow as JSON, in bytes, above which a job is refused.",
+    )
+    inputs_max_bytes: int = Field(
+        100 * 1024 * 1024,
+        alias="INPUT_MAX_BYTES",
+        ge=1024,
+        description="Size of one input file in bytes above which a job is refused.",
+    )
+
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        "INFO", alias="LOG_LEVEL", description="What a worker logs; `-l` on its command line wins."
+    )
+
+    @field_validator("broker_url")
+    @classmethod
+    def _known_broker(cls, value: SecretStr) -> SecretStr:
+        scheme, separator, _ = value.get_secret_value().partition("://")
+        if scheme not in _BROKERS or not separator:
+            raise ValueError(f"a URL such as redis://host:6379/0 ({', '.join(_BROKERS)})")
+        return value
+
+    @field_validator("result_backend")
+    @classmethod
+    def _backend_url(cls, value: SecretStr) -> SecretStr:
+        if "://" not in value.get_secret_value():
+            raise ValueError("a URL of a Celery result backend such as redis://host:6379/0")
+        return value
+
+    @field_validator("comfyui_url", "s3_endpoint_url")
+    @classmethod
+    def _http_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        parts = urlsplit(value)
+        try:
+            usable = parts.scheme in _HTTP and parts.hostname and (parts.port is None or parts.port)
+        except ValueError:
+            usable = False
+        if not usable or parts.query or parts.fragment:
+            raise ValueError("an http:// or https:// URL with a host, without query or fragment")
+        return value.rstrip("/")
+
+    @field_validator("comfyui_url")
+    @classmethod
+    def _no_credentials(cls, value: str) -> str:
+        # The base URL stands in results, logs and metrics, so it must hold no secret.
+        if "@" in urlsplit(value).netloc:
+            raise ValueError("a URL without user and password; put them into COMFYUI_HEADERS")
+        return value
+
+    @field_validator("comfyui_headers", mode="before")
+    @classmethod
+    def _json_headers(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        try:
+            headers = json.loads(value)
+        except ValueError:
+            headers = None
+        if not isinstance(headers, dict) or not all(isinstance(v, str) for v in headers.values()):
+            raise ValueError('a JSON object of strings such as {"Authorization": "Bearer ..."}')
+        if not all(name.isascii() and (name + v).isprintable() for name, v in headers.items()):
+            raise ValueError("header names in ASCII and values without line breaks")
+        return headers
+
+    @field_validator("s3_prefix")
+    @classmethod
+    def _clean_prefix(cls, value: str) -> str:
+        prefix = value.strip("/")
+        if any(part in ("", ".", "..") for part in prefix.split("/")) and prefix:
+            raise ValueError("folder names joined by single slashes, without . or ..")
+        return prefix
+
+    @model_validator(mode="before")
+    @classmethod
+    def _backend_follows_broker(cls, values: Any) -> Any:
+        # One Redis is the common case: naming it once is enough.
+        if isinstance(values, dict) and "CELERY_RESULT_BACKEND" not in values:
+            broker = values.get("CELERY_BROKER_URL", "")
+            if str(broker).startswith(("redis://", "rediss://", "sentinel://")):
+                values = {**values, "CELERY_RESULT_BACKEND": broker}
+        return values
+
+    def masked(self) -> dict[str, str | None]:
+        """The effective values by variable name, every secret masked."""
+        return {
+            field.alias or name: _shown(getattr(self, name))
+            for name, field in type(self).model_fields.items()
+        }
+
+    def require_worker(self) -> "Settings":
+        """Return these settings if a worker can run on them.
+
+        Raises:
+            SettingsError: something that only workers need is missing.
+        """
+        if not self.s3_bucket:
+            raise SettingsError(
+                "S3_BUCKET: found nothing, expected the name of the bucket that receives outputs"
+            )
+        return self
+
+
+@cache
+def load() -> Settings:
+    """Read the environment once and return what it says.
+
+    Raises:
+        SettingsError: a variable has a wrong value; names variable, found and expected.
+    """
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise SettingsError("\n".join(_sentence(e) for e in error.errors())) from None
+
+
+def without_password(url: str) -> str:
+    """The URL, or Celery's list of them joined by semicolons, with each password masked."""
+    if ";" in url:
+        return ";".join(without_password(one) for one in url.split(";"))
+    parts = urlsplit(url)
+    user, at, host = parts.netloc.rpartition("@")
+    if not at:
+        return url
+    name = user.partition(":")[0]
+    return urlunsplit(parts._replace(netloc=f"{name}:{MASK}@{host}", query=""))
+
+
+def _shown(value: Any) -> str | None:
+    match value:
+        case None | "":
+            return None
+        case SecretStr():
+            return without_password(value.get_secret_value())
+        case dict():
+            return json.dumps(dict.fromkeys(value, MASK)) if value else None
+        case _:
+            return without_password(str(value))
+
+
+def _sentence(error: Any) -> str:
+    variable = str(error["loc"][0]) if error["loc"] else "settings"
+    found = MASK if variable == "COMFYUI_HEADERS" else without_password(str(error["input"]))
+    expected = error["msg"].removeprefix("Value error, ")
+    expected = expected.removeprefix("Input should be ")
+    return f"{variable}: found {found!r}, expected {expected}"
