@@ -1,0 +1,95 @@
+"""The error tree: every way in which a job can end without a result.
+
+Each leaf is exactly one of transient (another attempt may succeed), permanent (none will) or
+cancelled (somebody asked for it). The class decides about the retry, never the message. The
+message is one sentence for the person who enqueued the job; it is the only constructor argument,
+so that Celery's JSON carries type and message through the result backend unchanged.
+"""
+
+
+class JobError(Exception):
+    """A job ended without a result. Never raised itself, only its leaves are."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+
+    @property
+    def message(self) -> str:
+        """What happened, in one sentence."""
+        return str(self.args[0])
+
+
+class TransientError(JobError):
+    """Another attempt, perhaps on another server, may succeed."""
+
+
+class PermanentError(JobError):
+    """The same job would end the same way anywhere, at any time."""
+
+
+class CancelledError(JobError):
+    """Somebody asked for the job to end."""
+
+
+class ComfyUIUnavailableError(TransientError):
+    """ComfyUI refused or cut the connection, did not answer in time or answered 5xx."""
+
+
+class ComfyUIProtocolError(TransientError):
+    """Something answered at ComfyUI's address in a way that ComfyUI does not."""
+
+
+class ComfyUIAccessDeniedError(TransientError):
+    """ComfyUI, or the proxy before it, wants other credentials than this worker has."""
+
+
+class PromptLostError(TransientError):
+    """ComfyUI knows nothing of the prompt any more: it was restarted or its queue cleared."""
+
+
+class PromptInterruptedError(TransientError):
+    """The prompt was interrupted on the server, not by us."""
+
+
+class OutOfMemoryError(TransientError):
+    """A node ran out of device memory."""
+
+
+class OutputMissingError(TransientError):
+    """The history names an output file that the server no longer has."""
+
+
+class StorageUnavailableError(TransientError):
+    """The object store refused or cut the connection, throttled or answered 5xx."""
+
+
+class StorageDeniedError(TransientError):
+    """The object store has no such bucket or does not let this worker write to it."""
+
+
+class InternalError(TransientError):
+    """A fault of comfyfleet's own; the worker's log has the traceback."""
+
+
+class InvalidRequestError(PermanentError):
+    """The task's arguments are wrong."""
+
+
+class InvalidWorkflowError(PermanentError):
+    """The workflow is no workflow, or ComfyUI refuses it."""
+
+
+class InvalidInputError(PermanentError):
+    """An input file cannot be fetched or placed."""
+
+
+class NodeFailedError(PermanentError):
+    """A node raised while it executed."""
+
+
+class JobTimeoutError(PermanentError):
+    """The job took longer than its `timeout_seconds`."""
+
+
+class JobCancelledError(CancelledError):
+    """The job was revoked."""

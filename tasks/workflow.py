@@ -1,0 +1,118 @@
+"""Reading a workflow in ComfyUI's API format: is it one, and with which inputs set."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from tasks.errors import InvalidWorkflowError
+from tasks.request import did_you_mean, shown
+
+Workflow = Mapping[str, Any]
+
+
+def check_workflow(workflow: Workflow, max_bytes: int) -> None:
+    """Refuse what ComfyUI would refuse, or choke on, before anything is sent to it.
+
+    Unknown classes and values are the server's to judge: only it knows its nodes.
+
+    Raises:
+        InvalidWorkflowError: names the node, the input and the reason in one sentence.
+    """
+    if not workflow:
+        raise InvalidWorkflowError("the workflow is empty: it has no node")
+    if isinstance(workflow.get("nodes"), list):
+        raise InvalidWorkflowError(
+            "the workflow is an export of ComfyUI's UI; "
+            "export it with 'Export (API)', which maps node ids to nodes"
+        )
+    _check_size(workflow, max_bytes)
+    for node_id, node in workflow.items():
+        _check_node(workflow, node_id, node)
+
+
+def node_name(workflow: Workflow, node_id: str) -> str:
+    """How messages call a node: `node 3 (KSampler)`."""
+    node = workflow.get(node_id)
+    class_type = node.get("class_type") if isinstance(node, Mapping) else None
+    return f"node {node_id} ({class_type})" if class_type else f"node {node_id}"
+
+
+def is_link(value: object) -> bool:
+    """Whether an input's value is a link, `[node id, output index]`, as ComfyUI tells them."""
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and isinstance(value[0], str)
+        and isinstance(value[1], int | float)
+    )
+
+
+def with_params(workflow: Workflow, params: Mapping[str, Any]) -> dict[str, Any]:
+    """A copy of a checked workflow with inputs set: `{"6.text": "a cat"}`.
+
+    Raises:
+        InvalidWorkflowError: there is no such node or input, or a link stands there.
+    """
+    changed = dict(workflow)
+    for address, value in params.items():
+        node_id, dot, name = address.partition(".")
+        if not dot or node_id not in workflow:
+            hint = did_you_mean(node_id, workflow)
+            raise InvalidWorkflowError(f"param {address!r}: there is no node {node_id!r}{hint}")
+        node = changed[node_id]
+        if name not in node["inputs"]:
+            hint = did_you_mean(name, node["inputs"])
+            raise InvalidWorkflowError(
+                f"param {address!r}: {node_name(workflow, node_id)} has no input {name!r}{hint}"
+            )
+        if is_link(node["inputs"][name]):
+            source = node["inputs"][name][0]
+            raise InvalidWorkflowError(
+                f"param {address!r}: {node_name(workflow, node_id)}, input {name}: "
+                f"is linked to node {source}; set the input there"
+            )
+        changed[node_id] = {**node, "inputs": {**node["inputs"], name: value}}
+    return changed
+
+
+def _check_node(workflow: Workflow, node_id: str, node: object) -> None:
+    if not isinstance(node, Mapping):
+        raise InvalidWorkflowError(f"node {node_id}: found {shown(node)}, expected an object")
+    class_type = node.get("class_type")
+    if not isinstance(class_type, str) or not class_type:
+        raise InvalidWorkflowError(f"node {node_id}: has no class_type")
+    inputs = node.get("inputs")
+    if not isinstance(inputs, Mapping):
+        raise InvalidWorkflowError(f"{node_name(workflow, node_id)}: has no inputs object")
+    for name, value in inputs.items():
+        if is_link(value) and value[0] not in workflow:
+            raise InvalidWorkflowError(
+                f"{node_name(workflow, node_id)}, input {name}: "
+                f"links to node {value[0]}, which the workflow does not have"
+            )
+
+
+def _check_size(workflow: Workflow, max_bytes: int) -> None:
+    size = _json_bytes(workflow)
+    if size <= max_bytes:
+        return
+    largest, where = max(_input_sizes(workflow), default=(0, "no input"))
+    raise InvalidWorkflowError(
+        f"the workflow has {_megabytes(size)}, at most {_megabytes(max_bytes)} are allowed "
+        f"(WORKFLOW_MAX_BYTES); the largest part is {where} with {_megabytes(largest)}"
+    )
+
+
+def _input_sizes(workflow: Workflow) -> Iterator[tuple[int, str]]:
+    for node_id, node in workflow.items():
+        inputs = node.get("inputs") if isinstance(node, Mapping) else None
+        for name, value in inputs.items() if isinstance(inputs, Mapping) else ():
+            yield _json_bytes(value), f"{node_name(workflow, node_id)}, input {name},"
+
+
+def _json_bytes(value: object) -> int:
+    return len(json.dumps(value, separators=(",", ":")))
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1_000_000:.1f} MB"
