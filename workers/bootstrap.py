@@ -1,0 +1,90 @@
+"""The composition root: the one place where clients are made and put together."""
+
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import boto3
+from botocore.config import Config
+from celery.utils.nodenames import gethostname
+
+from settings import Settings
+from workers.comfyui import ComfyUI, Notifications
+from workers.execution import Executor
+from workers.storage import ObjectStore
+
+# The spine's thread, its uploads and their parts, for each slot.
+_CONNECTIONS_PER_SLOT = 4
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a worker process holds open."""
+
+    comfyui: ComfyUI
+    notifications: Notifications
+    store: ObjectStore
+    executor: Executor
+
+    def close(self) -> None:
+        """Close everything, the listener first."""
+        self.notifications.stop()
+        self.comfyui.close()
+        self.store.close()
+
+
+def node_name(settings: Settings) -> str:
+    """The worker's name: unique where each worker on a host has a server of its own."""
+    instance = urlsplit(settings.comfyui_url)
+    return f"{instance.hostname}-{instance.port or instance.scheme}@{gethostname()}"
+
+
+def assemble(settings: Settings, worker: str) -> Parts:
+    """Make the clients and the executor of a worker; the websocket is not started yet."""
+    headers = {name: value.get_secret_value() for name, value in settings.comfyui_headers.items()}
+    connections = settings.worker_slots * _CONNECTIONS_PER_SLOT
+    comfyui = ComfyUI(
+        settings.comfyui_url,
+        headers=headers,
+        connect_timeout=settings.comfyui_connect_timeout_seconds,
+        read_timeout=settings.comfyui_read_timeout_seconds,
+        connections=connections,
+    )
+    notifications = Notifications(
+        settings.comfyui_url,
+        client_id=worker,
+        headers=headers,
+        timeout=settings.comfyui_connect_timeout_seconds,
+    )
+    store = object_store(settings, connections)
+    executor = Executor(
+        comfyui=comfyui,
+        notifications=notifications,
+        store=store,
+        worker=worker,
+        prefix=settings.s3_prefix,
+        workflow_max_bytes=settings.workflow_max_bytes,
+        inputs_max_bytes=settings.inputs_max_bytes,
+    )
+    return Parts(comfyui, notifications, store, executor)
+
+
+def object_store(settings: Settings, connections: int = 4) -> ObjectStore:
+    """A client of the bucket; credentials and region come from boto3's own chain."""
+    client = boto3.client(
+        "s3",
+        endpoint_url=settings.s3_endpoint_url,
+        config=Config(
+            signature_version="s3v4",
+            connect_timeout=5,
+            read_timeout=60,
+            retries={"mode": "standard", "max_attempts": 5},
+            max_pool_connections=connections,
+            tcp_keepalive=True,
+            # Stores other than AWS know only the checksums that a request needs.
+            request_checksum_calculation="when_required",
+            response_checksum_validation="when_required",
+            # And most are reached by one host name for all buckets.
+            s3={"addressing_style": "path" if settings.s3_endpoint_url else "auto"},
+        ),
+    )
+    return ObjectStore(client, settings.s3_bucket)

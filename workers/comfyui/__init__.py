@@ -1,0 +1,6 @@
+"""The ComfyUI adapter: its HTTP API, its websocket, and what its answers mean."""
+
+from workers.comfyui.client import ComfyUI
+from workers.comfyui.notifications import Notifications
+
+__all__ = ["ComfyUI", "Notifications"]

@@ -1,0 +1,412 @@
+"""ComfyUI's HTTP API, as far as jobs and people need it.
+
+Paths, bodies and status codes are recorded from two versions in tests/fixtures/wire.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import IO, Any, Self, TypeVar
+from urllib.parse import quote
+
+import requests
+from requests.adapters import HTTPAdapter
+
+from tasks.errors import (
+    ComfyUIAccessDeniedError,
+    ComfyUIProtocolError,
+    ComfyUIUnavailableError,
+    InvalidInputError,
+    InvalidWorkflowError,
+    JobError,
+    OutputMissingError,
+)
+from tasks.workflow import Workflow
+from workers.comfyui.rejection import describe_rejection
+from workers.comfyui.seam import translated
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class FileRef:
+    """A file on the server, as ComfyUI names files."""
+
+    filename: str
+    subfolder: str = ""
+    type: str = "output"
+
+
+@dataclass(frozen=True)
+class PromptQueue:
+    """The ids of the prompts that the server runs and of those that wait, in order."""
+
+    running: tuple[str, ...]
+    pending: tuple[str, ...]
+
+    def __contains__(self, prompt_id: object) -> bool:
+        return prompt_id in self.running or prompt_id in self.pending
+
+
+class Download:
+    """A file's bytes, read from the server as they are needed."""
+
+    def __init__(self, response: requests.Response, base_url: str) -> None:
+        self._response = response
+        self._base_url = base_url
+
+    def read(self, size: int) -> bytes:
+        """Up to `size` bytes; fewer only at the end.
+
+        Raises:
+            ComfyUIUnavailableError: the server stopped before the announced end.
+        """
+        with translated(self._base_url):
+            return bytes(self._response.raw.read(size, decode_content=True))
+
+
+class ComfyUI:
+    """A client of one ComfyUI server. Thread-safe; keeps its connections alive.
+
+    Every method raises ComfyUIUnavailableError (no answer, 5xx), ComfyUIAccessDeniedError
+    (401, 403) or ComfyUIProtocolError (an answer that is not ComfyUI's); beyond these only
+    what its own docstring names.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        connect_timeout: float = 5.0,
+        read_timeout: float = 60.0,
+        connections: int = 8,
+    ) -> None:
+        """Prepare a client; nothing is opened before the first request.
+
+        Args:
+            base_url: where the server is, with or without a path prefix such as `/api`.
+            headers: sent with every request, for a proxy that wants Authorization or a Cookie.
+            connect_timeout: seconds to wait for a connection.
+            read_timeout: seconds to wait for the next bytes of an answer.
+            connections: how many are kept alive; one a thread that uses the client.
+        """
+        self.base_url = base_url.rstrip("/")
+        self.headers = dict(headers or {})
+        self._timeout = (connect_timeout, read_timeout)
+        self._session = requests.Session()
+        self._session.headers.update(self.headers)
+        for scheme in ("http://", "https://"):
+            self._session.mount(scheme, HTTPAdapter(pool_connections=1, pool_maxsize=connections))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._session.close()
+
+    # Prompts
+
+    def submit(
+        self, workflow: Workflow, prompt_id: str, client_id: str, *, front: bool = False
+    ) -> None:
+        """Queue a workflow under an id of our choice.
+
+        A prompt of which ComfyUI would run only a part, because some outputs are invalid, is
+        taken back and counts as refused.
+
+        Args:
+            workflow: API format.
+            prompt_id: the server does not check that it is new: posted twice it runs twice.
+            client_id: the websocket client that hears of it.
+            front: before all that wait.
+
+        Raises:
+            InvalidWorkflowError: the server refuses it; the message names node, input, reason.
+        """
+        body: dict[str, Any] = {
+            "prompt": workflow,
+            "prompt_id": prompt_id,
+            "client_id": client_id,
+        }
+        if front:
+            body["front"] = True
+        response = self._request("POST", "/prompt", json=body)
+        if _handler_raised(response):
+            # Its own handler raised on this body, and would again: it is no outage.
+            raise InvalidWorkflowError(
+                f"ComfyUI at {self.base_url} failed while it read the workflow (500)"
+            )
+        if response.status_code in (400, 413):
+            raise InvalidWorkflowError(describe_rejection(workflow, _json_or_text(response)))
+        answer = self._json(self._checked(response), dict)
+        if answer.get("node_errors"):
+            self.cancel(prompt_id)
+            raise InvalidWorkflowError(describe_rejection(workflow, answer))
+
+    def history(self, prompt_id: str) -> dict[str, Any] | None:
+        """The entry of a finished prompt; None while it is unknown, waiting or running."""
+        answer = self._get_json(f"/history{_segment(prompt_id)}", dict)
+        entry = answer.get(prompt_id)
+        if entry is not None and not isinstance(entry, dict):
+            raise self._not_comfyui("a history entry that is no object")
+        return entry
+
+    def histories(
+        self, max_items: int | None = None, offset: int | None = None
+    ) -> dict[str, dict[str, Any]]:
+        """Finished prompts by id, oldest first.
+
+        Args:
+            max_items: how many at most; the newest ones unless an offset is given.
+            offset: how many of the oldest to leave out.
+        """
+        given = {"max_items": max_items, "offset": offset}
+        params = {name: value for name, value in given.items() if value is not None}
+        return self._get_json("/history", dict, params=params)
+
+    def delete_history(self, prompt_ids: Iterable[str]) -> None:
+        """Forget these finished prompts; their files stay."""
+        self._post("/history", {"delete": list(prompt_ids)})
+
+    def clear_history(self) -> None:
+        """Forget all finished prompts; their files stay."""
+        self._post("/history", {"clear": True})
+
+    def queue(self) -> PromptQueue:
+        """What runs and what waits."""
+        answer = self._get_json("/queue", dict)
+        try:
+            # The id is the second field of an item; the first is its number in the queue.
+            running, pending = (
+                tuple(str(item[1]) for item in answer[name])
+                for name in ("queue_running", "queue_pending")
+            )
+        except (KeyError, IndexError, TypeError):
+            raise self._not_comfyui("a queue of an unknown form") from None
+        return PromptQueue(running, pending)
+
+    def delete_from_queue(self, prompt_ids: Iterable[str]) -> None:
+        """Remove waiting prompts; running ones are not touched."""
+        self._post("/queue", {"delete": list(prompt_ids)})
+
+    def clear_queue(self) -> None:
+        """Remove all waiting prompts, whoever queued them."""
+        self._post("/queue", {"clear": True})
+
+    def interrupt(self, prompt_id: str) -> None:
+        """Stop this prompt at its next step if it is the one that runs."""
+        self._post("/interrupt", {"prompt_id": prompt_id})
+
+    def interrupt_all(self) -> None:
+        """Stop whatever runs, whoever queued it."""
+        self._post("/interrupt", {})
+
+    def cancel(self, prompt_id: str) -> None:
+        """Take a prompt out of the queue, or stop it if it already runs."""
+        self.delete_from_queue([prompt_id])
+        # Only if it runs: servers older than the targeted interrupt stop whatever does.
+        if prompt_id in self.queue().running:
+            self.interrupt(prompt_id)
+
+    def knows(self, prompt_id: str) -> bool:
+        """Whether the server has the prompt: waiting, running or finished."""
+        return (
+            self.history(prompt_id) is not None
+            or prompt_id in self.queue()
+            # It may have finished between the two questions.
+            or self.history(prompt_id) is not None
+        )
+
+    # Files
+
+    @contextmanager
+    def view(self, file: FileRef) -> Iterator[Download]:
+        """Open a file on the server for reading; its bytes are not held in memory.
+
+        Raises:
+            OutputMissingError: the server does not have the file, or does not show it.
+        """
+        params = {"filename": file.filename, "subfolder": file.subfolder, "type": file.type}
+        response = self._request("GET", "/view", params=params, stream=True)
+        try:
+            if response.status_code in (400, 404):
+                raise OutputMissingError(
+                    f"ComfyUI at {self.base_url} no longer has {file.type} file "
+                    f"{file.filename!r} ({response.status_code})"
+                )
+            yield Download(self._checked(response), self.base_url)
+        finally:
+            response.close()
+
+    def upload_image(
+        self,
+        filename: str,
+        content: bytes | IO[bytes],
+        *,
+        subfolder: str = "",
+        type: str = "input",  # noqa: A002  # ComfyUI's own name of it
+        overwrite: bool = False,
+    ) -> FileRef:
+        """Place a file, of whatever kind, where loader nodes find it.
+
+        Returns:
+            Where it is: without `overwrite` a name that is taken by other content gets a number.
+
+        Raises:
+            InvalidInputError: the server refuses name, folder or size.
+        """
+        form = {"subfolder": subfolder, "type": type, "overwrite": str(overwrite).lower()}
+        return self._upload("/upload/image", filename, content, form)
+
+    def upload_mask(
+        self,
+        filename: str,
+        content: bytes | IO[bytes],
+        original: FileRef,
+        *,
+        subfolder: str = "",
+        type: str = "input",  # noqa: A002  # ComfyUI's own name of it
+        overwrite: bool = False,
+    ) -> FileRef:
+        """Place a copy of an image on the server with the alpha channel of this one as mask.
+
+        Raises:
+            InvalidInputError: the server refuses it, or has no such original.
+        """
+        reference = {
+            "filename": original.filename,
+            "subfolder": original.subfolder,
+            "type": original.type,
+        }
+        form = {
+            "subfolder": subfolder,
+            "type": type,
+            "overwrite": str(overwrite).lower(),
+            "original_ref": json.dumps(reference),
+        }
+        return self._upload("/upload/mask", filename, content, form)
+
+    # The server
+
+    def object_info(self, class_type: str | None = None) -> dict[str, Any]:
+        """The schema of each node class, or of one: empty if the server does not know it."""
+        return self._get_json(f"/object_info{_segment(class_type)}", dict)
+
+    def model_folders(self) -> list[str]:
+        """The kinds of models that the server knows."""
+        return self._get_json("/models", list)
+
+    def models(self, folder: str) -> list[str]:
+        """The model files in a folder.
+
+        Raises:
+            InvalidInputError: the server has no such folder.
+        """
+        response = self._request("GET", f"/models{_segment(folder)}")
+        if response.status_code == 404:
+            raise InvalidInputError(f"ComfyUI at {self.base_url} has no model folder {folder!r}")
+        return self._json(self._checked(response), list)
+
+    def embeddings(self) -> list[str]:
+        """The names of the textual inversion embeddings."""
+        return self._get_json("/embeddings", list)
+
+    def system_stats(self) -> dict[str, Any]:
+        """Version, memory in bytes and devices of the server."""
+        return self._get_json("/system_stats", dict)
+
+    def features(self) -> dict[str, Any]:
+        """What the server supports beyond the common API, such as `max_upload_size` in bytes."""
+        return self._get_json("/features", dict)
+
+    def free(self, *, unload_models: bool = True, free_memory: bool = True) -> None:
+        """Let go of models and of cached results, when the prompt that runs has ended."""
+        self._post("/free", {"unload_models": unload_models, "free_memory": free_memory})
+
+    # One request
+
+    def _request(self, method: str, path: str, **options: Any) -> requests.Response:
+        with translated(self.base_url):
+            # A redirect would carry our headers to somebody else.
+            return self._session.request(
+                method,
+                self.base_url + path,
+                timeout=self._timeout,
+                allow_redirects=False,
+                **options,
+            )
+
+    def _checked(self, response: requests.Response) -> requests.Response:
+        status = response.status_code
+        if 200 <= status < 300:
+            return response
+        url = response.url.partition("?")[0]
+        if status in (401, 403):
+            raise ComfyUIAccessDeniedError(
+                f"ComfyUI at {self.base_url} denies access to {url} ({status}); "
+                "COMFYUI_HEADERS can carry credentials"
+            )
+        if status == 429 or status >= 500:
+            raise ComfyUIUnavailableError(f"ComfyUI at {self.base_url} answered {status} to {url}")
+        if location := response.headers.get("Location"):
+            raise self._not_comfyui(f"{status} to {url}, a redirect to {location}")
+        raise self._not_comfyui(f"{status} to {url}")
+
+    def _get_json(self, path: str, kind: type[T], **options: Any) -> T:
+        return self._json(self._checked(self._request("GET", path, **options)), kind)
+
+    def _json(self, response: requests.Response, kind: type[T]) -> T:
+        with translated(self.base_url):
+            answer = response.json()
+        if not isinstance(answer, kind):
+            raise self._not_comfyui(f"JSON that is no {kind.__name__}")
+        return answer
+
+    def _post(self, path: str, body: Mapping[str, Any]) -> None:
+        self._checked(self._request("POST", path, json=body))
+
+    def _upload(
+        self, path: str, filename: str, content: bytes | IO[bytes], form: Mapping[str, str]
+    ) -> FileRef:
+        response = self._request("POST", path, files={"image": (filename, content)}, data=form)
+        if response.status_code in (400, 413):
+            raise InvalidInputError(
+                f"ComfyUI at {self.base_url} refuses the file {filename!r} ({response.status_code})"
+            )
+        answer = self._json(self._checked(response), dict)
+        try:
+            return FileRef(answer["name"], answer["subfolder"], answer["type"])
+        except KeyError:
+            raise self._not_comfyui("no name for an uploaded file") from None
+
+    def _not_comfyui(self, what: str) -> JobError:
+        return ComfyUIProtocolError(f"at {self.base_url} something answers {what}: no ComfyUI")
+
+
+def _segment(name: str | None) -> str:
+    return "/" + quote(name, safe="") if name else ""
+
+
+def _handler_raised(response: requests.Response) -> bool:
+    # aiohttp's answer, plain text, when a handler raises; proxies answer 5xx in their own way.
+    media_type = response.headers.get("Content-Type", "").partition(";")[0]
+    return response.status_code == 500 and media_type == "text/plain"
+
+
+def _json_or_text(response: requests.Response) -> Any:
+    try:
+        return response.json()
+    except requests.exceptions.JSONDecodeError:
+        return {"error": response.text}

@@ -1,0 +1,108 @@
+"""Reading a history entry: how a prompt ended, which files it made, what its nodes showed."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tasks.errors import (
+    ComfyUIProtocolError,
+    JobError,
+    NodeFailedError,
+    OutOfMemoryError,
+    PromptInterruptedError,
+)
+from tasks.workflow import Workflow, node_name
+from workers.comfyui.client import FileRef
+
+
+@dataclass(frozen=True)
+class OutputFile:
+    """A file that a node made."""
+
+    node_id: str
+    kind: str
+    index: int
+    file: FileRef
+
+
+def failure_in(entry: Mapping[str, Any], workflow: Workflow) -> JobError | None:
+    """How the prompt failed, or None if it succeeded.
+
+    An interrupted prompt also has the status `error`; only its messages tell the difference.
+    """
+    status = entry.get("status")
+    if not isinstance(status, Mapping):
+        return ComfyUIProtocolError("the history entry has no status")
+    if status.get("status_str") == "success":
+        return None
+    messages = dict(_messages(status))
+    if "execution_interrupted" in messages:
+        return PromptInterruptedError("the prompt was interrupted on the ComfyUI server")
+    error = messages.get("execution_error")
+    if error is None:
+        return ComfyUIProtocolError(
+            f"the prompt ended as {status.get('status_str')!r} and ComfyUI does not say why"
+        )
+    return _execution_error(error, workflow)
+
+
+def output_files(entry: Mapping[str, Any], *, include_temp: bool) -> list[OutputFile]:
+    """Every file in the entry, each once, numbered from 0 within its node.
+
+    Any object with a `filename`, in whatever list a node put it, is a file.
+    """
+    files: list[OutputFile] = []
+    seen: set[FileRef] = set()
+    for node_id, output in _mapping_items(entry.get("outputs")):
+        index = 0
+        for kind, items in _mapping_items(output):
+            for item in items if isinstance(items, list) else ():
+                file = _file(item)
+                if file is None or file in seen or (file.type == "temp" and not include_temp):
+                    continue
+                seen.add(file)
+                files.append(OutputFile(node_id, kind, index, file))
+                index += 1
+    return files
+
+
+def shown_values(entry: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """What nodes showed that is no file: node id to name to value."""
+    values: dict[str, dict[str, Any]] = {}
+    for node_id, output in _mapping_items(entry.get("outputs")):
+        for name, value in _mapping_items(output):
+            if not (isinstance(value, list) and any(_file(item) for item in value)):
+                values.setdefault(node_id, {})[name] = value
+    return values
+
+
+def _execution_error(error: Mapping[str, Any], workflow: Workflow) -> JobError:
+    where = node_name(workflow, str(error.get("node_id")))
+    kind = str(error.get("exception_type"))
+    lines = str(error.get("exception_message") or "").strip().splitlines()
+    reason = f"{kind}: {lines[0].strip()}" if lines else kind
+    if kind.endswith("OutOfMemoryError"):
+        return OutOfMemoryError(f"{where} ran out of memory: {reason}")
+    return NodeFailedError(f"{where} raised {reason}")
+
+
+def _messages(status: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    messages = status.get("messages")
+    for message in messages if isinstance(messages, list) else ():
+        match message:
+            case [str(name), Mapping() as data]:
+                yield name, data
+
+
+def _mapping_items(value: Any) -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        yield from ((str(key), item) for key, item in value.items())
+
+
+def _file(item: Any) -> FileRef | None:
+    match item:
+        case {"filename": str(filename), **rest} if filename:
+            subfolder, kind = rest.get("subfolder") or "", rest.get("type") or "output"
+            return FileRef(filename, str(subfolder), str(kind))
+        case _:
+            return None

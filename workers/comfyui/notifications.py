@@ -1,0 +1,178 @@
+"""The worker's one websocket to its ComfyUI server.
+
+What arrives here wakes whoever waits for a prompt and feeds its progress. It decides nothing:
+a lost message, or a socket that is dead for good, only makes waiting slower.
+"""
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import quote, urlsplit, urlunsplit
+
+import websocket
+from websocket import ABNF
+
+from workers.comfyui.progress import PromptProgress, fold
+
+logger = logging.getLogger(__name__)
+
+_PING_SECONDS = 10.0
+_RECONNECT_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
+
+
+class Subscription:
+    """What one waiter knows of its prompt."""
+
+    def __init__(self) -> None:
+        self.progress = PromptProgress()
+        self._hint = threading.Event()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for a hint that the prompt may have ended; whether there was one in time."""
+        if not self._hint.wait(seconds):
+            return False
+        self._hint.clear()
+        return True
+
+    def receive(self, kind: str, data: Mapping[str, Any]) -> None:
+        """Take a message about this prompt into account."""
+        self.progress = fold(self.progress, kind, data, time.monotonic())
+        if self.progress.finished:
+            self._hint.set()
+
+    def look(self) -> None:
+        """Make the waiter look for itself: messages may have been missed."""
+        self._hint.set()
+
+
+class Notifications:
+    """Listens on ComfyUI's websocket in a thread of its own and reconnects when it is cut."""
+
+    def __init__(
+        self,
+        base_url: str,
+        client_id: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = 5.0,
+    ) -> None:
+        """Prepare the listener; `start` opens the connection.
+
+        Args:
+            base_url: of the ComfyUI server.
+            client_id: ours; the server sends us messages about prompts submitted under it.
+            headers: sent with the handshake.
+            timeout: seconds to wait for a connection.
+        """
+        self.client_id = client_id
+        self._url = _websocket_url(base_url, client_id)
+        self._headers = [f"{name}: {value}" for name, value in (headers or {}).items()]
+        self._timeout = timeout
+        self._subscriptions: dict[str, Subscription] = {}
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._connected = threading.Event()
+        self._socket: websocket.WebSocket | None = None
+        self._thread = threading.Thread(target=self._run, name="comfyui-websocket", daemon=True)
+
+    @property
+    def connected(self) -> bool:
+        """Whether messages arrive; without them waiting has to poll more often."""
+        return self._connected.is_set()
+
+    def start(self) -> None:
+        """Connect, now or as soon as the server can be reached."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Close the connection and end the thread."""
+        self._stopping.set()
+        if self._socket is not None:
+            self._socket.abort()  # type: ignore[no-untyped-call]
+        if self._thread.is_alive():
+            self._thread.join()
+
+    @contextmanager
+    def subscribed(self, prompt_id: str) -> Iterator[Subscription]:
+        """Follow one prompt; enter before it is submitted, so that no message is missed."""
+        subscription = Subscription()
+        with self._lock:
+            self._subscriptions[prompt_id] = subscription
+        try:
+            yield subscription
+        finally:
+            with self._lock:
+                del self._subscriptions[prompt_id]
+
+    def _run(self) -> None:
+        failures = 0
+        while not self._stopping.is_set():
+            try:
+                self._socket = websocket.create_connection(
+                    self._url, timeout=self._timeout, header=self._headers
+                )
+                failures = 0
+                self._listen(self._socket)
+            except (websocket.WebSocketException, OSError, ValueError) as error:
+                if not self._stopping.is_set() and failures in (0, len(_RECONNECT_SECONDS)):
+                    logger.warning("websocket to ComfyUI: %s; polling until it is back", error)
+            finally:
+                self._connected.clear()
+                if self._socket is not None:
+                    self._socket.close(timeout=0)
+                    self._socket = None
+            # Whatever was sent meanwhile is lost: everyone looks for himself.
+            self._look_all()
+            delay = _RECONNECT_SECONDS[min(failures, len(_RECONNECT_SECONDS) - 1)]
+            failures += 1
+            self._stopping.wait(delay)
+
+    def _listen(self, socket: websocket.WebSocket) -> None:
+        socket.settimeout(_PING_SECONDS)
+        self._connected.set()
+        self._look_all()
+        silent = False
+        while not self._stopping.is_set():
+            try:
+                opcode, frame = socket.recv_data_frame(control_frame=True)
+            except websocket.WebSocketTimeoutException:
+                if silent:
+                    raise
+                silent = True
+                socket.ping()
+                continue
+            silent = False
+            if opcode == ABNF.OPCODE_CLOSE:
+                return
+            # Binary frames are preview images.
+            if opcode == ABNF.OPCODE_TEXT:
+                self._dispatch(frame.data)
+
+    def _dispatch(self, text: bytes) -> None:
+        try:
+            message = json.loads(text)
+        except ValueError:
+            return
+        match message:
+            # Not every message names its prompt: after a reconnect the first `executing` does not.
+            case {"type": str(kind), "data": {"prompt_id": str(prompt_id)} as data}:
+                with self._lock:
+                    subscription = self._subscriptions.get(prompt_id)
+                if subscription is not None:
+                    subscription.receive(kind, data)
+
+    def _look_all(self) -> None:
+        with self._lock:
+            for subscription in self._subscriptions.values():
+                subscription.look()
+
+
+def _websocket_url(base_url: str, client_id: str) -> str:
+    parts = urlsplit(base_url)
+    scheme = "wss" if parts.scheme == "https" else "ws"
+    query = f"clientId={quote(client_id, safe='')}"
+    return urlunsplit((scheme, parts.netloc, f"{parts.path}/ws", query, ""))

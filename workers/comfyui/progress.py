@@ -1,0 +1,73 @@
+"""What websocket messages say of one prompt, folded into a value.
+
+Message types and fields are recorded in tests/fixtures/wire.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from tasks.workflow import Workflow
+
+
+@dataclass(frozen=True)
+class PromptProgress:
+    """How far a prompt is, as far as the server said."""
+
+    done: frozenset[str] = frozenset()
+    node_id: str | None = None
+    step: int | None = None
+    steps: int | None = None
+    node_seconds: Mapping[str, float] = field(default_factory=dict)
+    node_since: float = 0.0
+    started: bool = False
+    finished: bool = False
+
+    def share(self, workflow: Workflow) -> float:
+        """The share of the workflow's nodes that is done, 0 to 1; steps count in part."""
+        running = (self.step or 0) / self.steps if self.steps else 0.0
+        return min(1.0, (len(self.done & workflow.keys()) + min(1.0, running)) / len(workflow))
+
+
+def fold(  # noqa: PLR0911  # one return a message type
+    progress: PromptProgress, kind: str, data: Mapping[str, Any], now: float
+) -> PromptProgress:
+    """The progress after one message about this prompt.
+
+    Args:
+        progress: what was known before.
+        kind: the message's `type`.
+        data: its `data`, of whatever shape.
+        now: seconds on a monotonic clock, for the time that each node takes.
+    """
+    match kind, data:
+        case "execution_start", _:
+            return replace(progress, started=True)
+        case "execution_cached", {"nodes": list(nodes)}:
+            done = progress.done | {str(node) for node in nodes}
+            return replace(progress, started=True, done=done)
+        case "executing", {"node": None}:
+            return replace(_node_ended(progress, now), finished=True)
+        case "executing", {"node": str(node)}:
+            ended = _node_ended(progress, now)
+            return replace(ended, started=True, node_id=node, node_since=now)
+        case "progress", {"value": int() | float() as value, "max": int() | float() as steps}:
+            return replace(progress, started=True, step=int(value), steps=int(steps))
+        case (("execution_success" | "execution_error" | "execution_interrupted"), _):
+            return replace(_node_ended(progress, now), finished=True)
+        case _:
+            return progress
+
+
+def _node_ended(progress: PromptProgress, now: float) -> PromptProgress:
+    if progress.node_id is None:
+        return progress
+    seconds = progress.node_seconds.get(progress.node_id, 0.0) + now - progress.node_since
+    return replace(
+        progress,
+        done=progress.done | {progress.node_id},
+        node_id=None,
+        step=None,
+        steps=None,
+        node_seconds={**progress.node_seconds, progress.node_id: round(seconds, 3)},
+    )

@@ -1,0 +1,38 @@
+"""A job as the executor sees it: one attempt at one request."""
+
+from dataclasses import dataclass
+
+from tasks.request import JobRequest
+from tasks.result import Attempt
+from workers.storage.keys import prompt_id
+
+
+@dataclass(frozen=True)
+class Job:
+    """One attempt at a job.
+
+    Attributes:
+        id: Celery's task id.
+        request: what to do.
+        attempt: its number, from 1.
+        earlier: the attempts before this one.
+        redelivered: whether another worker, or this one before it died, may have begun it.
+        queued_seconds: from enqueue to start.
+    """
+
+    id: str
+    request: JobRequest
+    attempt: int = 1
+    earlier: tuple[Attempt, ...] = ()
+    redelivered: bool = False
+    queued_seconds: float = 0.0
+
+    @property
+    def prompt_id(self) -> str:
+        """The id under which this attempt is submitted."""
+        return prompt_id(self.id, self.attempt)
+
+    @property
+    def may_have_run(self) -> bool:
+        """Whether a manifest or a prompt of it may be there already."""
+        return self.redelivered or self.attempt > 1

@@ -1,0 +1,1 @@
+"""Starting and leaving: what happens around the jobs of a worker."""

@@ -1,0 +1,60 @@
+"""Celery's worker with our settings check, our name and our clients."""
+
+import sys
+from typing import Any, NoReturn
+
+import click
+from celery import signals
+from celery.apps.worker import Worker as CeleryWorker
+from click.core import ParameterSource
+
+from settings import Settings, SettingsError, load
+from tasks.app import TASK_NAME
+from workers.bootstrap import assemble, node_name
+
+
+class Worker(CeleryWorker):  # type: ignore[misc]  # celery has no types for it
+    """The worker that `celery -A workers worker` starts."""
+
+    def __init__(self, app: Any = None, **options: Any) -> None:
+        """Check what only workers need, and make the worker; nothing is connected yet."""
+        try:
+            settings = load().require_worker()
+        except SettingsError as error:
+            leave(error)
+        if not _on_command_line("hostname"):
+            options["hostname"] = node_name(settings)
+        if not _on_command_line("loglevel"):
+            options["loglevel"] = settings.log_level
+        super().__init__(app, settings=settings, **options)
+
+    def on_before_init(self, *, settings: Settings, **options: Any) -> None:
+        """Celery's hook: make the clients and give the task its executor."""
+        super().on_before_init(**options)
+        self._parts = assemble(settings, self.hostname)
+        task = self.app.tasks[TASK_NAME]
+        task.executor = self._parts.executor
+        task.max_attempts = settings.max_attempts
+
+    def on_start(self) -> None:
+        """Celery's hook, before the first message: listen to ComfyUI."""
+        super().on_start()
+        self._parts.notifications.start()
+        # Sent when the last job has ended; the signal keeps only a weak reference by default.
+        signals.worker_shutdown.connect(self._on_shutdown, weak=False)
+
+    def _on_shutdown(self, **_: Any) -> None:
+        self._parts.close()
+
+
+def _on_command_line(option: str) -> bool:
+    context = click.get_current_context(silent=True)
+    return context is not None and (
+        context.get_parameter_source(option) is ParameterSource.COMMANDLINE
+    )
+
+
+def leave(error: SettingsError) -> NoReturn:
+    """End the process as one whose settings are wrong: the reason on stderr, exit code 2."""
+    print(f"comfyfleet: wrong settings\n{error}", file=sys.stderr)  # noqa: T201
+    raise SystemExit(2)

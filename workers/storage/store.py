@@ -1,0 +1,171 @@
+"""Objects in an S3 bucket: streamed up, committed once, read back, presigned."""
+
+import hashlib
+from dataclasses import dataclass
+from io import BytesIO
+from typing import IO, TYPE_CHECKING, Protocol, cast
+
+from boto3.s3.transfer import TransferConfig
+from botocore.exceptions import ClientError
+
+from tasks.errors import JobError
+from workers.storage.content_type import HEAD_BYTES, content_type
+from workers.storage.seam import status_and_code, translated
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+_MEBIBYTE = 1024 * 1024
+# Below this a file is one request from memory, above it parts of this size are. The transfer
+# manager holds at most two parts beyond the two under way: 32 MiB a file, whatever its size.
+PART_BYTES = 8 * _MEBIBYTE
+_PARTS_AT_ONCE = 2
+
+
+class Readable(Protocol):
+    """A stream of bytes."""
+
+    def read(self, size: int) -> bytes:
+        """Up to `size` bytes; nothing at the end."""
+
+
+@dataclass(frozen=True)
+class StoredObject:
+    """What was stored."""
+
+    bucket: str
+    key: str
+    content_type: str
+    size_bytes: int
+    sha256: str
+
+    @property
+    def uri(self) -> str:
+        """The object's address as S3 tools take it."""
+        return f"s3://{self.bucket}/{self.key}"
+
+
+class ObjectStore:
+    """One bucket. Thread-safe.
+
+    Every method raises StorageUnavailableError or StorageDeniedError.
+    """
+
+    def __init__(self, client: "S3Client", bucket: str) -> None:
+        self.bucket = bucket
+        self._client = client
+        self._transfer = TransferConfig(
+            multipart_threshold=PART_BYTES,
+            multipart_chunksize=PART_BYTES,
+            max_concurrency=_PARTS_AT_ONCE,
+        )
+        self._transfer.max_in_memory_upload_chunks = _PARTS_AT_ONCE
+
+    def put(self, key: str, stream: Readable) -> StoredObject:
+        """Store a stream of unknown length in one pass and bounded memory.
+
+        Small files are one request. Of a large one nothing is visible before its last part.
+        """
+        measured = _Measured(stream)
+        head = measured.read(PART_BYTES)
+        media_type = content_type(head[:HEAD_BYTES])
+        with translated(self.bucket):
+            if len(head) < PART_BYTES:
+                self._client.put_object(
+                    Bucket=self.bucket, Key=key, Body=head, ContentType=media_type
+                )
+            else:
+                self._client.upload_fileobj(
+                    cast("IO[bytes]", _Joined(head, measured)),
+                    self.bucket,
+                    key,
+                    ExtraArgs={"ContentType": media_type},
+                    Config=self._transfer,
+                )
+        return StoredObject(
+            self.bucket, key, media_type, measured.size, measured.digest.hexdigest()
+        )
+
+    def create(self, key: str, content: bytes, media_type: str) -> bool:
+        """Store an object unless the key is taken; whether this call created it."""
+        try:
+            with translated(self.bucket):
+                self._client.put_object(
+                    Bucket=self.bucket,
+                    Key=key,
+                    Body=content,
+                    ContentType=media_type,
+                    IfNoneMatch="*",
+                )
+        except JobError as error:
+            if _answer(error)[0] == 412:
+                return False
+            raise
+        return True
+
+    def get(self, key: str) -> bytes | None:
+        """An object's content, or None if there is no such object."""
+        try:
+            with translated(self.bucket):
+                return self._client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+        except JobError as error:
+            if _answer(error) == (404, "NoSuchKey"):
+                return None
+            raise
+
+    def size(self, key: str) -> int | None:
+        """An object's size in bytes, or None if there is no such object."""
+        try:
+            with translated(self.bucket):
+                return self._client.head_object(Bucket=self.bucket, Key=key)["ContentLength"]
+        except JobError as error:
+            if _answer(error)[0] == 404:
+                return None
+            raise
+
+    def presigned_url(self, key: str, seconds: int) -> str:
+        """A URL with which anybody can download the object for so many seconds."""
+        with translated(self.bucket):
+            return self._client.generate_presigned_url(
+                "get_object", Params={"Bucket": self.bucket, "Key": key}, ExpiresIn=seconds
+            )
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._client.close()
+
+
+class _Measured:
+    """A stream that counts and digests what is read from it."""
+
+    def __init__(self, stream: Readable) -> None:
+        self._stream = stream
+        self.size = 0
+        self.digest = hashlib.sha256()
+
+    def read(self, size: int) -> bytes:
+        parts = []
+        # The network gives what it has; a part that is short means the end to the uploader.
+        while size > 0 and (part := self._stream.read(min(size, _MEBIBYTE))):
+            self.digest.update(part)
+            self.size += len(part)
+            size -= len(part)
+            parts.append(part)
+        return b"".join(parts)
+
+
+class _Joined:
+    """A head that was read already, and the rest of its stream."""
+
+    def __init__(self, head: bytes, rest: Readable) -> None:
+        self._head = BytesIO(head)
+        self._rest = rest
+
+    def read(self, size: int) -> bytes:
+        part = self._head.read(size)
+        return part if len(part) == size else part + self._rest.read(size - len(part))
+
+
+def _answer(error: JobError) -> tuple[int, str]:
+    cause = error.__cause__
+    return status_and_code(cause) if isinstance(cause, ClientError) else (0, "")
