@@ -1,0 +1,1 @@
+"""An embedded stack for demo and tests: Valkey, SeaweedFS and a stand-in ComfyUI."""

