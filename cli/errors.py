@@ -1,0 +1,5 @@
+"""Why a command ends without doing what it was asked to."""
+
+
+class CommandError(Exception):
+    """One sentence for whoever typed the command."""
