@@ -21,7 +21,7 @@ class SeaweedFS:
         """Start it, with its data in the directory, and wait until the bucket is there."""
         self.bucket = bucket
         self._directory = directory
-        self._ports = free_ports(9)
+        self._ports = free_ports(10)
         self.url = f"http://127.0.0.1:{self._ports[0]}"
         self.start()
 
@@ -36,9 +36,8 @@ class SeaweedFS:
 
     def start(self) -> None:
         """Start it again on its ports and its data, after a `stop`."""
-        s3, s3_grpc, master, master_grpc, volume, volume_grpc, filer, filer_grpc, admin = (
-            self._ports
-        )
+        s3, s3_grpc, master, master_grpc, volume, volume_grpc = self._ports[:6]
+        filer, filer_grpc, admin, admin_grpc = self._ports[6:]
         self.process = ChildProcess(
             [
                 _weed(),
@@ -50,7 +49,7 @@ class SeaweedFS:
                 *(f"-master.port={master}", f"-master.port.grpc={master_grpc}"),
                 *(f"-volume.port={volume}", f"-volume.port.grpc={volume_grpc}"),
                 *(f"-filer.port={filer}", f"-filer.port.grpc={filer_grpc}"),
-                f"-admin.port={admin}",
+                *(f"-admin.port={admin}", f"-admin.port.grpc={admin_grpc}"),
                 *("-s3.port.iceberg=0", "-s3.port.lance=0"),
                 *("-webdav=false", "-admin.ui=false", "-master.telemetry=false"),
                 # Otherwise it leaves sockets behind in the system's temporary folder.
@@ -63,8 +62,9 @@ class SeaweedFS:
         self.process.wait_until(self._has_bucket)
 
     def stop(self) -> None:
-        """Stop it; its data stay."""
-        self.process.stop()
+        """Stop it; what it has acknowledged stays."""
+        # It waits for its own idle connections, which nobody needs any more.
+        self.process.stop(patience=4)
 
     def _has_bucket(self) -> bool:
         try:

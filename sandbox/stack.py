@@ -27,10 +27,11 @@ class StandIn:
             version: the ComfyUI version whose behaviour it shows.
             step_seconds: how long each sampling step takes.
         """
+        self.directory = directory / "data"
         self.process = ChildProcess(
             [
                 *(sys.executable, "-m", "sandbox.comfyui", "--port", "0"),
-                *("--directory", directory / "comfyui", "--comfyui-version", version),
+                *("--directory", self.directory, "--comfyui-version", version),
                 *("--step-seconds", str(step_seconds)),
             ],
             directory / "comfyui.log",
@@ -68,7 +69,9 @@ class Stack:
             self.seaweedfs = SeaweedFS(self.folder("seaweedfs"))
             undo.callback(self.seaweedfs.stop)
             self._undo = undo
-            self.comfyui_url = self._comfyui_url or self.stand_in().url
+            if self._comfyui_url is None:
+                self.comfyui = self.stand_in()
+            self.comfyui_url = self._comfyui_url or self.comfyui.url
             self._undo = undo.pop_all()
         return self
 

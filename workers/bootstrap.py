@@ -1,5 +1,6 @@
 """The composition root: the one place where clients are made and put together."""
 
+import uuid
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -51,7 +52,9 @@ def assemble(settings: Settings, worker: str) -> Parts:
     )
     notifications = Notifications(
         settings.comfyui_url,
-        client_id=worker,
+        # Of two sockets with one client id the older one hears nothing, even when the newer one
+        # is gone: a worker started again must not meet what is left of the one before.
+        client_id=f"{worker}-{uuid.uuid4().hex[:8]}",
         headers=headers,
         timeout=settings.comfyui_connect_timeout_seconds,
     )

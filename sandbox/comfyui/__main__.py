@@ -46,4 +46,10 @@ async def _serve(arguments: argparse.Namespace) -> None:
     await runner.cleanup()
 
 
-asyncio.run(_serve(_arguments()))
+def main() -> None:
+    """Serve until SIGTERM or SIGINT."""
+    asyncio.run(_serve(_arguments()))
+
+
+if __name__ == "__main__":
+    main()

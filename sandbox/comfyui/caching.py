@@ -30,6 +30,8 @@ def signatures(prompt: Mapping[str, Any], classes: Mapping[str, NodeClass]) -> d
         if node_id not in prompt:
             return ""
         if node_id not in found:
+            # A cycle, which only nodes that no output needs can have, ends here.
+            found[node_id] = ""
             node = prompt[node_id]
             inputs = {
                 name: [sign(value[0]), value[1]] if is_link(value) else {"value": value}

@@ -121,7 +121,12 @@ async def _save_animation(call: Call) -> Result:
 
 
 async def _preview_any(call: Call) -> Result:
-    return Result(ui={"text": [str(call.inputs["source"])]})
+    source = call.inputs["source"]
+    try:
+        text = json.dumps(source) if isinstance(source, dict | list | tuple) else str(source)
+    except TypeError:
+        text = str(source)
+    return Result(ui={"text": [text]})
 
 
 def _write_pngs(call: Call, prefix: str, kind: str) -> Result:

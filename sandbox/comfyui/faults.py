@@ -28,7 +28,7 @@ class HttpFault:
     drop: bool = False
     """Close the connection without an answer."""
     after: bool = False
-    """Let the server do its work first, so that only its answer is lost."""
+    """Let the server do its work first, so that only its answer is spoilt."""
     times: int | None = None
     """How many requests it spoils; without it, all."""
 
@@ -72,16 +72,17 @@ class Faults:
     ) -> web.StreamResponse:
         if fault.times is not None:
             fault.times -= 1
-        if fault.after:
-            await handler(request)
+        answer = await handler(request) if fault.after else None
         await asyncio.sleep(fault.delay_seconds)
         if fault.drop:
             if request.transport is not None:
                 request.transport.abort()
-            raise ConnectionResetError("dropped on demand")
-        if fault.status is None:
-            return await handler(request)
-        return web.Response(status=fault.status, text=fault.body, content_type=fault.content_type)
+            return web.Response()
+        if fault.status is not None:
+            return web.Response(
+                status=fault.status, text=fault.body, content_type=fault.content_type
+            )
+        return answer or await handler(request)
 
     async def _put(self, request: web.Request) -> web.Response:
         rules = await request.json()

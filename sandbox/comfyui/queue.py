@@ -34,9 +34,9 @@ class QueuedPrompt:
 class PromptQueue:
     """Pending, running and finished prompts; all in memory, so a restart forgets them."""
 
-    def __init__(self, on_change: Callable[[], None]) -> None:
-        """Make an empty queue that calls `on_change` whenever its length may have changed."""
-        self._on_change = on_change
+    def __init__(self, on_change: Callable[[dict[str, Any]], None]) -> None:
+        """Make an empty queue that tells `on_change` its status whenever that may have changed."""
+        self._tell = on_change
         self._pending: list[QueuedPrompt] = []
         self._running: QueuedPrompt | None = None
         self._history: dict[str, dict[str, Any]] = {}
@@ -44,14 +44,14 @@ class PromptQueue:
         self._filled = asyncio.Event()
 
     @property
-    def remaining(self) -> int:
-        """How many prompts are pending or running: the number in each `status` message."""
-        return len(self._pending) + (self._running is not None)
-
-    @property
     def running(self) -> QueuedPrompt | None:
         """The prompt that is being executed."""
         return self._running
+
+    def status(self) -> dict[str, Any]:
+        """How many prompts are pending or running, as `status` messages and `GET /prompt` tell."""
+        remaining = len(self._pending) + (self._running is not None)
+        return {"exec_info": {"queue_remaining": remaining}}
 
     def as_json(self) -> dict[str, Any]:
         """The body of `GET /queue`; pending prompts are in no order, their numbers tell it."""
@@ -73,7 +73,7 @@ class PromptQueue:
         queued = QueuedPrompt(number, self._arrivals, prompt_id, prompt, extra_data, outputs)
         heappush(self._pending, queued)
         self._filled.set()
-        self._on_change()
+        self._changed()
 
     async def take(self) -> QueuedPrompt:
         """Wait for a prompt and make it the running one."""
@@ -81,7 +81,7 @@ class PromptQueue:
             self._filled.clear()
             await self._filled.wait()
         self._running = heappop(self._pending)
-        self._on_change()
+        self._changed()
         return self._running
 
     def finish(self, entry: dict[str, Any]) -> None:
@@ -90,16 +90,15 @@ class PromptQueue:
             raise RuntimeError("no prompt is running")
         while len(self._history) >= _LONGEST_HISTORY:
             del self._history[next(iter(self._history))]
-        # A prompt id that ran before moves to the end, with its latest entry only.
-        self._history.pop(self._running.prompt_id, None)
+        # A prompt id that ran before has its latest entry, in its old place.
         self._history[self._running.prompt_id] = entry
         self._running = None
-        self._on_change()
+        self._changed()
 
     def clear(self) -> None:
         """Forget all pending prompts."""
         self._pending.clear()
-        self._on_change()
+        self._changed()
 
     def delete(self, prompt_id: str) -> None:
         """Forget the first pending prompt with this id, if there is one."""
@@ -107,10 +106,10 @@ class PromptQueue:
             if queued.prompt_id == prompt_id:
                 self._pending.remove(queued)
                 heapify(self._pending)
-                self._on_change()
+                self._changed()
                 if not self._pending:
                     # Real servers tell it twice when the last pending prompt goes.
-                    self._on_change()
+                    self._changed()
                 return
 
     def history(self, max_items: int | None = None, offset: int = -1) -> dict[str, Any]:
@@ -132,6 +131,9 @@ class PromptQueue:
     def delete_history(self, prompt_id: str) -> None:
         """Forget one finished prompt, if it is known."""
         self._history.pop(prompt_id, None)
+
+    def _changed(self) -> None:
+        self._tell(self.status())
 
 
 def history_entry(

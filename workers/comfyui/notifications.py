@@ -8,7 +8,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -72,7 +72,8 @@ class Notifications:
         self._url = _websocket_url(base_url, client_id)
         self._headers = [f"{name}: {value}" for name, value in (headers or {}).items()]
         self._timeout = timeout
-        self._subscriptions: dict[str, Subscription] = {}
+        # Two jobs of one id may both wait here until one of them learns of the other.
+        self._subscriptions: list[tuple[str, Subscription]] = []
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._connected = threading.Event()
@@ -99,14 +100,14 @@ class Notifications:
     @contextmanager
     def subscribed(self, prompt_id: str) -> Iterator[Subscription]:
         """Follow one prompt; enter before it is submitted, so that no message is missed."""
-        subscription = Subscription()
+        entry = (prompt_id, Subscription())
         with self._lock:
-            self._subscriptions[prompt_id] = subscription
+            self._subscriptions.append(entry)
         try:
-            yield subscription
+            yield entry[1]
         finally:
             with self._lock:
-                del self._subscriptions[prompt_id]
+                self._subscriptions.remove(entry)
 
     def _run(self) -> None:
         failures = 0
@@ -126,7 +127,7 @@ class Notifications:
                     self._socket.close(timeout=0)
                     self._socket = None
             # Whatever was sent meanwhile is lost: everyone looks for himself.
-            self._look_all()
+            self._look(lambda _: True)
             delay = _RECONNECT_SECONDS[min(failures, len(_RECONNECT_SECONDS) - 1)]
             failures += 1
             self._stopping.wait(delay)
@@ -134,7 +135,7 @@ class Notifications:
     def _listen(self, socket: websocket.WebSocket) -> None:
         socket.settimeout(_PING_SECONDS)
         self._connected.set()
-        self._look_all()
+        self._look(lambda _: True)
         silent = False
         while not self._stopping.is_set():
             try:
@@ -158,17 +159,21 @@ class Notifications:
         except ValueError:
             return
         match message:
+            case {"type": "status"}:
+                # Of a prompt that was submitted under another client id this is all we hear.
+                self._look(lambda subscription: not subscription.progress.started)
             # Not every message names its prompt: after a reconnect the first `executing` does not.
             case {"type": str(kind), "data": {"prompt_id": str(prompt_id)} as data}:
                 with self._lock:
-                    subscription = self._subscriptions.get(prompt_id)
-                if subscription is not None:
+                    waiting = [s for id_, s in self._subscriptions if id_ == prompt_id]
+                for subscription in waiting:
                     subscription.receive(kind, data)
 
-    def _look_all(self) -> None:
+    def _look(self, needs_to: Callable[[Subscription], bool]) -> None:
         with self._lock:
-            for subscription in self._subscriptions.values():
-                subscription.look()
+            for _, subscription in self._subscriptions:
+                if needs_to(subscription):
+                    subscription.look()
 
 
 def _websocket_url(base_url: str, client_id: str) -> str:

@@ -25,9 +25,15 @@ _MEANING: tuple[tuple[type[Exception], type[JobError], str], ...] = (
     (requests.exceptions.RequestException, ComfyUIProtocolError, "could not be asked"),
     (urllib3.exceptions.TimeoutError, ComfyUIUnavailableError, "did not answer in time"),
     (urllib3.exceptions.HTTPError, ComfyUIUnavailableError, "cut its answer short"),
+    (urllib3.exceptions.ProxySchemeUnsupported, ComfyUIProtocolError, "could not be asked"),
 )
 
-FOREIGN_ERRORS = (requests.exceptions.RequestException, urllib3.exceptions.HTTPError)
+FOREIGN_ERRORS = (
+    requests.exceptions.RequestException,
+    urllib3.exceptions.HTTPError,
+    # The one that has another base.
+    urllib3.exceptions.ProxySchemeUnsupported,
+)
 
 
 @contextmanager

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _MEBIBYTE = 1024 * 1024
-# Below this a file is one request from memory, above it parts of this size are. The transfer
-# manager holds at most two parts beyond the two under way: 32 MiB a file, whatever its size.
+# Below this a file is one request from memory; a larger one goes in parts of this size, of which
+# the transfer manager holds two, whatever the size of the file.
 PART_BYTES = 8 * _MEBIBYTE
 _PARTS_AT_ONCE = 2
 
@@ -75,8 +75,11 @@ class ObjectStore:
                     Bucket=self.bucket, Key=key, Body=head, ContentType=media_type
                 )
             else:
+                whole = _Joined(head, measured)
+                # The first part is the joined stream's to hold and to let go.
+                del head
                 self._client.upload_fileobj(
-                    cast("IO[bytes]", _Joined(head, measured)),
+                    cast("IO[bytes]", whole),
                     self.bucket,
                     key,
                     ExtraArgs={"ContentType": media_type},
@@ -146,12 +149,12 @@ class _Measured:
     def read(self, size: int) -> bytes:
         parts = []
         # The network gives what it has; a part that is short means the end to the uploader.
-        while size > 0 and (part := self._stream.read(min(size, _MEBIBYTE))):
+        while size > 0 and (part := self._stream.read(size)):
             self.digest.update(part)
             self.size += len(part)
             size -= len(part)
             parts.append(part)
-        return b"".join(parts)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 class _Joined:
@@ -163,7 +166,10 @@ class _Joined:
 
     def read(self, size: int) -> bytes:
         part = self._head.read(size)
-        return part if len(part) == size else part + self._rest.read(size - len(part))
+        if len(part) == size:
+            return part
+        self._head = BytesIO()
+        return part + self._rest.read(size - len(part)) if part else self._rest.read(size)
 
 
 def _answer(error: JobError) -> tuple[int, str]:

@@ -1,0 +1,52 @@
+"""What tests of every tier share."""
+
+import os
+from collections.abc import Iterator
+from itertools import count
+
+import pytest
+
+from sandbox.processes import ChildProcess
+from sandbox.stack import Stack
+from settings import load
+from settings.model import Settings
+from tests.stack import Client
+
+# A developer's own environment must not decide about a test.
+for variable in [*(f.alias for f in Settings.model_fields.values()), "COMFYUI_URLS"]:
+    os.environ.pop(str(variable), None)
+
+
+@pytest.fixture(autouse=True)
+def _settings_are_read_anew() -> None:
+    load.cache_clear()
+
+
+@pytest.fixture(scope="session")
+def stack() -> Iterator[Stack]:
+    """Valkey, SeaweedFS and one stand-in ComfyUI, as long as the suite runs."""
+    with Stack() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def worker(stack: Stack) -> ChildProcess:
+    """A worker on the stack's stand-in."""
+    return stack.worker()
+
+
+@pytest.fixture(scope="session")
+def client(stack: Stack) -> Iterator[Client]:
+    """A bare producer."""
+    one = Client(stack.environment())
+    yield one
+    one.close()
+
+
+@pytest.fixture
+def seed() -> int:
+    """A new one for each test: an identical workflow would be answered from the cache."""
+    return next(_SEEDS)
+
+
+_SEEDS = count(1)

@@ -1,0 +1,243 @@
+"""A ComfyUI that misbehaves, seen by the client and by the worker."""
+
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+
+import pytest
+import requests
+
+from sandbox.stack import Stack, StandIn
+from tasks.errors import (
+    ComfyUIAccessDeniedError,
+    ComfyUIProtocolError,
+    ComfyUIUnavailableError,
+    InvalidWorkflowError,
+    JobError,
+    PromptLostError,
+)
+from tests.stack import Client, bars
+from workers.comfyui import ComfyUI, Notifications
+from workers.execution.waiting import await_entry
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture
+def server(stack: Stack) -> Iterator[StandIn]:
+    """The stack's stand-in, whole again after the test."""
+    yield stack.comfyui
+    requests.delete(f"{stack.comfyui.url}/sandbox/faults", timeout=5).raise_for_status()
+
+
+@pytest.fixture
+def comfyui(server: StandIn) -> Iterator[ComfyUI]:
+    with ComfyUI(server.url, read_timeout=1) as client:
+        yield client
+
+
+def inject(server: StandIn, websocket: str | None = None, **rule: object) -> None:
+    faults = {"http": [rule] if rule else [], "websocket": websocket}
+    requests.put(f"{server.url}/sandbox/faults", json=faults, timeout=5).raise_for_status()
+
+
+@pytest.mark.parametrize(
+    ("rule", "leaf"),
+    [
+        ({"status": 400}, ComfyUIProtocolError),
+        ({"status": 401}, ComfyUIAccessDeniedError),
+        ({"status": 403}, ComfyUIAccessDeniedError),
+        ({"status": 404}, ComfyUIProtocolError),
+        ({"status": 429}, ComfyUIUnavailableError),
+        ({"status": 500}, ComfyUIUnavailableError),
+        ({"status": 502}, ComfyUIUnavailableError),
+        ({"status": 200, "body": "<html>", "content_type": "text/html"}, ComfyUIProtocolError),
+        ({"status": 200, "body": "[1]", "content_type": "application/json"}, ComfyUIProtocolError),
+        (
+            {"status": 200, "body": '{"queue_running": [5]}', "content_type": "application/json"},
+            ComfyUIProtocolError,
+        ),
+        ({"drop": True}, ComfyUIUnavailableError),
+        ({"delay_seconds": 3}, ComfyUIUnavailableError),
+    ],
+    ids=str,
+)
+def test_each_answer_has_its_leaf(
+    server: StandIn, comfyui: ComfyUI, rule: dict[str, object], leaf: type[JobError]
+) -> None:
+    inject(server, method="GET", path="/queue", **rule)
+    with pytest.raises(JobError) as caught:
+        comfyui.queue()
+    assert type(caught.value) is leaf
+    assert server.url in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("rule", "leaf"),
+    [
+        ({"status": 400, "body": "no", "content_type": "text/plain"}, InvalidWorkflowError),
+        ({"status": 403, "body": "no", "content_type": "text/html"}, ComfyUIAccessDeniedError),
+        ({"status": 404, "body": "no", "content_type": "text/html"}, ComfyUIProtocolError),
+        ({"status": 413, "body": "no", "content_type": "text/html"}, InvalidWorkflowError),
+        ({"status": 500, "body": "500", "content_type": "text/plain"}, InvalidWorkflowError),
+        ({"status": 500, "body": "<p>", "content_type": "text/html"}, ComfyUIUnavailableError),
+        ({"status": 503, "body": "no", "content_type": "text/plain"}, ComfyUIUnavailableError),
+    ],
+    ids=str,
+)
+def test_each_answer_to_a_prompt_has_its_leaf(
+    server: StandIn, comfyui: ComfyUI, rule: dict[str, object], leaf: type[JobError], seed: int
+) -> None:
+    inject(server, method="POST", path="/prompt", **rule)
+    with pytest.raises(JobError) as caught:
+        comfyui.submit(bars(seed), str(uuid.uuid4()), "client")
+    assert type(caught.value) is leaf
+
+
+def test_a_redirect_is_not_followed_with_our_headers() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            connection, _ = listener.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(
+                    b"HTTP/1.1 302 Found\r\nLocation: https://login.example\r\n"
+                    b"Content-Length: 0\r\n\r\n"
+                )
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with ComfyUI(f"http://127.0.0.1:{listener.getsockname()[1]}") as client:
+            with pytest.raises(ComfyUIProtocolError, match="redirect to https://login.example"):
+                client.queue()
+        thread.join()
+
+
+def test_nobody_there() -> None:
+    with ComfyUI("http://127.0.0.1:1") as client:
+        with pytest.raises(ComfyUIUnavailableError, match="refused or cut the connection"):
+            client.system_stats()
+
+
+def test_headers_are_sent_with_requests_and_with_the_websocket() -> None:
+    heard: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def listen() -> None:
+            for _ in range(2):
+                connection, _ = listener.accept()
+                with connection:
+                    heard.append(connection.recv(65536))
+
+        thread = threading.Thread(target=listen)
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}/base"
+        headers = {"Authorization": "Bearer t", "Cookie": "a=b"}
+        with ComfyUI(url, headers=headers) as client, pytest.raises(ComfyUIUnavailableError):
+            client.queue()
+        notifications = Notifications(url, "me", headers=headers)
+        notifications.start()
+        thread.join()
+        notifications.stop()
+    assert heard[0].startswith(b"GET /base/queue ")
+    assert heard[1].startswith(b"GET /base/ws?clientId=me ")
+    for request in heard:
+        assert b"Authorization: Bearer t\r\n" in request
+        assert b"Cookie: a=b\r\n" in request
+
+
+def test_with_the_websocket_dead_polling_finishes_the_job(
+    server: StandIn, comfyui: ComfyUI, seed: int
+) -> None:
+    inject(server, websocket="refuse")
+    notifications = Notifications(server.url, "deaf")
+    notifications.start()
+    prompt_id = str(uuid.uuid4())
+    ticks: list[float] = []
+    with notifications.subscribed(prompt_id) as subscription:
+        comfyui.submit(bars(seed, seconds=1.2), prompt_id, "deaf")
+        entry = await_entry(
+            prompt_id,
+            comfyui=comfyui,
+            notifications=notifications,
+            subscription=subscription,
+            deadline=time.monotonic() + 20,
+            on_tick=lambda: ticks.append(time.monotonic()),
+        )
+    notifications.stop()
+    assert entry["status"]["completed"]
+    assert not notifications.connected
+    assert len(ticks) >= 2
+
+
+@pytest.mark.usefixtures("running_worker")
+def test_a_mute_websocket_does_not_hold_the_job_up(
+    client: Client, server: StandIn, seed: int
+) -> None:
+    inject(server, websocket="mute")
+    result = client.run(bars(seed, seconds=0.3))
+    assert result["timings"]["executed"] < 7
+
+
+def test_a_cut_websocket_comes_back(server: StandIn, comfyui: ComfyUI, seed: int) -> None:
+    notifications = Notifications(server.url, f"cut-{seed}")
+    notifications.start()
+    prompt_id = str(uuid.uuid4())
+    try:
+        with notifications.subscribed(prompt_id) as subscription:
+            # The hint on connecting, so that nobody relies on messages missed before it.
+            assert subscription.wait(5)
+            comfyui.submit(bars(seed, seconds=2, steps=20), prompt_id, notifications.client_id)
+            requests.post(f"{server.url}/sandbox/faults/cut", timeout=5).raise_for_status()
+            entry = await_entry(
+                prompt_id,
+                comfyui=comfyui,
+                notifications=notifications,
+                subscription=subscription,
+                deadline=time.monotonic() + 20,
+                on_tick=lambda: None,
+            )
+        assert entry["status"]["completed"]
+        # It heard the rest: the end came as a message, not by polling.
+        assert subscription.progress.finished
+    finally:
+        notifications.stop()
+
+
+def test_a_forgotten_prompt_is_noticed(server: StandIn, comfyui: ComfyUI) -> None:
+    notifications = Notifications(server.url, "lost")
+    prompt_id = str(uuid.uuid4())
+    with notifications.subscribed(prompt_id) as subscription:
+        with pytest.raises(PromptLostError, match=f"has forgotten prompt {prompt_id}"):
+            await_entry(
+                prompt_id,
+                comfyui=comfyui,
+                notifications=notifications,
+                subscription=subscription,
+                deadline=None,
+                on_tick=lambda: None,
+            )
+
+
+@pytest.mark.usefixtures("running_worker")
+def test_a_passing_fault_is_retried_and_kept(client: Client, server: StandIn, seed: int) -> None:
+    inject(server, method="POST", path="/prompt", status=503, times=1)
+    result = client.run(bars(seed))
+    first, second = result["attempts"]
+    assert first["error"].startswith("ComfyUIUnavailableError: ComfyUI at ")
+    assert (second["number"], second["error"]) == (2, None)
+    assert first["prompt_id"] != second["prompt_id"] == result["prompt_id"]
+    assert f"/{result['job_id']}/2/" in f"/{result['outputs'][0]['key']}"
+
+
+@pytest.mark.usefixtures("running_worker")
+def test_a_lost_answer_to_a_prompt_does_not_run_it_twice(
+    client: Client, server: StandIn, seed: int
+) -> None:
+    before = server.executions()
+    inject(server, method="POST", path="/prompt", drop=True, after=True, times=1)
+    result = client.run(bars(seed))
+    assert server.executions().keys() - before.keys() == {result["prompt_id"]}

@@ -1,0 +1,72 @@
+"""`celery -A workers worker` with right and with wrong settings."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sandbox.processes import ChildProcess
+from sandbox.stack import Stack
+
+pytestmark = pytest.mark.integration
+
+CELERY = Path(sys.executable).with_name("celery")
+COMFYFLEET = Path(sys.executable).with_name("comfyfleet")
+
+
+def leave(command: list[str | Path], environment: dict[str, str]) -> tuple[int, str]:
+    done = subprocess.run(
+        command,
+        env={"PATH": "/usr/bin:/bin", **environment},
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    return done.returncode, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("variables", "sentence"),
+    [
+        ({}, "S3_BUCKET: found nothing, expected the name of the bucket"),
+        ({"S3_BUCKET": "b", "WORKER_SLOTS": "x"}, "WORKER_SLOTS: found 'x', expected a valid int"),
+        ({"S3_BUCKET": "b", "COMFYUI_URL": "gpu"}, "COMFYUI_URL: found 'gpu', expected an http://"),
+    ],
+)
+def test_wrong_settings_end_the_worker_with_2_before_any_message(
+    variables: dict[str, str], sentence: str
+) -> None:
+    code, printed = leave([CELERY, "-A", "workers", "worker"], variables)
+    assert code == 2
+    assert sentence in printed
+    assert "Traceback" not in printed
+
+
+def test_the_command_line_says_it_in_the_same_way() -> None:
+    code, printed = leave([COMFYFLEET, "settings"], {"WORKER_SLOTS": "x"})
+    assert (code, "Traceback" in printed) == (2, False)
+    assert "WORKER_SLOTS: found 'x'" in printed
+
+
+def test_pool_slots_and_name_need_no_flags(stack: Stack) -> None:
+    worker = stack.worker(settings={"WORKER_SLOTS": "3"})
+    printed = worker.log.read_text()
+    assert ".> concurrency: 3 (thread)" in printed
+    assert f" 127.0.0.1-{stack.comfyui_url.rpartition(':')[2]}@" in printed
+    worker.stop()
+    assert worker.returncode == 0
+
+
+def test_flags_win_over_what_we_choose(stack: Stack) -> None:
+    celery = [CELERY, "-A", "workers", "worker", "-n", "mine@%%h", "-l", "DEBUG"]
+    log = stack.folder("worker") / "worker.log"
+    worker = ChildProcess(celery, log, env=stack.environment())
+    try:
+        worker.wait_until(lambda: " ready." in log.read_text())
+        assert " mine@" in log.read_text()
+        assert "DEBUG" in log.read_text()
+    finally:
+        worker.stop()
+    assert worker.returncode == 0

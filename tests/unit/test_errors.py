@@ -1,0 +1,56 @@
+import inspect
+import json
+
+import pytest
+from celery import Celery
+
+from tasks import errors
+from tasks.errors import CancelledError, JobError, PermanentError, TransientError
+from tasks.retry import CAP_SECONDS, Fail, Retry, after_failure
+
+BRANCHES = {TransientError, PermanentError, CancelledError}
+LEAVES = [
+    cls
+    for _, cls in inspect.getmembers(errors, inspect.isclass)
+    if issubclass(cls, JobError) and cls is not JobError and cls not in BRANCHES
+]
+
+
+@pytest.mark.parametrize("leaf", LEAVES)
+def test_each_leaf_is_exactly_one_of_transient_permanent_cancelled(leaf: type[JobError]) -> None:
+    assert len(BRANCHES & set(leaf.__mro__)) == 1
+    assert leaf.__doc__
+
+
+@pytest.mark.parametrize("leaf", LEAVES)
+def test_type_and_message_survive_the_result_backend(leaf: type[JobError]) -> None:
+    backend = Celery(broker="memory://", backend="cache+memory://").backend
+    stored = json.loads(json.dumps(backend.prepare_exception(leaf("node 3: it broke"), "json")))
+    read = backend.exception_to_python(stored)
+    assert type(read) is leaf
+    assert read.message == str(read) == "node 3: it broke"
+
+
+def test_without_our_code_the_name_and_the_message_survive() -> None:
+    backend = Celery(broker="memory://", backend="cache+memory://").backend
+    stored = backend.prepare_exception(errors.NodeFailedError("node 3: it broke"), "json")
+    read = backend.exception_to_python({**stored, "exc_module": "not.installed"})
+    assert type(read).__name__ == "NodeFailedError"
+    assert str(read) == "node 3: it broke"
+
+
+@pytest.mark.parametrize("leaf", [leaf for leaf in LEAVES if not issubclass(leaf, TransientError)])
+def test_what_is_not_transient_is_never_retried(leaf: type[JobError]) -> None:
+    assert after_failure(leaf("x"), attempt=1, max_attempts=9, jitter=0.0) == Fail()
+
+
+def test_a_transient_error_is_retried_until_the_attempts_are_used_up() -> None:
+    error = errors.ComfyUIUnavailableError("x")
+    decisions = [after_failure(error, n, max_attempts=3, jitter=0.0) for n in (1, 2, 3)]
+    assert decisions == [Retry(1.0), Retry(2.0), Fail()]
+
+
+def test_the_backoff_grows_to_its_cap_and_is_spread() -> None:
+    error = errors.ComfyUIUnavailableError("x")
+    assert after_failure(error, 50, max_attempts=99, jitter=0.0) == Retry(CAP_SECONDS / 2)
+    assert after_failure(error, 50, max_attempts=99, jitter=1.0) == Retry(CAP_SECONDS)

@@ -1,0 +1,102 @@
+from typing import Any
+
+import pytest
+
+from tasks.errors import (
+    ComfyUIProtocolError,
+    JobError,
+    NodeFailedError,
+    OutOfMemoryError,
+    PromptInterruptedError,
+)
+from tests.recordings import VERSIONS, history_entry
+from workers.comfyui.client import FileRef
+from workers.comfyui.history import failure_in, output_files, shown_values
+
+pytestmark = pytest.mark.parametrize("version", VERSIONS)
+
+
+def test_a_success(version: str) -> None:
+    workflow, entry = history_entry(version, "success")
+    assert failure_in(entry, workflow) is None
+    files = output_files(entry, include_temp=False)
+    assert [(f.node_id, f.kind, f.index, f.file.filename) for f in files] == [
+        ("2", "images", 0, "demo_00001_.png"),
+        ("2", "images", 1, "demo_00002_.png"),
+    ]
+    assert files[0].file == FileRef("demo_00001_.png", "shots", "output")
+    assert shown_values(entry) == {}
+
+
+def test_previews_only_on_request(version: str) -> None:
+    _, entry = history_entry(version, "preview node")
+    assert output_files(entry, include_temp=False) == []
+    (preview,) = output_files(entry, include_temp=True)
+    assert preview.file.type == "temp"
+
+
+@pytest.mark.parametrize(
+    ("scenario", "leaf", "sentence"),
+    [
+        (
+            "a node raises",
+            NodeFailedError,
+            "node 1 (BarsRender) raised ValueError: bars: deliberate node failure",
+        ),
+        (
+            "out of memory",
+            OutOfMemoryError,
+            "node 1 (BarsRender) ran out of memory: "
+            "torch.OutOfMemoryError: bars: deliberate out of memory",
+        ),
+        (
+            "interrupt the running prompt",
+            PromptInterruptedError,
+            "the prompt was interrupted on the ComfyUI server",
+        ),
+    ],
+)
+def test_failures(version: str, scenario: str, leaf: type[JobError], sentence: str) -> None:
+    workflow, entry = history_entry(version, scenario)
+    failure = failure_in(entry, workflow)
+    assert type(failure) is leaf
+    assert failure.message == sentence
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        {},
+        {"status": None},
+        {"status": {"status_str": "error"}},
+        {"status": {"status_str": "error", "messages": "none"}},
+        {"status": {"status_str": "error", "messages": [None, [], ["x"], ["execution_error", 5]]}},
+    ],
+)
+def test_entries_of_another_form_are_protocol_errors(version: str, entry: Any) -> None:  # noqa: ARG001
+    assert type(failure_in(entry, {})) is ComfyUIProtocolError
+
+
+def test_any_list_of_objects_with_a_filename_is_files(version: str) -> None:  # noqa: ARG001
+    entry = {
+        "outputs": {
+            "7": {
+                "gifs": [{"filename": "a.mp4", "subfolder": "v", "type": "output", "fps": 8}],
+                "3d": [{"filename": "m.glb"}],
+                "again": [{"filename": "a.mp4", "subfolder": "v", "type": "output"}],
+                "animated": [True],
+                "text": ["a cat"],
+                "odd": "no list",
+            },
+            "8": {"images": [{"filename": ""}, {"name": "x"}, 5, None]},
+            "9": None,
+        }
+    }
+    found = [(f.node_id, f.kind, f.index, f.file) for f in output_files(entry, include_temp=False)]
+    assert found == [
+        ("7", "gifs", 0, FileRef("a.mp4", "v")),
+        ("7", "3d", 1, FileRef("m.glb")),
+    ]
+    values = shown_values(entry)
+    assert values["7"] == {"animated": [True], "text": ["a cat"], "odd": "no list"}
+    assert "9" not in values

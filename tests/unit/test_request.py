@@ -1,0 +1,89 @@
+from typing import Any
+
+import pytest
+
+from tasks import JobRequest
+from tasks.errors import InvalidRequestError
+from tasks.request import parse_request
+
+WORKFLOW = {"1": {"class_type": "SaveImage", "inputs": {}}}
+
+
+def test_only_the_workflow_is_needed() -> None:
+    request = parse_request((), {"workflow": WORKFLOW})
+    assert request == JobRequest(workflow=WORKFLOW)
+    assert request.output.include_temp is False
+
+
+def test_all_fields_of_the_contract() -> None:
+    request = parse_request(
+        (),
+        {
+            "workflow": WORKFLOW,
+            "params": {"1.text": "a cat"},
+            "inputs": {"a.png": "data:,x"},
+            "output": {"prefix": "/shots/7/", "presign_seconds": 60, "include_temp": True},
+            "timeout_seconds": 30,
+            "metadata": {"customer": "7"},
+        },
+    )
+    assert request.output.prefix == "shots/7"
+    assert request.timeout_seconds == 30
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({}, "argument 'workflow' is missing"),
+        ({"workflow": "{}"}, "argument 'workflow': found '{}', expected a JSON object"),
+        ({"workflow": None}, "argument 'workflow': found None, expected a JSON object"),
+        ({"worfklow": WORKFLOW}, "unknown argument 'worfklow', did you mean 'workflow'?"),
+        ({"workflow": WORKFLOW, "xyz": 1}, "unknown argument 'xyz'"),
+        (
+            {"workflow": WORKFLOW, "output": {"presign": 1}},
+            "unknown argument 'output.presign', did you mean 'presign_seconds'?",
+        ),
+        (
+            {"workflow": WORKFLOW, "output": {"presign_seconds": 604_801}},
+            "argument 'output.presign_seconds': found 604801, "
+            "expected less than or equal to 604800",
+        ),
+        (
+            {"workflow": WORKFLOW, "output": {"prefix": "a/../../b"}},
+            "argument 'output.prefix': found 'a/../../b', "
+            "expected folder names joined by single slashes, without . or ..",
+        ),
+        (
+            {"workflow": WORKFLOW, "output": {"prefix": "a\0b"}},
+            "argument 'output.prefix': found 'a\\x00b', "
+            "expected at most 512 bytes of printable characters",
+        ),
+        (
+            {"workflow": WORKFLOW, "timeout_seconds": 0},
+            "argument 'timeout_seconds': found 0, expected greater than 0",
+        ),
+        (
+            {"workflow": WORKFLOW, "timeout_seconds": "5"},
+            "argument 'timeout_seconds': found '5', expected a valid number",
+        ),
+        (
+            {"workflow": WORKFLOW, "metadata": {"a": 1}},
+            "argument 'metadata.a': found 1, expected a valid string",
+        ),
+    ],
+)
+def test_a_wrong_argument_is_named(arguments: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        parse_request((), arguments)
+    assert sentence in caught.value.message
+
+
+def test_a_long_value_is_cut() -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        parse_request((), {"workflow": "x" * 1_000_000})
+    assert len(caught.value.message) < 200
+
+
+def test_positional_arguments_are_explained() -> None:
+    with pytest.raises(InvalidRequestError, match="passed by name"):
+        parse_request((WORKFLOW,), {})

@@ -1,0 +1,113 @@
+import pytest
+
+from settings import Settings, SettingsError, load
+from settings.celery import celery_options
+from settings.model import MASK, without_password
+
+
+def read(monkeypatch: pytest.MonkeyPatch, **variables: str) -> Settings:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    return load()
+
+
+def test_defaults_need_nothing() -> None:
+    settings = load()
+    assert settings.comfyui_url == "http://127.0.0.1:8188"
+    assert settings.result_backend.get_secret_value() == settings.broker_url.get_secret_value()
+
+
+def test_it_is_read_once_and_frozen(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = read(monkeypatch, WORKER_SLOTS="3")
+    monkeypatch.setenv("WORKER_SLOTS", "4")
+    assert load() is first
+    with pytest.raises(ValueError, match="frozen"):
+        first.worker_slots = 5  # type: ignore[misc]
+
+
+def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read(monkeypatch, WORKER_SLOTS="", S3_ENDPOINT_URL="").s3_endpoint_url is None
+
+
+def test_the_backend_follows_a_redis_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = read(monkeypatch, CELERY_BROKER_URL="rediss://broker:6380/3")
+    assert settings.result_backend.get_secret_value() == "rediss://broker:6380/3"
+
+
+def test_the_backend_does_not_follow_another_broker(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = read(monkeypatch, CELERY_BROKER_URL="amqp://broker")
+    assert settings.result_backend.get_secret_value().startswith("redis://")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "found", "expected"),
+    [
+        ("COMFYUI_URL", "ftp://x", "'ftp://x'", "http:// or https:// URL"),
+        ("COMFYUI_URL", "http://", "'http://'", "http:// or https:// URL"),
+        ("COMFYUI_URL", "http://x:99999", "'http://x:99999'", "http:// or https:// URL"),
+        ("COMFYUI_URL", "http://u:secret@x", f"'http://u:{MASK}@x'", "COMFYUI_HEADERS"),
+        ("COMFYUI_HEADERS", "{secret", f"'{MASK}'", "a JSON object of strings"),
+        ("COMFYUI_HEADERS", '["secret"]', f"'{MASK}'", "a JSON object of strings"),
+        ("COMFYUI_HEADERS", '{"A": "b\\nsecret: c"}', f"'{MASK}'", "without line breaks"),
+        ("CELERY_BROKER_URL", "kafka://u:secret@h", f"'kafka://u:{MASK}@h'", "redis://"),
+        ("CELERY_BROKER_URL", "localhost", "'localhost'", "redis://"),
+        ("CELERY_RESULT_BACKEND", "localhost", "'localhost'", "redis://"),
+        ("S3_ENDPOINT_URL", "minio:9000", "'minio:9000'", "http:// or https:// URL"),
+        ("S3_PREFIX", "a/../b", "'a/../b'", "without . or .."),
+        ("WORKER_SLOTS", "many", "'many'", "integer"),
+        ("WORKER_SLOTS", "0", "'0'", "greater than or equal to 1"),
+        ("LOG_LEVEL", "loud", "'loud'", "'DEBUG', 'INFO'"),
+    ],
+)
+def test_a_wrong_value_is_named_with_found_and_expected(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, found: str, expected: str
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        read(monkeypatch, **{variable: value})
+    message = str(caught.value)
+    assert message.startswith(f"{variable}: found {found}, expected ")
+    assert expected in message
+    assert "secret" not in message
+
+
+def test_every_wrong_value_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingsError) as caught:
+        read(monkeypatch, WORKER_SLOTS="0", COMFYUI_URL="x")
+    lines = str(caught.value).splitlines()
+    assert {line.partition(":")[0] for line in lines} == {"WORKER_SLOTS", "COMFYUI_URL"}
+
+
+def test_a_worker_needs_a_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingsError, match="S3_BUCKET: found nothing"):
+        load().require_worker()
+    load.cache_clear()
+    settings = read(monkeypatch, S3_BUCKET="renders")
+    assert settings.require_worker() is settings
+
+
+def test_secrets_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = read(
+        monkeypatch,
+        CELERY_BROKER_URL="redis://:secret@broker/0",
+        COMFYUI_HEADERS='{"Authorization": "Bearer secret"}',
+        S3_ENDPOINT_URL="https://user:secret@store",
+    )
+    shown = settings.masked()
+    assert shown["CELERY_BROKER_URL"] == f"redis://:{MASK}@broker/0"
+    assert shown["COMFYUI_HEADERS"] == f'{{"Authorization": "{MASK}"}}'
+    assert "secret" not in str(shown)
+    assert "secret" not in repr(settings).replace(settings.s3_endpoint_url or "", "")
+
+
+def test_each_url_of_a_list_is_masked() -> None:
+    urls = "sentinel://:one@a:1;sentinel://:two@b:2"
+    assert without_password(urls) == f"sentinel://:{MASK}@a:1;sentinel://:{MASK}@b:2"
+
+
+def test_celery_needs_no_flags(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = celery_options(read(monkeypatch, WORKER_SLOTS="5", RESULT_EXPIRES="120"))
+    assert options["worker_pool"] == "threads"
+    assert options["worker_concurrency"] == 5
+    assert options["accept_content"] == ["json"]
+    assert options["task_default_queue"] == "comfyui"
+    assert options["result_expires"] == 120

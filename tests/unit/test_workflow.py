@@ -1,0 +1,86 @@
+from typing import Any
+
+import pytest
+
+from tasks.errors import InvalidWorkflowError
+from tasks.workflow import check_workflow, is_link, node_name, with_params
+
+TEXT_TO_IMAGE = {
+    "6": {"class_type": "CLIPTextEncode", "inputs": {"text": "a dog", "clip": ["4", 1]}},
+    "4": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "x.safetensors"}},
+}
+
+
+def refusal(workflow: dict[str, Any], max_bytes: int = 10_000) -> str:
+    with pytest.raises(InvalidWorkflowError) as caught:
+        check_workflow(workflow, max_bytes)
+    assert "\n" not in caught.value.message
+    return caught.value.message
+
+
+def test_a_sound_workflow_passes() -> None:
+    check_workflow(TEXT_TO_IMAGE, 10_000)
+
+
+@pytest.mark.parametrize(
+    ("workflow", "sentence"),
+    [
+        ({}, "the workflow is empty: it has no node"),
+        ({"nodes": [], "links": []}, "the workflow is an export of ComfyUI's UI"),
+        ({"3": 5}, "node 3: found 5, expected an object"),
+        ({"3": {"inputs": {}}}, "node 3: has no class_type"),
+        ({"3": {"class_type": None, "inputs": {}}}, "node 3: has no class_type"),
+        ({"3": {"class_type": "KSampler"}}, "node 3 (KSampler): has no inputs object"),
+        (
+            {"3": {"class_type": "VAEDecode", "inputs": {"samples": ["9", 0]}}},
+            "node 3 (VAEDecode), input samples: links to node 9, which the workflow does not have",
+        ),
+    ],
+)
+def test_what_is_no_workflow_is_refused(workflow: dict[str, Any], sentence: str) -> None:
+    assert sentence in refusal(workflow)
+
+
+def test_a_large_workflow_is_refused_with_its_largest_part() -> None:
+    big = {**TEXT_TO_IMAGE, "9": {"class_type": "LoadBase64", "inputs": {"data": "x" * 20_000_000}}}
+    message = refusal(big, 10_000_000)
+    assert "has 20.0 MB, at most 10.0 MB are allowed" in message
+    assert "the largest part is node 9 (LoadBase64), input data, with 20.0 MB" in message
+
+
+@pytest.mark.parametrize("value", [["4", 1], ["4", 1.0]])
+def test_links(value: object) -> None:
+    assert is_link(value)
+
+
+@pytest.mark.parametrize("value", ["4", 4, ["4"], [4, 1], ["4", "1"], ["4", 1, 2], {"4": 1}, None])
+def test_values(value: object) -> None:
+    assert not is_link(value)
+
+
+def test_params_set_inputs_of_a_copy() -> None:
+    changed = with_params(TEXT_TO_IMAGE, {"6.text": "a cat", "4.ckpt_name": "y"})
+    assert changed["6"]["inputs"] == {"text": "a cat", "clip": ["4", 1]}
+    assert changed["4"]["inputs"] == {"ckpt_name": "y"}
+    assert TEXT_TO_IMAGE["6"]["inputs"] == {"text": "a dog", "clip": ["4", 1]}
+
+
+@pytest.mark.parametrize(
+    ("address", "sentence"),
+    [
+        ("66.text", "there is no node '66', did you mean '6'?"),
+        ("6", "there is no node '6'"),
+        ("6.txt", "node 6 (CLIPTextEncode) has no input 'txt', did you mean 'text'?"),
+        ("6.clip", "node 6 (CLIPTextEncode), input clip: is linked to node 4; set the input there"),
+    ],
+)
+def test_params_that_fit_nothing_are_refused(address: str, sentence: str) -> None:
+    with pytest.raises(InvalidWorkflowError) as caught:
+        with_params(TEXT_TO_IMAGE, {address: "x"})
+    assert caught.value.message.startswith(f"param {address!r}: ")
+    assert sentence in caught.value.message
+
+
+def test_node_names() -> None:
+    assert node_name(TEXT_TO_IMAGE, "4") == "node 4 (CheckpointLoaderSimple)"
+    assert node_name(TEXT_TO_IMAGE, "77") == "node 77"
