@@ -9,7 +9,6 @@ from typing import Any
 
 import boto3
 from celery import Celery
-from celery.result import AsyncResult
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -35,7 +34,7 @@ _PATIENCE_SECONDS = 600.0
 @dataclass(frozen=True)
 class _Job:
     label: str
-    handle: AsyncResult[Any]
+    id: str
 
 
 def run_demo(output: Path) -> None:
@@ -56,26 +55,28 @@ def run_demo(output: Path) -> None:
         # Celery prefers these variables to whatever an app is given.
         os.environ.update(stack.environment())
         worker = stack.worker()
-        jobs = _enqueue(object_info)
-        _follow(console, jobs, worker)
-        saved = _save(stack, jobs, output)
-        console.print(_table(jobs))
+        # A bare client, as any service has one: it knows nothing of comfyfleet but two names.
+        bare = Celery()
+        jobs = _enqueue(bare, object_info)
+        results = _follow(console, bare, jobs, worker)
+        saved = _save(stack, results, output)
+        console.print(_table(results))
         console.print(f"{len(saved)} images saved in {output}/")
     console.print(f"Everything stopped; {time.monotonic() - began:.1f} s in all.")
 
 
-def _enqueue(object_info: dict[str, Any]) -> list[_Job]:
-    # A bare client, as any service has one: it knows nothing of comfyfleet but two names.
-    bare = Celery()
+def _enqueue(bare: Celery, object_info: dict[str, Any]) -> list[_Job]:
     jobs = []
     for label, prompt in [("single", _SINGLE), *((f"batch {n}", p) for n, p in enumerate(_BATCH))]:
         workflow = runnable_graph(object_info, prompt, seed=random.randrange(2**32))  # noqa: S311
         handle = bare.send_task(TASK_NAME, kwargs={"workflow": workflow}, queue="comfyui")
-        jobs.append(_Job(label, handle))
+        jobs.append(_Job(label, handle.id))
     return jobs
 
 
-def _follow(console: Console, jobs: list[_Job], worker: ChildProcess) -> None:
+def _follow(
+    console: Console, bare: Celery, jobs: list[_Job], worker: ChildProcess
+) -> dict[str, dict[str, Any]]:
     columns = (
         TextColumn("{task.fields[label]:8}"),
         BarColumn(),
@@ -83,33 +84,38 @@ def _follow(console: Console, jobs: list[_Job], worker: ChildProcess) -> None:
         TextColumn("{task.description}"),
         TimeElapsedColumn(),
     )
+    results: dict[str, dict[str, Any]] = {}
     deadline = time.monotonic() + _PATIENCE_SECONDS
     with Progress(*columns, console=console) as bars:
-        bar_of = {job.label: bars.add_task("waiting", total=1.0, label=job.label) for job in jobs}
-        waiting = list(jobs)
-        while waiting and time.monotonic() < deadline and worker.returncode is None:
-            for job in list(waiting):
-                state, info = job.handle.state, job.handle.info
-                if state in ("SUCCESS", "FAILURE"):
-                    waiting.remove(job)
-                    share = 1.0 if state == "SUCCESS" else None
-                    bars.update(bar_of[job.label], completed=share, description=state.lower())
-                elif state == "PROGRESS":
-                    what = info["class_type"] or info["stage"]
-                    steps = f" {info['step']}/{info['steps']}" if info["steps"] else ""
-                    bars.update(
-                        bar_of[job.label], completed=info["value"], description=what + steps
-                    )
+        bar_of = {job.id: bars.add_task("waiting", total=1.0, label=job.label) for job in jobs}
+        while len(results) < len(jobs):
+            if time.monotonic() > deadline or worker.returncode is not None:
+                raise CommandError(f"the jobs do not end; the worker says:\n{worker.tail()}")
+            for job in jobs:
+                # State and progress in one look: between two of them the job may end.
+                meta = bare.backend.get_task_meta(job.id)
+                share, what = _progress(meta)
+                bars.update(bar_of[job.id], completed=share, description=what)
+                if meta["status"] == "SUCCESS":
+                    results[job.label] = meta["result"]
+                elif meta["status"] == "FAILURE":
+                    raise CommandError(f"job {job.label} failed: {meta['result']}")
             time.sleep(_LOOK_SECONDS)
-    failed = next((job for job in jobs if job.handle.state != "SUCCESS"), None)
-    if failed is not None:
-        raise CommandError(
-            f"job {failed.label}: {failed.handle.state}: {failed.handle.result}; "
-            f"the worker's last lines:\n{worker.tail()}"
-        )
+    return results
 
 
-def _save(stack: Stack, jobs: list[_Job], output: Path) -> list[Path]:
+def _progress(meta: dict[str, Any]) -> tuple[float | None, str]:
+    match meta["status"], meta["result"]:
+        case "SUCCESS", _:
+            return 1.0, "done"
+        case "PROGRESS", progress:
+            steps = f" {progress['step']}/{progress['steps']}" if progress["steps"] else ""
+            return progress["value"], (progress["class_type"] or progress["stage"]) + steps
+        case state, _:
+            return None, state.lower()
+
+
+def _save(stack: Stack, results: dict[str, dict[str, Any]], output: Path) -> list[Path]:
     output.mkdir(parents=True, exist_ok=True)
     store = boto3.client(
         "s3",
@@ -119,19 +125,19 @@ def _save(stack: Stack, jobs: list[_Job], output: Path) -> list[Path]:
         region_name=stack.seaweedfs.credentials["AWS_DEFAULT_REGION"],
     )
     saved = []
-    for job in jobs:
-        for item in job.handle.result["outputs"]:
-            path = output / f"{job.label.replace(' ', '-')}-{item['filename']}"
+    for label, result in results.items():
+        for item in result["outputs"]:
+            path = output / f"{label.replace(' ', '-')}-{item['filename']}"
             store.download_file(item["bucket"], item["key"], str(path))
             saved.append(path)
     return saved
 
 
-def _table(jobs: list[_Job]) -> Table:
+def _table(results: dict[str, dict[str, Any]]) -> Table:
     table = Table("job", "node", "file", "size", "S3 key")
     table.columns[-1].overflow = "fold"
-    for job in jobs:
-        for item in job.handle.result["outputs"]:
+    for label, result in results.items():
+        for item in result["outputs"]:
             size = f"{item['size_bytes'] / 1000:.1f} kB"
-            table.add_row(job.label, item["node_id"], item["filename"], size, item["key"])
+            table.add_row(label, item["node_id"], item["filename"], size, item["key"])
     return table

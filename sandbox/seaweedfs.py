@@ -52,12 +52,13 @@ class SeaweedFS:
                 *(f"-admin.port={admin}", f"-admin.port.grpc={admin_grpc}"),
                 *("-s3.port.iceberg=0", "-s3.port.lance=0"),
                 *("-webdav=false", "-admin.ui=false", "-master.telemetry=false"),
-                # Otherwise it leaves sockets behind in the system's temporary folder.
-                f"-s3.localSocket={self._directory / 's3.sock'}",
-                f"-filer.localSocket={self._directory / 'filer.sock'}",
+                # Relative, as the whole path of a socket may have some hundred bytes only.
+                *("-s3.localSocket=s3.sock", "-filer.localSocket=filer.sock"),
             ],
             self._directory / "seaweedfs.log",
-            env=self.credentials,
+            # Its log files go to the temporary folder whatever else it is told.
+            env={**self.credentials, "TMPDIR": str(self._directory)},
+            cwd=self._directory,
         )
         self.process.wait_until(self._has_bucket)
 
@@ -65,6 +66,10 @@ class SeaweedFS:
         """Stop it; what it has acknowledged stays."""
         # It waits for its own idle connections, which nobody needs any more.
         self.process.stop(patience=4)
+        for port in self._ports:
+            # It has no option for where these are.
+            for left in Path("/tmp").glob(f"seaweedfs-*-{port}.sock"):  # noqa: S108
+                left.unlink(missing_ok=True)
 
     def _has_bucket(self) -> bool:
         try:
