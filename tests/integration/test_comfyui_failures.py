@@ -207,6 +207,23 @@ def test_a_cut_websocket_comes_back(server: StandIn, comfyui: ComfyUI, seed: int
         notifications.stop()
 
 
+def test_a_passing_outage_is_waited_out(server: StandIn, comfyui: ComfyUI, seed: int) -> None:
+    notifications = Notifications(server.url, "deaf")
+    prompt_id = str(uuid.uuid4())
+    with notifications.subscribed(prompt_id) as subscription:
+        comfyui.submit(bars(seed, seconds=0.3), prompt_id, "another")
+        inject(server, method="GET", path="/history/*", drop=True, times=2)
+        entry = await_entry(
+            prompt_id,
+            comfyui=comfyui,
+            notifications=notifications,
+            subscription=subscription,
+            deadline=time.monotonic() + 20,
+            on_tick=lambda: None,
+        )
+    assert entry["status"]["completed"]
+
+
 def test_a_forgotten_prompt_is_noticed(server: StandIn, comfyui: ComfyUI) -> None:
     notifications = Notifications(server.url, "lost")
     prompt_id = str(uuid.uuid4())

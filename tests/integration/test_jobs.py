@@ -51,7 +51,8 @@ def test_the_manifest_is_the_result(client: Client, seed: int) -> None:
 def test_timings_add_up(client: Client, seed: int) -> None:
     timings = client.run(bars(seed, seconds=0.4))["timings"]
     assert 0.4 <= timings["executed"] < 2
-    assert 0.4 <= timings["nodes"]["1"] <= timings["executed"]
+    # Taken between messages, so give or take what they took to arrive.
+    assert timings["nodes"]["1"] == pytest.approx(0.4, abs=0.1)
     parts = timings["staged"] + timings["executed"] + timings["uploaded"]
     assert timings["total"] == pytest.approx(parts, abs=0.01)
     assert timings["queued"] >= 0

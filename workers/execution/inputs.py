@@ -4,9 +4,10 @@ import base64
 import binascii
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import unquote_to_bytes
 
 from tasks.errors import InvalidInputError
+from tasks.request import shown
 from tasks.workflow import Workflow
 from workers.comfyui import ComfyUI
 from workers.storage import ObjectStore
@@ -45,15 +46,15 @@ def fetch(name: str, source: str, store: ObjectStore, max_bytes: int) -> bytes:
     Raises:
         InvalidInputError: the source is of no known kind, is not there or is too large.
     """
-    match urlsplit(source).scheme:
+    match source.partition(":")[0]:
         case "data":
             content = _data_url(name, source)
         case "s3":
             content = _object(name, source, store, max_bytes)
-        case scheme:
+        case _:
             raise InvalidInputError(
                 f"input {name!r}: expected a data: URL or s3://{store.bucket}/..., "
-                f"found {scheme or 'no'} URL"
+                f"found {shown(source)}"
             )
     if len(content) > max_bytes:
         raise InvalidInputError(_too_large(name, len(content), max_bytes))
@@ -73,13 +74,13 @@ def _data_url(name: str, source: str) -> bytes:
 
 
 def _object(name: str, source: str, store: ObjectStore, max_bytes: int) -> bytes:
-    parts = urlsplit(source)
-    if parts.netloc != store.bucket:
+    # Not parsed as a URL: a key may hold whatever it likes, also ? and #.
+    bucket, _, key = source.removeprefix("s3://").partition("/")
+    if bucket != store.bucket:
         raise InvalidInputError(
-            f"input {name!r}: this worker reads bucket {store.bucket!r} only, not {parts.netloc!r}"
+            f"input {name!r}: this worker reads bucket {store.bucket!r} only, not {bucket!r}"
         )
-    key = parts.path.removeprefix("/")
-    size = store.size(key)
+    size = store.size(key) if key else None
     if size is None:
         raise InvalidInputError(f"input {name!r}: there is no object {source}")
     if size > max_bytes:
