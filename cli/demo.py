@@ -101,7 +101,7 @@ def _follow(
                 elif meta["status"] == "FAILURE":
                     raise CommandError(f"job {job.label} failed: {meta['result']}")
             time.sleep(_LOOK_SECONDS)
-    return results
+    return {job.label: results[job.label] for job in jobs}
 
 
 def _progress(meta: dict[str, Any]) -> tuple[float | None, str]:

@@ -23,7 +23,6 @@ def celery_options(settings: Settings) -> dict[str, Any]:
         "result_serializer": "json",
         "result_accept_content": ["json"],
         "task_default_queue": QUEUE,
-        "task_track_started": True,
         # A job waits on the network nearly all the time: threads, one a slot.
         "worker_pool": "threads",
         "worker_concurrency": settings.worker_slots,

@@ -59,6 +59,8 @@ def test_a_node_that_runs_twice_adds_up() -> None:
         ("progress", {}),
         ("progress", {"value": "1", "max": None}),
         ("progress", {"value": 5, "max": 0}),
+        ("progress", {"value": -5, "max": 2}),
+        ("progress", {"value": float("nan"), "max": float("inf")}),
         ("executing", {}),
         ("executing", {"node": 7}),
         ("execution_cached", {"nodes": None}),

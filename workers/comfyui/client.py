@@ -4,6 +4,7 @@ Paths, bodies and status codes are recorded from two versions in tests/fixtures/
 """
 
 import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ from workers.comfyui.rejection import describe_rejection
 from workers.comfyui.seam import translated
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -152,7 +155,7 @@ class ComfyUI:
             raise InvalidWorkflowError(describe_rejection(workflow, _json_or_text(response)))
         answer = self._json(self._checked(response), dict)
         if answer.get("node_errors"):
-            self.cancel(prompt_id)
+            self.try_cancel(prompt_id)
             raise InvalidWorkflowError(describe_rejection(workflow, answer))
 
     def history(self, prompt_id: str) -> dict[str, Any] | None:
@@ -219,6 +222,13 @@ class ComfyUI:
         # Only if it runs: servers older than the targeted interrupt stop whatever does.
         if prompt_id in self.queue().running:
             self.interrupt(prompt_id)
+
+    def try_cancel(self, prompt_id: str) -> None:
+        """Cancel a prompt where another error is on its way, which this must not hide."""
+        try:
+            self.cancel(prompt_id)
+        except JobError as error:
+            logger.warning("prompt %s could not be cancelled: %s", prompt_id, error)
 
     def knows(self, prompt_id: str) -> bool:
         """Whether the server has the prompt: waiting, running or finished."""

@@ -118,7 +118,7 @@ class Notifications:
                 )
                 failures = 0
                 self._listen(self._socket)
-            except (websocket.WebSocketException, OSError, ValueError) as error:
+            except Exception as error:  # noqa: BLE001  # a dead thread would be deaf for good
                 if not self._stopping.is_set() and failures in (0, len(_RECONNECT_SECONDS)):
                     logger.warning("websocket to ComfyUI: %s; polling until it is back", error)
             finally:

@@ -3,6 +3,7 @@
 Message types and fields are recorded in tests/fixtures/wire.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -26,7 +27,8 @@ class PromptProgress:
     def share(self, workflow: Workflow) -> float:
         """The share of the workflow's nodes that is done, 0 to 1; steps count in part."""
         running = (self.step or 0) / self.steps if self.steps else 0.0
-        return min(1.0, (len(self.done & workflow.keys()) + min(1.0, running)) / len(workflow))
+        part = min(1.0, max(0.0, running))
+        return min(1.0, (len(self.done & workflow.keys()) + part) / len(workflow))
 
 
 def fold(  # noqa: PLR0911  # one return a message type
@@ -51,7 +53,9 @@ def fold(  # noqa: PLR0911  # one return a message type
         case "executing", {"node": str(node)}:
             ended = _node_ended(progress, now)
             return replace(ended, started=True, node_id=node, node_since=now)
-        case "progress", {"value": int() | float() as value, "max": int() | float() as steps}:
+        case "progress", {"value": int() | float() as value, "max": int() | float() as steps} if (
+            math.isfinite(value) and math.isfinite(steps)
+        ):
             return replace(progress, started=True, step=int(value), steps=int(steps))
         case (("execution_success" | "execution_error" | "execution_interrupted"), _):
             return replace(_node_ended(progress, now), finished=True)

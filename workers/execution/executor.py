@@ -179,7 +179,7 @@ class Executor:
                 on_tick=tick,
             )
         except JobTimeoutError:
-            self._comfyui.cancel(job.prompt_id)
+            self._comfyui.try_cancel(job.prompt_id)
             raise
         if (failure := failure_in(entry, workflow)) is not None:
             raise failure
