@@ -17,8 +17,9 @@ from cli.errors import CommandError
 from cli.graphs import runnable_graph
 from sandbox.processes import ChildProcess
 from sandbox.stack import Stack
+from settings import load
 from tasks import TASK_NAME
-from workers.comfyui import ComfyUI
+from workers.bootstrap import comfyui_client
 
 _SINGLE = "a lighthouse at dawn, oil painting"
 _BATCH = (
@@ -48,9 +49,12 @@ def run_demo(output: Path) -> None:
     """
     console = Console()
     began = time.monotonic()
+    settings = load()
+    own_server = settings.comfyui_url if "comfyui_url" in settings.model_fields_set else None
     console.print("Starting Valkey, SeaweedFS, ComfyUI and a worker ...")
-    with Stack(os.environ.get("COMFYUI_URL")) as stack:
-        with ComfyUI(stack.comfyui_url) as comfyui:
+    with Stack(own_server) as stack:
+        server = settings.model_copy(update={"comfyui_url": stack.comfyui_url})
+        with comfyui_client(server) as comfyui:
             object_info = comfyui.object_info("CheckpointLoaderSimple")
         # Celery prefers these variables to whatever an app is given.
         os.environ.update(stack.environment())

@@ -25,6 +25,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -71,8 +73,9 @@ def demo(
 
 def main() -> None:
     """Run the command line; errors are a sentence on stderr, never a traceback."""
-    # So that whatever was started is stopped on `kill` as on Ctrl-C.
-    signal.signal(signal.SIGTERM, _interrupt)
+    # So that whatever was started is stopped on `kill` and a closed terminal as on Ctrl-C.
+    for number in _ENDING:
+        signal.signal(number, _interrupt)
     try:
         app()
     except SettingsError as error:
@@ -96,4 +99,7 @@ def _needing_extra(extra: str) -> Iterator[None]:
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:
+    # Once: a second one must not interrupt the stopping of what was started.
+    for number in _ENDING:
+        signal.signal(number, signal.SIG_IGN)
     raise KeyboardInterrupt

@@ -58,18 +58,24 @@ class ChildProcess:
         return self._process.poll()
 
     def wait_until(self, ready: Callable[[], bool], seconds: float = 30.0) -> None:
-        """Wait until `ready` says so.
+        """Wait until `ready` says so; stop the process if it does not, or on an interrupt.
 
         Raises:
             StartupError: the process ended first, or the time is over.
         """
         deadline = time.monotonic() + seconds
-        while not ready():
-            if self.returncode is not None:
-                raise StartupError(f"{self.name} ended with {self.returncode}:\n{self.tail()}")
-            if time.monotonic() > deadline:
-                raise StartupError(f"{self.name} is not ready after {seconds} s:\n{self.tail()}")
-            time.sleep(0.02)
+        try:
+            while not ready():
+                if self.returncode is not None:
+                    raise StartupError(f"{self.name} ended with {self.returncode}:\n{self.tail()}")
+                if time.monotonic() > deadline:
+                    raise StartupError(
+                        f"{self.name} is not ready after {seconds} s:\n{self.tail()}"
+                    )
+                time.sleep(0.02)
+        except BaseException:
+            self.stop()
+            raise
 
     def tail(self, lines: int = 20) -> str:
         """The last lines that it printed."""

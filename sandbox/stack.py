@@ -1,5 +1,6 @@
 """The whole stack on free ports of this machine, gone without a trace when it is closed."""
 
+import re
 import shutil
 import sys
 import tempfile
@@ -14,6 +15,8 @@ import requests
 from sandbox.processes import ChildProcess
 from sandbox.seaweedfs import SeaweedFS
 from sandbox.valkey import Valkey
+
+_LISTENING = re.compile(r"listening on (\S+:\d+)$", re.MULTILINE)
 
 
 class StandIn:
@@ -36,8 +39,8 @@ class StandIn:
             ],
             directory / "comfyui.log",
         )
-        self.process.wait_until(lambda: "listening on" in self.process.tail())
-        self.url = self.process.tail().partition("listening on ")[2].split()[0]
+        self.process.wait_until(lambda: _LISTENING.search(self.process.tail()) is not None)
+        self.url = _LISTENING.findall(self.process.tail())[0]
 
     def stop(self) -> None:
         """Stop it; it forgets its history."""

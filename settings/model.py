@@ -1,16 +1,17 @@
 """Every setting: its variable, its default, its unit and what a valid value is."""
 
 import json
+import re
 from functools import cache
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 MASK = "********"
 
-_BROKERS = ("redis", "rediss", "sentinel", "amqp", "amqps")
+_BROKERS = ("redis", "rediss")
 _HTTP = ("http", "https")
 
 
@@ -106,7 +107,7 @@ class Settings(BaseSettings):
         description="Size of one input file in bytes above which a job is refused.",
     )
 
-    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
         "INFO", alias="LOG_LEVEL", description="What a worker logs; `-l` on its command line wins."
     )
 
@@ -115,7 +116,7 @@ class Settings(BaseSettings):
     def _known_broker(cls, value: SecretStr) -> SecretStr:
         scheme, separator, _ = value.get_secret_value().partition("://")
         if scheme not in _BROKERS or not separator:
-            raise ValueError(f"a URL such as redis://host:6379/0 ({', '.join(_BROKERS)})")
+            raise ValueError("a redis:// or rediss:// URL such as redis://host:6379/0")
         return value
 
     @field_validator("result_backend")
@@ -130,12 +131,13 @@ class Settings(BaseSettings):
     def _http_url(cls, value: str | None) -> str | None:
         if value is None:
             return None
-        parts = urlsplit(value)
         try:
-            usable = parts.scheme in _HTTP and parts.hostname and (parts.port is None or parts.port)
+            parts = urlsplit(value)
+            usable = parts.scheme in _HTTP and parts.hostname and parts.port != 0
+            usable = usable and not parts.query and not parts.fragment
         except ValueError:
             usable = False
-        if not usable or parts.query or parts.fragment:
+        if not usable:
             raise ValueError("an http:// or https:// URL with a host, without query or fragment")
         return value.rstrip("/")
 
@@ -162,6 +164,11 @@ class Settings(BaseSettings):
             raise ValueError("header names in ASCII and values without line breaks")
         return headers
 
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _upper_case(cls, value: Any) -> Any:
+        return value.upper() if isinstance(value, str) else value
+
     @field_validator("s3_prefix")
     @classmethod
     def _clean_prefix(cls, value: str) -> str:
@@ -176,7 +183,7 @@ class Settings(BaseSettings):
         # One Redis is the common case: naming it once is enough.
         if isinstance(values, dict) and "CELERY_RESULT_BACKEND" not in values:
             broker = values.get("CELERY_BROKER_URL", "")
-            if str(broker).startswith(("redis://", "rediss://", "sentinel://")):
+            if broker:
                 values = {**values, "CELERY_RESULT_BACKEND": broker}
         return values
 
@@ -214,15 +221,19 @@ def load() -> Settings:
 
 
 def without_password(url: str) -> str:
-    """The URL, or Celery's list of them joined by semicolons, with each password masked."""
+    """The URL, or Celery's list of them joined by semicolons, with each secret masked.
+
+    Not by parsing: a password with a slash in it is no valid URL, and still a password.
+    """
     if ";" in url:
         return ";".join(without_password(one) for one in url.split(";"))
-    parts = urlsplit(url)
-    user, at, host = parts.netloc.rpartition("@")
-    if not at:
+    scheme, separator, rest = url.partition("://")
+    if not separator:
         return url
-    name = user.partition(":")[0]
-    return urlunsplit(parts._replace(netloc=f"{name}:{MASK}@{host}", query=""))
+    credentials, at, place = rest.rpartition("@")
+    user = f"{credentials.partition(':')[0]}:{MASK}@" if at else ""
+    path, question, query = place.partition("?")
+    return scheme + separator + user + path + question + re.sub(r"=[^&]*", f"={MASK}", query)
 
 
 def _shown(value: Any) -> str | None:

@@ -8,7 +8,6 @@ from typing import Any
 from celery import Celery
 from celery.result import AsyncResult
 
-from settings import load
 from settings.celery import QUEUE
 from tasks.app import TASK_NAME, app
 from tasks.request import parse_request
@@ -36,7 +35,8 @@ def enqueue(
         params: node inputs to set, `{"6.text": "a cat"}`.
         inputs: files to place before the run: name in the workflow to `s3://` or `data:` URL.
         output: `prefix`, `presign_seconds`, `include_temp`.
-        timeout_seconds: seconds from the start after which the job is stopped and fails.
+        timeout_seconds: seconds from an attempt's start after which it is stopped, if it still
+            executes, and the job fails.
         metadata: strings that come back with the result.
         job_id: Celery's task id; the same id twice is one job. Default: a new one.
         celery: the app to send with; default: configured from the environment.
@@ -57,7 +57,7 @@ def enqueue(
     }
     arguments = {name: _plain(value) for name, value in given.items() if value is not None}
     request = parse_request((), arguments)
-    check_workflow(request.workflow, load().workflow_max_bytes)
+    check_workflow(request.workflow)
     with_params(request.workflow, request.params)
     headers = {ENQUEUED_AT: time.time(), **options.pop("headers", {})}
     return celery.send_task(

@@ -67,10 +67,6 @@ class StorageDeniedError(TransientError):
     """The object store has no such bucket or does not let this worker write to it."""
 
 
-class InternalError(TransientError):
-    """A fault of comfyfleet's own; the worker's log has the traceback."""
-
-
 class InvalidRequestError(PermanentError):
     """The task's arguments are wrong."""
 
@@ -89,6 +85,13 @@ class NodeFailedError(PermanentError):
 
 class JobTimeoutError(PermanentError):
     """The job took longer than its `timeout_seconds`."""
+
+
+class InternalError(PermanentError):
+    """A fault of comfyfleet's own; the worker's log has the traceback.
+
+    Every foreign error has a leaf of its own, so that what is left would come again.
+    """
 
 
 class JobCancelledError(CancelledError):

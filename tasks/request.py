@@ -51,7 +51,9 @@ class JobRequest(BaseModel):
     )
     output: OutputOptions = OutputOptions()
     timeout_seconds: float | None = Field(
-        None, gt=0, description="Seconds from start to the last upload before the job is stopped."
+        None,
+        gt=0,
+        description="Seconds from an attempt's start after which it is stopped if it executes.",
     )
     metadata: dict[str, str] = Field(
         default_factory=dict, description="Strings returned with the result and stored with it."

@@ -51,7 +51,7 @@ class Timings(_Model):
     staged: float = Field(description="Until ComfyUI had accepted the prompt.")
     executed: float = Field(description="From acceptance to the end of the execution.")
     uploaded: float = Field(description="From the end of the execution to the last upload.")
-    total: float = Field(description="From start to commit.")
+    total: float = Field(description="From start to the last upload.")
     nodes: dict[str, float] = Field(default_factory=dict, description="Per node where known.")
 
 
@@ -75,7 +75,7 @@ class JobResult(_Model):
 class Progress(_Model):
     """The meta of Celery's state `PROGRESS`."""
 
-    stage: str = Field(description="staging, queued, executing, uploading or committing.")
+    stage: str = Field(description="staging, queued, executing or uploading.")
     value: float = Field(ge=0, le=1, description="Share of the job that is done.")
     node_id: str | None = None
     class_type: str | None = None

@@ -1,6 +1,7 @@
 """Reading a workflow in ComfyUI's API format: is it one, and with which inputs set."""
 
 import json
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -9,8 +10,11 @@ from tasks.request import did_you_mean, shown
 
 Workflow = Mapping[str, Any]
 
+# Far more than nodes use, far less than JSON encoders bear.
+_MOST_LEVELS = 100
 
-def check_workflow(workflow: Workflow, max_bytes: int) -> None:
+
+def check_workflow(workflow: Workflow) -> None:
     """Refuse what ComfyUI would refuse, or choke on, before anything is sent to it.
 
     Unknown classes and values are the server's to judge: only it knows its nodes.
@@ -25,9 +29,24 @@ def check_workflow(workflow: Workflow, max_bytes: int) -> None:
             "the workflow is an export of ComfyUI's UI; "
             "export it with 'Export (API)', which maps node ids to nodes"
         )
-    _check_size(workflow, max_bytes)
     for node_id, node in workflow.items():
         _check_node(workflow, node_id, node)
+
+
+def check_size(workflow: Workflow, max_bytes: int) -> None:
+    """Refuse a checked workflow that is larger than so many bytes as JSON.
+
+    Raises:
+        InvalidWorkflowError: names both sizes, and the largest input.
+    """
+    size = _json_bytes(workflow)
+    if size <= max_bytes:
+        return
+    largest, where = max(_input_sizes(workflow), default=(0, "no input"))
+    raise InvalidWorkflowError(
+        f"the workflow has {_megabytes(size)}, at most {_megabytes(max_bytes)} are allowed "
+        f"(WORKFLOW_MAX_BYTES); the largest part is {where} with {_megabytes(largest)}"
+    )
 
 
 def node_name(workflow: Workflow, node_id: str) -> str:
@@ -85,6 +104,8 @@ def _check_node(workflow: Workflow, node_id: str, node: object) -> None:
     if not isinstance(inputs, Mapping):
         raise InvalidWorkflowError(f"{node_name(workflow, node_id)}: has no inputs object")
     for name, value in inputs.items():
+        if fault := _fault_in(value):
+            raise InvalidWorkflowError(f"{node_name(workflow, node_id)}, input {name}: {fault}")
         if is_link(value) and value[0] not in workflow:
             raise InvalidWorkflowError(
                 f"{node_name(workflow, node_id)}, input {name}: "
@@ -92,22 +113,25 @@ def _check_node(workflow: Workflow, node_id: str, node: object) -> None:
             )
 
 
-def _check_size(workflow: Workflow, max_bytes: int) -> None:
-    size = _json_bytes(workflow)
-    if size <= max_bytes:
-        return
-    largest, where = max(_input_sizes(workflow), default=(0, "no input"))
-    raise InvalidWorkflowError(
-        f"the workflow has {_megabytes(size)}, at most {_megabytes(max_bytes)} are allowed "
-        f"(WORKFLOW_MAX_BYTES); the largest part is {where} with {_megabytes(largest)}"
-    )
-
-
 def _input_sizes(workflow: Workflow) -> Iterator[tuple[int, str]]:
     for node_id, node in workflow.items():
-        inputs = node.get("inputs") if isinstance(node, Mapping) else None
-        for name, value in inputs.items() if isinstance(inputs, Mapping) else ():
+        for name, value in node["inputs"].items():
             yield _json_bytes(value), f"{node_name(workflow, node_id)}, input {name},"
+
+
+def _fault_in(value: object) -> str | None:
+    # Not by recursion: what is nested too deep is one of the faults.
+    waiting = [(value, 0)]
+    while waiting:
+        part, depth = waiting.pop()
+        if isinstance(part, float) and not math.isfinite(part):
+            return "found NaN or Infinity, which JSON does not have"
+        if isinstance(part, list | dict):
+            if depth == _MOST_LEVELS:
+                return f"is nested deeper than {_MOST_LEVELS} levels"
+            parts = part.values() if isinstance(part, dict) else part
+            waiting.extend((one, depth + 1) for one in parts)
+    return None
 
 
 def _json_bytes(value: object) -> int:

@@ -12,9 +12,13 @@ from settings import load
 from settings.model import Settings
 from tests.stack import Client
 
+_OURS = {field.alias for field in Settings.model_fields.values()}
+
 # A developer's own environment must not decide about a test.
-for variable in [*(f.alias for f in Settings.model_fields.values()), "COMFYUI_URLS"]:
-    os.environ.pop(str(variable), None)
+_FOREIGN = ("AWS_", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy")
+for variable in list(os.environ):
+    if variable in _OURS or variable.startswith(_FOREIGN):
+        del os.environ[variable]
 
 
 @pytest.fixture(autouse=True)

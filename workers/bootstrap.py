@@ -1,6 +1,7 @@
 """The composition root: the one place where clients are made and put together."""
 
 import uuid
+from contextlib import ExitStack
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -28,34 +29,29 @@ class Parts:
 
     def close(self) -> None:
         """Close everything, the listener first."""
-        self.notifications.stop()
-        self.comfyui.close()
-        self.store.close()
+        with ExitStack() as closing:
+            closing.callback(self.store.close)
+            closing.callback(self.comfyui.close)
+            closing.callback(self.notifications.stop)
 
 
 def node_name(settings: Settings) -> str:
     """The worker's name: unique where each worker on a host has a server of its own."""
     instance = urlsplit(settings.comfyui_url)
-    return f"{instance.hostname}-{instance.port or instance.scheme}@{gethostname()}"
+    place = f"{instance.hostname}-{instance.port or instance.scheme}{instance.path}"
+    return f"{place.replace('/', '-')}@{gethostname()}"
 
 
 def assemble(settings: Settings, worker: str) -> Parts:
     """Make the clients and the executor of a worker; the websocket is not started yet."""
-    headers = {name: value.get_secret_value() for name, value in settings.comfyui_headers.items()}
     connections = settings.worker_slots * _CONNECTIONS_PER_SLOT
-    comfyui = ComfyUI(
-        settings.comfyui_url,
-        headers=headers,
-        connect_timeout=settings.comfyui_connect_timeout_seconds,
-        read_timeout=settings.comfyui_read_timeout_seconds,
-        connections=connections,
-    )
+    comfyui = comfyui_client(settings, connections)
     notifications = Notifications(
         settings.comfyui_url,
         # Of two sockets with one client id the older one hears nothing, even when the newer one
         # is gone: a worker started again must not meet what is left of the one before.
         client_id=f"{worker}-{uuid.uuid4().hex[:8]}",
-        headers=headers,
+        headers=comfyui.headers,
         timeout=settings.comfyui_connect_timeout_seconds,
     )
     store = object_store(settings, connections)
@@ -69,6 +65,18 @@ def assemble(settings: Settings, worker: str) -> Parts:
         inputs_max_bytes=settings.inputs_max_bytes,
     )
     return Parts(comfyui, notifications, store, executor)
+
+
+def comfyui_client(settings: Settings, connections: int = 4) -> ComfyUI:
+    """A client of the worker's ComfyUI server."""
+    headers = settings.comfyui_headers
+    return ComfyUI(
+        settings.comfyui_url,
+        headers={name: value.get_secret_value() for name, value in headers.items()},
+        connect_timeout=settings.comfyui_connect_timeout_seconds,
+        read_timeout=settings.comfyui_read_timeout_seconds,
+        connections=connections,
+    )
 
 
 def object_store(settings: Settings, connections: int = 4) -> ObjectStore:

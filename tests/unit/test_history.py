@@ -10,8 +10,8 @@ from tasks.errors import (
     PromptInterruptedError,
 )
 from tests.recordings import VERSIONS, history_entry
-from workers.comfyui.client import FileRef
 from workers.comfyui.history import failure_in, output_files, shown_values
+from workers.comfyui.model import FileRef
 
 pytestmark = pytest.mark.parametrize("version", VERSIONS)
 
@@ -75,6 +75,14 @@ def test_failures(version: str, scenario: str, leaf: type[JobError], sentence: s
 )
 def test_entries_of_another_form_are_protocol_errors(version: str, entry: Any) -> None:  # noqa: ARG001
     assert type(failure_in(entry, {})) is ComfyUIProtocolError
+
+
+def test_what_cannot_be_encoded_is_made_so(version: str) -> None:  # noqa: ARG001
+    text, number = [{"a": "x\ud800"}], [float("nan")]
+    entry = {"outputs": {"7": {"text": text, "n": number, "images": [{"filename": "a\udcff.png"}]}}}
+    assert shown_values(entry) == {"7": {"text": [{"a": "x?"}], "n": ["nan"]}}
+    (file,) = output_files(entry, include_temp=False)
+    assert file.file.filename == "a?.png"
 
 
 def test_any_list_of_objects_with_a_filename_is_files(version: str) -> None:  # noqa: ARG001

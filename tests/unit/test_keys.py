@@ -1,10 +1,8 @@
-import uuid
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.storage.keys import job_folder, manifest_key, output_key, prompt_id
+from workers.storage.keys import job_folder, manifest_key, output_key
 
 ANY_TEXT = st.text(st.characters(), max_size=6000)
 
@@ -14,12 +12,6 @@ def test_readable_keys() -> None:
     assert folder == "renders/customer-7/c0ffee"
     assert manifest_key(folder) == "renders/customer-7/c0ffee/manifest.json"
     assert output_key(folder, 2, "5:3", 0, "a b_00001_.png") == f"{folder}/2/5:3/0-a b_00001_.png"
-
-
-def test_the_prompt_id_is_the_attempts() -> None:
-    assert prompt_id("job", 1) == prompt_id("job", 1)
-    assert len({prompt_id("job", 1), prompt_id("job", 2), prompt_id("joc", 1)}) == 3
-    assert str(uuid.UUID(prompt_id("job", 1))) == prompt_id("job", 1)
 
 
 @pytest.mark.parametrize(

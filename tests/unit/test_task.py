@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 from celery import Celery
-from celery.exceptions import Retry
+from celery.exceptions import Reject, Retry
 
 from tasks.errors import InternalError, InvalidRequestError, NodeFailedError, OutOfMemoryError
 from tasks.result import Attempt, Progress
 from workers.execution import Job, Report
-from workers.task import ATTEMPTS, RunWorkflow
+from workers.task import ATTEMPTS, PROGRESS_INTERVAL, RunWorkflow
 
 WORKFLOW = {"1": {"class_type": "SaveImage", "inputs": {}}}
 
@@ -75,9 +75,21 @@ def test_a_transient_error_puts_the_next_attempt_on_the_queue(task: RunWorkflow)
     assert [a["number"] for a in options["headers"][ATTEMPTS]] == [1]
 
 
+def test_a_next_attempt_that_cannot_be_published_gives_the_job_back(task: RunWorkflow) -> None:
+    task.executor = Executor(OutOfMemoryError("x"))  # type: ignore[assignment]
+    task.signature_from_request = lambda *_, **__: _Sent(ConnectionError())  # type: ignore[method-assign]
+    with pytest.raises(Reject) as caught:
+        run(task)
+    assert caught.value.requeue
+
+
 class _Sent:
+    def __init__(self, error: Exception | None = None) -> None:
+        self.error = error
+
     def apply_async(self) -> None:
-        pass
+        if self.error:
+            raise self.error
 
 
 def test_the_last_attempt_fails_with_the_error_itself(task: RunWorkflow) -> None:
@@ -123,11 +135,16 @@ def test_progress_that_cannot_be_written_harms_no_job(task: RunWorkflow) -> None
         run(task)
 
 
-def test_progress_is_written_at_most_each_half_second_and_never_falls(task: RunWorkflow) -> None:
+@pytest.mark.parametrize(("interval", "told"), [(0.0, [0.4, 0.9, 0.9]), (0.5, [0.4])])
+def test_progress_is_written_at_most_each_interval_and_never_falls(
+    task: RunWorkflow, monkeypatch: pytest.MonkeyPatch, interval: float, told: list[float]
+) -> None:
+    assert PROGRESS_INTERVAL == 0.5
+    monkeypatch.setattr("workers.task.PROGRESS_INTERVAL", interval)
     written: list[float] = []
     task.update_state = lambda **told: written.append(told["meta"]["value"])  # type: ignore[method-assign]
     values = [Progress(stage="s", value=v, instance="i") for v in (0.4, 0.9, 0.2)]
     task.executor = Executor(NodeFailedError("x"), values)  # type: ignore[assignment]
     with pytest.raises(NodeFailedError):
         run(task)
-    assert written == [0.4]
+    assert written == told

@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from tasks.errors import InvalidWorkflowError
-from tasks.workflow import check_workflow, is_link, node_name, with_params
+from tasks.workflow import check_size, check_workflow, is_link, node_name, with_params
 
 TEXT_TO_IMAGE = {
     "6": {"class_type": "CLIPTextEncode", "inputs": {"text": "a dog", "clip": ["4", 1]}},
@@ -12,14 +12,19 @@ TEXT_TO_IMAGE = {
 
 
 def refusal(workflow: dict[str, Any], max_bytes: int = 10_000) -> str:
+    def check() -> None:
+        check_workflow(workflow)
+        check_size(workflow, max_bytes)
+
     with pytest.raises(InvalidWorkflowError) as caught:
-        check_workflow(workflow, max_bytes)
+        check()
     assert "\n" not in caught.value.message
     return caught.value.message
 
 
 def test_a_sound_workflow_passes() -> None:
-    check_workflow(TEXT_TO_IMAGE, 10_000)
+    check_workflow(TEXT_TO_IMAGE)
+    check_size(TEXT_TO_IMAGE, 10_000)
 
 
 @pytest.mark.parametrize(
@@ -32,6 +37,10 @@ def test_a_sound_workflow_passes() -> None:
         ({"3": {"class_type": None, "inputs": {}}}, "node 3: has no class_type"),
         ({"3": {"class_type": "KSampler"}}, "node 3 (KSampler): has no inputs object"),
         (
+            {"3": {"class_type": "KSampler", "inputs": {"sizes": [{"a": float("nan")}]}}},
+            "node 3 (KSampler), input sizes: found NaN or Infinity, which JSON does not have",
+        ),
+        (
             {"3": {"class_type": "VAEDecode", "inputs": {"samples": ["9", 0]}}},
             "node 3 (VAEDecode), input samples: links to node 9, which the workflow does not have",
         ),
@@ -39,6 +48,14 @@ def test_a_sound_workflow_passes() -> None:
 )
 def test_what_is_no_workflow_is_refused(workflow: dict[str, Any], sentence: str) -> None:
     assert sentence in refusal(workflow)
+
+
+def test_a_deep_workflow_is_refused() -> None:
+    deep: list[Any] = []
+    for _ in range(900):
+        deep = [deep]
+    message = refusal({"3": {"class_type": "KSampler", "inputs": {"sizes": deep}}})
+    assert message == "node 3 (KSampler), input sizes: is nested deeper than 100 levels"
 
 
 def test_a_large_workflow_is_refused_with_its_largest_part() -> None:

@@ -7,7 +7,6 @@ import json
 import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from types import TracebackType
 from typing import IO, Any, Self, TypeVar
 from urllib.parse import quote
@@ -25,6 +24,7 @@ from tasks.errors import (
     OutputMissingError,
 )
 from tasks.workflow import Workflow
+from workers.comfyui.model import FileRef, PromptQueue
 from workers.comfyui.rejection import describe_rejection
 from workers.comfyui.seam import translated
 
@@ -32,25 +32,7 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class FileRef:
-    """A file on the server, as ComfyUI names files."""
-
-    filename: str
-    subfolder: str = ""
-    type: str = "output"
-
-
-@dataclass(frozen=True)
-class PromptQueue:
-    """The ids of the prompts that the server runs and of those that wait, in order."""
-
-    running: tuple[str, ...]
-    pending: tuple[str, ...]
-
-    def __contains__(self, prompt_id: object) -> bool:
-        return prompt_id in self.running or prompt_id in self.pending
+_QUICK = ("/history/", "/queue", "/interrupt")
 
 
 class Download:
@@ -99,6 +81,8 @@ class ComfyUI:
         self.base_url = base_url.rstrip("/")
         self.headers = dict(headers or {})
         self._timeout = (connect_timeout, read_timeout)
+        # What only asks and tells is answered at once or not at all.
+        self._short = (connect_timeout, min(read_timeout, 10.0))
         self._session = requests.Session()
         self._session.headers.update(self.headers)
         for scheme in ("http://", "https://"):
@@ -353,7 +337,7 @@ class ComfyUI:
             return self._session.request(
                 method,
                 self.base_url + path,
-                timeout=self._timeout,
+                timeout=self._short if path.startswith(_QUICK) else self._timeout,
                 allow_redirects=False,
                 **options,
             )

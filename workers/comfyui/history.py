@@ -1,5 +1,6 @@
 """Reading a history entry: how a prompt ended, which files it made, what its nodes showed."""
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from tasks.errors import (
     PromptInterruptedError,
 )
 from tasks.workflow import Workflow, node_name
-from workers.comfyui.client import FileRef
+from workers.comfyui.model import FileRef
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def shown_values(entry: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     for node_id, output in _mapping_items(entry.get("outputs")):
         for name, value in _mapping_items(output):
             if not (isinstance(value, list) and any(_file(item) for item in value)):
-                values.setdefault(node_id, {})[name] = value
+                values.setdefault(node_id, {})[name] = _encodable(value)
     return values
 
 
@@ -96,13 +97,32 @@ def _messages(status: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any
 
 def _mapping_items(value: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping):
-        yield from ((str(key), item) for key, item in value.items())
+        yield from ((_text(str(key)), item) for key, item in value.items())
+
+
+def _encodable(value: Any) -> Any:
+    match value:
+        case str():
+            return _text(value)
+        case float() if not math.isfinite(value):
+            return str(value)
+        case list():
+            return [_encodable(item) for item in value]
+        case dict():
+            return {_text(str(key)): _encodable(item) for key, item in value.items()}
+        case _:
+            return value
+
+
+def _text(text: str) -> str:
+    # JSON can name half of a character pair, which no encoding has.
+    return text.encode("utf-8", "replace").decode()
 
 
 def _file(item: Any) -> FileRef | None:
     match item:
         case {"filename": str(filename), **rest} if filename:
             subfolder, kind = rest.get("subfolder") or "", rest.get("type") or "output"
-            return FileRef(filename, str(subfolder), str(kind))
+            return FileRef(_text(filename), _text(str(subfolder)), _text(str(kind)))
         case _:
             return None

@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 from urllib.parse import quote, urlsplit, urlunsplit
 
@@ -92,8 +92,10 @@ class Notifications:
     def stop(self) -> None:
         """Close the connection and end the thread."""
         self._stopping.set()
-        if self._socket is not None:
-            self._socket.abort()  # type: ignore[no-untyped-call]
+        socket = self._socket
+        if socket is not None:
+            with suppress(OSError):
+                socket.abort()  # type: ignore[no-untyped-call]
         if self._thread.is_alive():
             self._thread.join()
 
@@ -112,11 +114,15 @@ class Notifications:
     def _run(self) -> None:
         failures = 0
         while not self._stopping.is_set():
+            began = time.monotonic()
             try:
                 self._socket = websocket.create_connection(
-                    self._url, timeout=self._timeout, header=self._headers
+                    self._url,
+                    timeout=self._timeout,
+                    header=self._headers,
+                    # A redirect would carry our headers to somebody else.
+                    redirect_limit=0,
                 )
-                failures = 0
                 self._listen(self._socket)
             except Exception as error:  # noqa: BLE001  # a dead thread would be deaf for good
                 if not self._stopping.is_set() and failures in (0, len(_RECONNECT_SECONDS)):
@@ -124,8 +130,10 @@ class Notifications:
             finally:
                 self._connected.clear()
                 if self._socket is not None:
-                    self._socket.close(timeout=0)
+                    self._socket.shutdown()  # type: ignore[no-untyped-call]
                     self._socket = None
+            if time.monotonic() - began > _PING_SECONDS:
+                failures = 0
             # Whatever was sent meanwhile is lost: everyone looks for himself.
             self._look(lambda _: True)
             delay = _RECONNECT_SECONDS[min(failures, len(_RECONNECT_SECONDS) - 1)]

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tasks.errors import ComfyUIUnavailableError, JobError, JobTimeoutError
+from tasks.errors import ComfyUIUnavailableError, JobError, StorageUnavailableError
 from tasks.result import Attempt, JobResult, ObjectRef, Output, Progress, Timings
-from tasks.workflow import Workflow, check_workflow, with_params
+from tasks.workflow import Workflow, check_size, check_workflow, with_params
 from workers.comfyui import ComfyUI, Notifications
 from workers.comfyui.history import OutputFile, failure_in, output_files, shown_values
 from workers.comfyui.notifications import Subscription
@@ -24,6 +24,9 @@ Report = Callable[[Progress], None]
 
 # The shares of the progress bar that come before and after the execution.
 _STAGED, _EXECUTED = 0.05, 0.9
+
+# Seconds between attempts to store one file, beyond those that the store's client makes.
+_UPLOAD_PAUSES = (0.5, 2.0, 5.0)
 
 
 class Executor:
@@ -74,9 +77,9 @@ class Executor:
         self._report(report, "staging", 0.0)
         workflow = self._stage(job)
         with self._notifications.subscribed(job.prompt_id) as subscription:
-            self._submit(job, workflow)
+            adopted = self._submit(job, workflow)
             staged = time.monotonic()
-            entry = self._await(job, workflow, started, subscription, report)
+            entry = self._await(job, workflow, started, subscription, report, adopted=adopted)
             executed = time.monotonic()
             nodes = dict(subscription.progress.node_seconds)
         outputs = self._upload(job, folder, entry, report)
@@ -122,7 +125,8 @@ class Executor:
 
     def _stage(self, job: Job) -> dict[str, Any]:
         """The workflow as it is submitted: checked, with params set and inputs placed."""
-        check_workflow(job.request.workflow, self._workflow_max_bytes)
+        check_workflow(job.request.workflow)
+        check_size(job.request.workflow, self._workflow_max_bytes)
         return place_inputs(
             with_params(job.request.workflow, job.request.params),
             job.request.inputs,
@@ -132,17 +136,19 @@ class Executor:
             max_bytes=self._inputs_max_bytes,
         )
 
-    def _submit(self, job: Job, workflow: Workflow) -> None:
-        """Queue the prompt, unless the server already has it."""
+    def _submit(self, job: Job, workflow: Workflow) -> bool:
+        """Queue the prompt, unless the server already has it; whether it had."""
         if job.redelivered and self._comfyui.knows(job.prompt_id):
             logger.info("job %s: prompt %s adopted", job.id, job.prompt_id)
-            return
+            return True
         try:
             self._comfyui.submit(workflow, job.prompt_id, self._notifications.client_id)
         except ComfyUIUnavailableError:
             # The answer was lost, the prompt perhaps not: posted again it would run twice.
             if not self._comfyui.knows(job.prompt_id):
                 raise
+            return True
+        return False
 
     def _await(
         self,
@@ -151,6 +157,8 @@ class Executor:
         started: float,
         subscription: Subscription,
         report: Report,
+        *,
+        adopted: bool,
     ) -> Mapping[str, Any]:
         """The history entry of the prompt once it has succeeded."""
 
@@ -177,8 +185,10 @@ class Executor:
                 subscription=subscription,
                 deadline=started + timeout if timeout else None,
                 on_tick=tick,
+                adopted=adopted,
             )
-        except JobTimeoutError:
+        except JobError:
+            # Nobody waits for it any more: it must not hold up the next one.
             self._comfyui.try_cancel(job.prompt_id)
             raise
         if (failure := failure_in(entry, workflow)) is not None:
@@ -193,8 +203,18 @@ class Executor:
         outputs = []
         for number, file in enumerate(files):
             self._report(report, "uploading", _EXECUTED + (1 - _EXECUTED) * number / len(files))
-            outputs.append(self._upload_one(job, folder, file))
+            outputs.append(self._upload_patiently(job, folder, file))
         return outputs
+
+    def _upload_patiently(self, job: Job, folder: str, output: OutputFile) -> Output:
+        # The GPU has been paid for: a passing fault must not have it paid again.
+        for pause in _UPLOAD_PAUSES:
+            try:
+                return self._upload_one(job, folder, output)
+            except (ComfyUIUnavailableError, StorageUnavailableError) as error:
+                logger.warning("job %s: %s; again in %.1f s", job.id, error, pause)
+                time.sleep(pause)
+        return self._upload_one(job, folder, output)
 
     def _upload_one(self, job: Job, folder: str, output: OutputFile) -> Output:
         key = output_key(folder, job.attempt, output.node_id, output.index, output.file.filename)
@@ -236,4 +256,5 @@ class Executor:
 
 
 def _read_manifest(content: bytes) -> JobResult:
-    return JobResult.model_validate(json.loads(content))
+    # A later version may have written more than this one knows.
+    return JobResult.model_validate(json.loads(content), extra="ignore")

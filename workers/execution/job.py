@@ -1,10 +1,17 @@
 """A job as the executor sees it: one attempt at one request."""
 
+import uuid
 from dataclasses import dataclass
 
 from tasks.request import JobRequest
 from tasks.result import Attempt
-from workers.storage.keys import prompt_id
+
+_PROMPT_IDS = uuid.UUID("5ae6fb01-7c3c-5d1e-9b51-0d4a4c1d3f6e")
+
+
+def prompt_id(job_id: str, attempt: int) -> str:
+    """The prompt's id: the same for the same attempt, so that a redelivered job finds its own."""
+    return str(uuid.uuid5(_PROMPT_IDS, f"{job_id}:{attempt}"))
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from tasks.errors import ComfyUIUnavailableError, JobTimeoutError, PromptLostError
+from tasks.errors import JobTimeoutError, PromptLostError, TransientError
 from workers.comfyui import ComfyUI, Notifications
 from workers.comfyui.notifications import Subscription
 
@@ -17,7 +17,7 @@ POLL_ENDED = 0.02
 # Progress is told this often; it is what wakes the waiting thread in between.
 TICK = 0.5
 
-# How long the server may be gone before the attempt is given up.
+# How long the server may be gone, or answer what it should not, before the attempt is given up.
 OUTAGE_PATIENCE = 30.0
 
 
@@ -29,6 +29,7 @@ def await_entry(
     subscription: Subscription,
     deadline: float | None,
     on_tick: Callable[[], None],
+    adopted: bool = False,
 ) -> dict[str, Any]:
     """Wait until the prompt has ended and return its history entry.
 
@@ -38,16 +39,17 @@ def await_entry(
         notifications: tells whether messages arrive at all.
         subscription: hints about this prompt.
         deadline: on the monotonic clock, in seconds; None waits for ever.
-        on_tick: called at least every half second while waiting.
+        on_tick: called at least every half second while waiting, unless the server is slow.
+        adopted: whether the prompt was there before, and may have ended: then look at once.
 
     Raises:
         PromptLostError: the server has forgotten the prompt.
         JobTimeoutError: the deadline has passed.
-        ComfyUIUnavailableError: the server has been gone for half a minute.
+        TransientError: for half a minute the server was gone or answered what it should not.
     """
-    look_at = 0.0
     after_end = POLL_ENDED
     answered_at = time.monotonic()
+    look_at = 0.0 if adopted else answered_at + _pause(notifications)
     while True:
         now = time.monotonic()
         if deadline is not None and now >= deadline:
@@ -56,14 +58,17 @@ def await_entry(
             try:
                 if (entry := _look(comfyui, prompt_id)) is not None:
                     return entry
-                answered_at = now
-            except ComfyUIUnavailableError:
-                if now - answered_at > OUTAGE_PATIENCE:
+                answered_at = time.monotonic()
+            except PromptLostError:
+                raise
+            except TransientError:
+                if time.monotonic() - answered_at > OUTAGE_PATIENCE:
                     raise
+            now = time.monotonic()
             if subscription.progress.finished:
                 look_at, after_end = now + after_end, min(2 * after_end, POLL_DEAF)
             else:
-                look_at = now + (POLL_CONNECTED if notifications.connected else POLL_DEAF)
+                look_at = now + _pause(notifications)
         on_tick()
         until = min(look_at, deadline if deadline is not None else look_at)
         if subscription.wait(max(0.0, min(until - time.monotonic(), TICK))):
@@ -83,3 +88,7 @@ def _look(comfyui: ComfyUI, prompt_id: str) -> dict[str, Any] | None:
         f"ComfyUI at {comfyui.base_url} has forgotten prompt {prompt_id}: it was restarted, "
         "or somebody cleared its queue or history"
     )
+
+
+def _pause(notifications: Notifications) -> float:
+    return POLL_CONNECTED if notifications.connected else POLL_DEAF

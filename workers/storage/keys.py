@@ -2,19 +2,11 @@
 
 import hashlib
 import re
-import uuid
 from urllib.parse import quote
 
 # A key may have 1,024 bytes; these leave room for prefixes and numbers.
 _MOST_FOLDER_BYTES = 128
 _MOST_NAME_BYTES = 180
-
-_NAMESPACE = uuid.UUID("5ae6fb01-7c3c-5d1e-9b51-0d4a4c1d3f6e")
-
-
-def prompt_id(job_id: str, attempt: int) -> str:
-    """The prompt's id: the same for the same attempt, so that a redelivered job finds its own."""
-    return str(uuid.uuid5(_NAMESPACE, f"{job_id}:{attempt}"))
 
 
 def job_folder(worker_prefix: str, output_prefix: str, job_id: str) -> str:

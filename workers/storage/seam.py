@@ -10,6 +10,18 @@ from tasks.errors import JobError, StorageDeniedError, StorageUnavailableError
 
 FOREIGN_ERRORS = (botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError, Boto3Error)
 
+# Nothing was sent: the bucket's name or the credentials cannot be right.
+_MISCONFIGURED = (
+    botocore.exceptions.ParamValidationError,
+    botocore.exceptions.NoCredentialsError,
+    botocore.exceptions.PartialCredentialsError,
+    botocore.exceptions.CredentialRetrievalError,
+    botocore.exceptions.TokenRetrievalError,
+    botocore.exceptions.UnauthorizedSSOTokenError,
+    botocore.exceptions.ProfileNotFound,
+    botocore.exceptions.NoRegionError,
+)
+
 # Codes with which stores say that trying again is of no use before somebody changes something.
 _DENIED_STATUS = (401, 403)
 _DENIED_CODES = ("NoSuchBucket", "InvalidBucketName", "PermanentRedirect", "QuotaExceeded")
@@ -34,9 +46,11 @@ def meaning_of(error: Exception, bucket: str) -> JobError:
     cause = error.__cause__ if isinstance(error, Boto3Error) else error
     if isinstance(cause, botocore.exceptions.ClientError):
         return _answer(cause, bucket)
-    if isinstance(cause, botocore.exceptions.NoCredentialsError):
-        return StorageDeniedError(f"no AWS credentials were found for bucket {bucket!r}")
     name = type(cause or error).__name__
+    if isinstance(cause, _MISCONFIGURED):
+        return StorageDeniedError(
+            f"bucket {bucket!r} cannot be used with the credentials and settings found ({name})"
+        )
     return StorageUnavailableError(f"the store of bucket {bucket!r} did not answer ({name})")
 
 
