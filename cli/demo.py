@@ -16,7 +16,7 @@ from rich.table import Table
 from cli.errors import CommandError
 from cli.graphs import runnable_graph
 from sandbox.processes import ChildProcess
-from sandbox.stack import Stack
+from sandbox.stack import LOOPBACK, Stack
 from settings import load
 from tasks import TASK_NAME
 from workers.bootstrap import comfyui_client
@@ -51,13 +51,17 @@ def run_demo(output: Path) -> None:
     began = time.monotonic()
     settings = load()
     own_server = settings.comfyui_url if "comfyui_url" in settings.model_fields_set else None
+    # Now, as nobody wants to hear of it after all renders.
+    output.mkdir(parents=True, exist_ok=True)
     console.print("Starting Valkey, SeaweedFS, ComfyUI and a worker ...")
     with Stack(own_server) as stack:
         server = settings.model_copy(update={"comfyui_url": stack.comfyui_url})
         with comfyui_client(server) as comfyui:
             object_info = comfyui.object_info("CheckpointLoaderSimple")
         # Celery prefers these variables to whatever an app is given.
-        os.environ.update(stack.environment())
+        os.environ.update(stack.environment() | LOOPBACK)
+        for variable in ("AWS_SESSION_TOKEN", "AWS_PROFILE"):
+            os.environ.pop(variable, None)
         worker = stack.worker()
         # A bare client, as any service has one: it knows nothing of comfyfleet but two names.
         bare = Celery()
@@ -120,7 +124,6 @@ def _progress(meta: dict[str, Any]) -> tuple[float | None, str]:
 
 
 def _save(stack: Stack, results: dict[str, dict[str, Any]], output: Path) -> list[Path]:
-    output.mkdir(parents=True, exist_ok=True)
     store = boto3.client(
         "s3",
         endpoint_url=stack.seaweedfs.url,

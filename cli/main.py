@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from cli.errors import CommandError
@@ -39,7 +40,7 @@ def show_settings(as_json: AsJson = False) -> None:
         return
     table = Table("variable", "value")
     for variable, value in values.items():
-        table.add_row(variable, value if value is not None else "[dim]unset[/dim]")
+        table.add_row(variable, escape(value) if value is not None else "[dim]unset[/dim]")
     Console().print(table)
 
 
@@ -81,7 +82,7 @@ def main() -> None:
     except SettingsError as error:
         typer.echo(f"comfyfleet: wrong settings\n{error}", err=True)
         sys.exit(2)
-    except (JobError, StartupError, CommandError) as error:
+    except (JobError, StartupError, CommandError, OSError) as error:
         typer.echo(f"comfyfleet: {error}", err=True)
         sys.exit(1)
     except KeyboardInterrupt:

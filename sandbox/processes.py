@@ -23,7 +23,7 @@ class ChildProcess:
         self,
         command: Sequence[str | Path],
         log: Path,
-        env: Mapping[str, str] | None = None,
+        env: Mapping[str, str | None] | None = None,
         cwd: Path | None = None,
     ) -> None:
         """Start the command.
@@ -31,7 +31,7 @@ class ChildProcess:
         Args:
             command: program and arguments.
             log: file that receives what it prints.
-            env: variables beside those of this process.
+            env: variables beside those of this process; None takes one away.
             cwd: folder to run in.
         """
         self.name = Path(command[0]).name
@@ -42,7 +42,7 @@ class ChildProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **(env or {})},
+                env={k: v for k, v in {**os.environ, **(env or {})}.items() if v is not None},
                 cwd=cwd,
                 start_new_session=True,
             )

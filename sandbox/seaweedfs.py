@@ -20,6 +20,9 @@ class SeaweedFS:
     def __init__(self, directory: Path, bucket: str = "comfyui") -> None:
         """Start it, with its data in the directory, and wait until the bucket is there."""
         self.bucket = bucket
+        self._session = requests.Session()
+        # No proxy of the user's stands between the parts of the stack.
+        self._session.trust_env = False
         self._directory = directory
         self._ports = free_ports(10)
         self.url = f"http://127.0.0.1:{self._ports[0]}"
@@ -73,7 +76,7 @@ class SeaweedFS:
 
     def _has_bucket(self) -> bool:
         try:
-            answer = requests.head(f"{self.url}/{self.bucket}", timeout=2)
+            answer = self._session.head(f"{self.url}/{self.bucket}", timeout=2)
         except requests.RequestException:
             return False
         # Without credentials a bucket that is there is forbidden.

@@ -19,6 +19,10 @@ from sandbox.valkey import Valkey
 _LISTENING = re.compile(r"listening on (\S+:\d+)$", re.MULTILINE)
 
 
+# No proxy stands between the parts of the stack.
+LOOPBACK = {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+
+
 class StandIn:
     """A stand-in ComfyUI in a process of its own."""
 
@@ -119,7 +123,14 @@ class Stack:
         process = ChildProcess(
             [Path(sys.executable).with_name("celery"), "-A", "workers", "worker"],
             self.folder("worker") / "worker.log",
-            env={**self.environment(comfyui_url), "COLUMNS": "200", **(settings or {})},
+            env={
+                **self.environment(comfyui_url),
+                # The user's own must reach neither the store nor the wait for a line of the log.
+                **dict.fromkeys(("AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_ENDPOINT_URL_S3")),
+                **LOOPBACK,
+                "LOG_LEVEL": "INFO",
+                **(settings or {}),
+            },
         )
         self._undo.callback(process.stop)
         process.wait_until(lambda: " ready." in process.tail())

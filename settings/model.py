@@ -15,6 +15,13 @@ _BROKERS = ("redis", "rediss")
 _HTTP = ("http", "https")
 
 
+# RFC 9110, 5.6.2.
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+# A day: longer than any timeout means anything.
+_MOST_SECONDS = 86_400
+
+
 class SettingsError(Exception):
     """One or more settings are wrong; the message has one line a variable."""
 
@@ -58,12 +65,14 @@ class Settings(BaseSettings):
         5.0,
         alias="COMFYUI_CONNECT_TIMEOUT_SECONDS",
         gt=0,
+        le=_MOST_SECONDS,
         description="Seconds to wait for a connection to ComfyUI.",
     )
     comfyui_read_timeout_seconds: float = Field(
         60.0,
         alias="COMFYUI_READ_TIMEOUT_SECONDS",
         gt=0,
+        le=_MOST_SECONDS,
         description="Seconds to wait for the next bytes of an answer from ComfyUI.",
     )
     s3_bucket: str = Field(
@@ -115,7 +124,7 @@ class Settings(BaseSettings):
     @classmethod
     def _known_broker(cls, value: SecretStr) -> SecretStr:
         scheme, separator, _ = value.get_secret_value().partition("://")
-        if scheme not in _BROKERS or not separator:
+        if scheme not in _BROKERS or not separator or not _has_valid_port(value):
             raise ValueError("a redis:// or rediss:// URL such as redis://host:6379/0")
         return value
 
@@ -160,8 +169,8 @@ class Settings(BaseSettings):
             headers = None
         if not isinstance(headers, dict) or not all(isinstance(v, str) for v in headers.values()):
             raise ValueError('a JSON object of strings such as {"Authorization": "Bearer ..."}')
-        if not all(name.isascii() and (name + v).isprintable() for name, v in headers.items()):
-            raise ValueError("header names in ASCII and values without line breaks")
+        if not all(_TOKEN.fullmatch(name) and _is_value(v) for name, v in headers.items()):
+            raise ValueError("names of HTTP headers, and values without line breaks")
         return headers
 
     @field_validator("log_level", mode="before")
@@ -220,6 +229,17 @@ def load() -> Settings:
         raise SettingsError("\n".join(_sentence(e) for e in error.errors())) from None
 
 
+def _has_valid_port(url: SecretStr) -> bool:
+    try:
+        return urlsplit(url.get_secret_value()).port != 0
+    except ValueError:
+        return False
+
+
+def _is_value(value: str) -> bool:
+    return value.isprintable() and value == value.strip() and value.isascii()
+
+
 def without_password(url: str) -> str:
     """The URL, or Celery's list of them joined by semicolons, with each secret masked.
 
@@ -227,9 +247,7 @@ def without_password(url: str) -> str:
     """
     if ";" in url:
         return ";".join(without_password(one) for one in url.split(";"))
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        return url
+    scheme, separator, rest = url.partition("://") if "://" in url else ("", "", url)
     credentials, at, place = rest.rpartition("@")
     user = f"{credentials.partition(':')[0]}:{MASK}@" if at else ""
     path, question, query = place.partition("?")

@@ -6,12 +6,16 @@ message is one sentence for the person who enqueued the job; it is the only cons
 so that Celery's JSON carries type and message through the result backend unchanged.
 """
 
+MOST_CHARACTERS = 1000
+
 
 class JobError(Exception):
     """A job ended without a result. Never raised itself, only its leaves are."""
 
     def __init__(self, message: str) -> None:
-        super().__init__(message)
+        text = " ".join(message.split())
+        # Names and values from outside are part of messages, and may be megabytes.
+        super().__init__(text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}...")
 
     @property
     def message(self) -> str:

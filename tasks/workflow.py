@@ -75,7 +75,11 @@ def with_params(workflow: Workflow, params: Mapping[str, Any]) -> dict[str, Any]
     changed = dict(workflow)
     for address, value in params.items():
         node_id, dot, name = address.partition(".")
-        if not dot or node_id not in workflow:
+        if not dot:
+            raise InvalidWorkflowError(
+                f"param {address!r}: expected a node id, a dot and the name of an input"
+            )
+        if node_id not in workflow:
             hint = did_you_mean(node_id, workflow)
             raise InvalidWorkflowError(f"param {address!r}: there is no node {node_id!r}{hint}")
         node = changed[node_id]

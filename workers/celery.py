@@ -4,7 +4,7 @@ from celery import Celery
 
 from settings import SettingsError, load
 from tasks.app import app as shared_app
-from workers.broker.consumer import guard_envelopes
+from workers.broker.envelopes import guard_envelopes
 from workers.lifecycle.worker import Worker, leave
 from workers.task import RunWorkflow
 
@@ -17,6 +17,7 @@ def worker_app() -> Celery:
         leave(error)
     guard_envelopes()
     shared_app.conf.worker_consumer = "workers.broker.consumer:Consumer"
+    shared_app.conf.worker_pool = "workers.broker.pool:TaskPool"
     shared_app.Worker = shared_app.subclass_with_self(Worker)
     shared_app.register_task(RunWorkflow())
     return shared_app

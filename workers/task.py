@@ -96,7 +96,9 @@ class RunWorkflow(celery.Task):  # type: ignore[misc]  # celery has no types for
                     # Celery drops a job whose next attempt it cannot publish. This one goes back.
                     raise Reject(rejected.reason, requeue=True) from error
             case Fail():
-                raise error
+                # Without what caused it: the traceback goes to the result backend, and foreign
+                # errors may quote headers and URLs.
+                raise error.with_traceback(None) from None
 
     def _throttled_report(self, job_id: str) -> Report:
         told_at = float("-inf")
@@ -127,7 +129,7 @@ def _earlier_attempts(header: Any) -> tuple[Attempt, ...]:
 
 
 def _first_number(*values: Any) -> float:
-    return next((float(v) for v in values if isinstance(v, int | float)), time.time())
+    return next((v for v in values if isinstance(v, int | float) and 0 < v < 1e12), time.time())
 
 
 def _internal(error: Exception) -> InternalError:

@@ -100,6 +100,27 @@ def test_a_demo_that_fails_says_why_and_leaves_nothing(tmp_path: Path) -> None:
     assert demo.leftovers() == []
 
 
+def test_a_users_ordinary_environment_does_no_harm(tmp_path: Path) -> None:
+    demo = Demo(
+        tmp_path,
+        COMFYUI_URL="",
+        HTTP_PROXY="http://127.0.0.1:1",
+        LOG_LEVEL="error",
+        AWS_SESSION_TOKEN="t",
+        AWS_PROFILE="nobody",
+    )
+    assert demo.process.wait(60) == 0, demo.log.read_text()
+    assert demo.leftovers() == []
+
+
+def test_a_demo_that_cannot_write_says_so_first() -> None:
+    command = [ROOT / ".venv/bin/comfyfleet", "demo", "--output", "/dev/null/x"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "/dev/null" in done.stderr
+
+
 def test_a_demo_on_a_server_of_ones_own(stack: Stack, tmp_path: Path) -> None:
     before = len(stack.comfyui.executions())
     demo = Demo(tmp_path, COMFYUI_URL=stack.comfyui_url)

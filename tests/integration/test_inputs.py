@@ -61,6 +61,18 @@ def test_two_jobs_with_the_same_name_do_not_meet(client: Client) -> None:
         assert colour_of(client, job.get(timeout=30))[1] == colours[colour]
 
 
+def test_a_name_with_a_folder(client: Client) -> None:
+    result = client.run(passed_on("in/a.png"), inputs={"in/a.png": data_url(png("#ff0000"))})
+    assert colour_of(client, result)[1] == (255, 0, 0)
+
+
+@pytest.mark.parametrize("name", ["../a.png", "a\0.png", "/a.png", ".", "x" * 300])
+def test_a_name_that_is_none(client: Client, name: str) -> None:
+    error = client.failure(passed_on(name), inputs={name: "data:,x"})
+    assert type(error).__name__ == "InvalidInputError"
+    assert "is no name of a file" in str(error)
+
+
 def test_a_plain_data_url_is_text(client: Client, seed: int) -> None:
     # Not a picture, so ComfyUI refuses to load it; but it was placed as what it is.
     error = client.failure(passed_on("a.txt"), inputs={"a.txt": f"data:,hello%20{seed}"})
@@ -70,6 +82,7 @@ def test_a_plain_data_url_is_text(client: Client, seed: int) -> None:
 @pytest.mark.parametrize(
     ("name", "source", "sentence"),
     [
+        ("../a.png", "data:,x", "input '../a.png': no node of the workflow has it as a value"),
         ("b.png", "data:,x", "input 'b.png': no node of the workflow has it as a value"),
         ("a.png", "data:;base64,%%%", "input 'a.png': the data: URL is no valid base64"),
         ("a.png", "data:image/png", "input 'a.png': the data: URL has no comma before its data"),

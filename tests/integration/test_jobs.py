@@ -97,6 +97,15 @@ def test_values_that_are_no_files(client: Client, seed: int) -> None:
     assert client.run(workflow)["values"] == {"3": {"text": ["a cat"]}}
 
 
+def test_values_that_look_like_celerys_own_are_left_alone(client: Client, seed: int) -> None:
+    workflow = bars(seed)
+    curve = {"__type__": "CURVE", "__value__": [[0, 0], [1, 1]]}
+    workflow["1"]["inputs"].update(curve=curve, id={"__type__": "uuid", "__value__": "x"})
+    (output,) = client.run(workflow)["outputs"]
+    with Image.open(BytesIO(client.content(output["key"]))) as image:
+        assert json.loads(image.info["prompt"])["1"]["inputs"]["curve"] == curve
+
+
 def test_a_cached_run_is_stored_like_any_other(client: Client, seed: int) -> None:
     first, second = client.run(bars(seed)), client.run(bars(seed))
     assert first["job_id"] != second["job_id"]
@@ -146,6 +155,21 @@ def test_a_timeout_stops_the_prompt(client: Client, seed: int) -> None:
     assert type(error).__name__ == "JobTimeoutError"
     # The server is free again: the next job need not wait for the thirty seconds.
     assert client.run(bars(seed))["timings"]["executed"] < 15
+
+
+def test_the_same_id_with_another_workflow_is_still_the_first_job(
+    client: Client, stack: Stack, seed: int
+) -> None:
+    job_id = str(uuid.uuid4())
+    first = client.send(bars(seed), options={"task_id": job_id}).get(timeout=30)
+    other = Client(stack.environment())
+    before = stack.comfyui.executions()
+    other.send(bars(seed + 500), options={"task_id": job_id})
+    client.run(bars(seed + 501))
+    assert len(stack.comfyui.executions().keys() - before.keys()) == 1
+    (output,) = client.manifest(first)["outputs"]
+    assert hashlib.sha256(client.content(output["key"])).hexdigest() == output["sha256"]
+    other.close()
 
 
 def test_the_same_id_again_gives_the_same_result(client: Client, stack: Stack, seed: int) -> None:

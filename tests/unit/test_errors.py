@@ -31,6 +31,11 @@ def test_type_and_message_survive_the_result_backend(leaf: type[JobError]) -> No
     assert read.message == str(read) == "node 3: it broke"
 
 
+def test_a_message_is_one_line_of_bounded_length() -> None:
+    assert errors.NodeFailedError("node 3\n(a\r\nb):  x").message == "node 3 (a b): x"
+    assert len(errors.NodeFailedError("x" * 1_000_000).message) == errors.MOST_CHARACTERS + 3
+
+
 def test_without_our_code_the_name_and_the_message_survive() -> None:
     backend = Celery(broker="memory://", backend="cache+memory://").backend
     stored = backend.prepare_exception(errors.NodeFailedError("node 3: it broke"), "json")

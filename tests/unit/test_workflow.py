@@ -86,7 +86,7 @@ def test_params_set_inputs_of_a_copy() -> None:
     ("address", "sentence"),
     [
         ("66.text", "there is no node '66', did you mean '6'?"),
-        ("6", "there is no node '6'"),
+        ("6", "expected a node id, a dot and the name of an input"),
         ("6.txt", "node 6 (CLIPTextEncode) has no input 'txt', did you mean 'text'?"),
         ("6.clip", "node 6 (CLIPTextEncode), input clip: is linked to node 4; set the input there"),
     ],

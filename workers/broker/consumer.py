@@ -1,36 +1,33 @@
-"""Celery's consumer, request and envelope reader, made safe against messages that are none.
-
-Kombu and Celery let some malformed messages end the consumer, and with it the worker; the next
-worker takes the message then. Here each becomes a failed task if it says which, and a line in
-the log if it does not.
-"""
+"""Celery's consumer and request, made safe against messages of any form and a broker that goes."""
 
 import logging
 import time
-import uuid
 from collections.abc import Callable
 from typing import Any
 
 from celery.exceptions import InvalidTaskError
 from celery.worker.consumer import Consumer as CeleryConsumer
 from celery.worker.request import Request as CeleryRequest
-from kombu.transport import redis as redis_transport
-from kombu.transport.virtual import Channel
-from kombu.utils.json import loads
 
 from tasks.errors import InvalidRequestError
+from workers.broker.envelopes import MALFORMED
 
 logger = logging.getLogger(__name__)
 
 # The message header in which a request keeps when it reached this worker (Unix time, seconds).
 RECEIVED_AT = "received_at"
 
-_UNREADABLE = "application/x-unreadable"
-_UNGUARDED = "_comfyfleet_unguarded_deliver"
-
-
-# What reading a message of an unforeseen form raises.
-_MALFORMED = (AttributeError, LookupError, TypeError, ValueError)
+# Fields of a message, beside its id, that Celery trusts to be of these types.
+_FIELDS = {
+    "retries": int,
+    "headers": dict,
+    "args": list,
+    "kwargs": dict,
+    "callbacks": list,
+    "errbacks": list,
+    "chain": list,
+    "chord": dict,
+}
 
 
 class Request(CeleryRequest):  # type: ignore[misc]  # celery has no types for it
@@ -43,8 +40,9 @@ class Request(CeleryRequest):  # type: ignore[misc]  # celery has no types for i
             InvalidTaskError: a field of it is of the wrong type.
         """
         super().__init__(message, **options)
-        for name, kind in (("id", str), ("retries", int), ("args", list), ("kwargs", dict)):
-            value = self._request_dict.get(name)
+        _, _, embed = message.payload if not options.get("decoded") else (None, None, {})
+        for name, kind in _FIELDS.items():
+            value = self._request_dict.get(name, (embed or {}).get(name))
             if value is not None and not isinstance(value, kind):
                 raise InvalidTaskError(f"{name} is {value!r:.80}, expected {kind.__name__}")
         self._request_dict[RECEIVED_AT] = time.time()
@@ -58,9 +56,16 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types for
         handle = super().create_task_handler(*args, **kwargs)
 
         def on_task_received(message: Any) -> None:
+            message.ack_log_error = _surviving(message.ack_log_error)
+            message.reject_log_error = _surviving(message.reject_log_error)
+            if not _has_usable_id(message):
+                logger.error("a message has no usable task id: %.200r", message.headers)
+                message.ack_log_error(logger, self.connection_errors)
+                return
             try:
                 handle(message)
-            except _MALFORMED as error:
+            except MALFORMED as error:
+                logger.exception("a message cannot be read as a task")
                 self.on_invalid_task(None, message, InvalidTaskError(repr(error)))
 
         return on_task_received
@@ -75,63 +80,47 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types for
         self._fail(message, exc)
         super().on_invalid_task(body, message, exc)
 
+    def on_connection_error_after_connected(self, exc: Exception) -> None:
+        """Celery's hook for a broker that went away while the worker runs.
+
+        Closing the channel would put back what is under way, over the connection that is gone,
+        and end the worker by that. The broker gives it back when its time is over.
+        """
+        for channel in getattr(self.connection.transport, "channels", None) or ():
+            channel.do_restore = False
+        super().on_connection_error_after_connected(exc)
+
     def _fail(self, message: Any, exc: Exception) -> None:
         job_id = (message.headers or {}).get("id")
-        if isinstance(job_id, str) and job_id:
-            error = InvalidRequestError(f"the message cannot be read as a task: {exc}")
+        if job_id is None:
+            return
+        error = InvalidRequestError(f"the message cannot be read as a task: {exc}")
+        try:
             self.app.backend.mark_as_failure(job_id, error)
+        except Exception:
+            logger.exception("job %s: its failure could not be stored", job_id)
 
 
-def guard_envelopes() -> None:
-    """Make kombu's Redis transport survive queue entries that are no messages.
-
-    Such an entry becomes a message that Celery's consumer refuses. The transport reads entries
-    with the function that its module calls `loads` and hands them to `_deliver`; it offers no
-    other place to come between.
-    """
-    transport = redis_transport.Transport
-    if not hasattr(transport, _UNGUARDED):
-        setattr(transport, _UNGUARDED, transport._deliver)  # noqa: SLF001
-        transport._deliver = _deliver  # noqa: SLF001
-        redis_transport.loads = _loads
-
-
-def _loads(text: str) -> Any:
-    try:
-        return loads(text)
-    except (ValueError, RecursionError) as error:
-        return _refusable(text, error)
+def _has_usable_id(message: Any) -> bool:
+    headers = message.headers or {}
+    if "task" not in headers:
+        # Of the older protocol, with the id in its body, or no task at all: Celery tells.
+        return True
+    job_id = headers.get("id")
+    # Half of a character pair, which JSON can name, has no encoding and so no key in a store.
+    return (
+        isinstance(job_id, str)
+        and job_id != ""
+        and job_id.encode("utf-8", "replace").decode() == job_id
+    )
 
 
-def _deliver(transport: Any, envelope: Any, queue: str) -> None:
-    try:
-        _check(envelope)
-    except _MALFORMED as error:
-        envelope = _refusable(repr(envelope), error)
-    getattr(transport, _UNGUARDED)(envelope, queue)
+def _surviving(settle: Callable[..., None]) -> Callable[..., None]:
+    def surviving(*args: Any, **kwargs: Any) -> None:
+        try:
+            settle(*args, **kwargs)
+        except AttributeError:
+            # The channel was closed when the broker went; the message comes again.
+            logger.warning("a message outlived its connection and could not be settled")
 
-
-def _check(envelope: Any) -> None:
-    # All that kombu reads outside of its own error handling.
-    properties = envelope["properties"]
-    properties["delivery_tag"], properties["delivery_info"]["exchange"]
-    properties["delivery_info"]["routing_key"]
-    encoding = properties.get("body_encoding")
-    if encoding and encoding.lower() != "utf-8":
-        Channel.codecs[encoding].decode(envelope["body"])
-    if not isinstance(envelope["headers"], dict):
-        raise TypeError("headers are an object")
-
-
-def _refusable(text: str, error: Exception) -> dict[str, Any]:
-    logger.error("an entry of the queue is no message (%r): %.200r", error, text)
-    return {
-        "body": text,
-        "content-type": _UNREADABLE,
-        "content-encoding": "utf-8",
-        "headers": {},
-        "properties": {
-            "delivery_tag": str(uuid.uuid4()),
-            "delivery_info": {"exchange": "", "routing_key": ""},
-        },
-    }
+    return surviving

@@ -240,7 +240,9 @@ class ComfyUI:
                     f"ComfyUI at {self.base_url} no longer has {file.type} file "
                     f"{file.filename!r} ({response.status_code})"
                 )
-            yield Download(self._checked(response), self.base_url)
+            if self._checked(response).status_code != 200:
+                raise self._not_comfyui(f"{response.status_code} where a file should be")
+            yield Download(response, self.base_url)
         finally:
             response.close()
 
@@ -362,8 +364,12 @@ class ComfyUI:
         return self._json(self._checked(self._request("GET", path, **options)), kind)
 
     def _json(self, response: requests.Response, kind: type[T]) -> T:
-        with translated(self.base_url):
-            answer = response.json()
+        try:
+            with translated(self.base_url):
+                answer = response.json()
+        except (ValueError, RecursionError):
+            # Numbers of thousands of digits, levels by the thousand.
+            raise self._not_comfyui("JSON that cannot be read") from None
         if not isinstance(answer, kind):
             raise self._not_comfyui(f"JSON that is no {kind.__name__}")
         return answer
@@ -402,5 +408,5 @@ def _handler_raised(response: requests.Response) -> bool:
 def _json_or_text(response: requests.Response) -> Any:
     try:
         return response.json()
-    except requests.exceptions.JSONDecodeError:
+    except (ValueError, RecursionError):
         return {"error": response.text}

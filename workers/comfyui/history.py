@@ -15,6 +15,9 @@ from tasks.errors import (
 from tasks.workflow import Workflow, node_name
 from workers.comfyui.model import FileRef
 
+# Deeper than anything that a node shows to a person.
+_MOST_LEVELS = 50
+
 
 @dataclass(frozen=True)
 class OutputFile:
@@ -100,16 +103,18 @@ def _mapping_items(value: Any) -> Iterator[tuple[str, Any]]:
         yield from ((_text(str(key)), item) for key, item in value.items())
 
 
-def _encodable(value: Any) -> Any:
+def _encodable(value: Any, depth: int = 0) -> Any:
+    if depth > _MOST_LEVELS:
+        return "..."
     match value:
         case str():
             return _text(value)
         case float() if not math.isfinite(value):
             return str(value)
         case list():
-            return [_encodable(item) for item in value]
+            return [_encodable(item, depth + 1) for item in value]
         case dict():
-            return {_text(str(key)): _encodable(item) for key, item in value.items()}
+            return {_text(str(key)): _encodable(item, depth + 1) for key, item in value.items()}
         case _:
             return value
 

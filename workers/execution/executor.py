@@ -118,8 +118,6 @@ class Executor:
 
     def _claim(self, job: Job, folder: str) -> JobResult | None:
         """The result of a job that was committed before; it touches no GPU again."""
-        if not job.may_have_run:
-            return None
         manifest = self._store.get(manifest_key(folder))
         return self._presigned(job, _read_manifest(manifest)) if manifest else None
 

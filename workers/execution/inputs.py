@@ -34,8 +34,9 @@ def place_inputs(
             raise InvalidInputError(f"input {name!r}: no node of the workflow has it as a value")
         content = fetch(name, source, store, max_bytes)
         # The job's folder keeps its files apart from other jobs' files of the same name.
-        subfolder = f"comfyfleet/{job_folder('', '', job_id)}"
-        file = comfyui.upload_image(name, content, subfolder=subfolder, overwrite=True)
+        *folders, filename = _parts(name)
+        subfolder = "/".join(("comfyfleet", job_folder("", "", job_id), *folders))
+        file = comfyui.upload_image(filename, content, subfolder=subfolder, overwrite=True)
         placed[name] = f"{file.subfolder}/{file.filename}" if file.subfolder else file.filename
     return _with_names(workflow, placed)
 
@@ -59,6 +60,13 @@ def fetch(name: str, source: str, store: ObjectStore, max_bytes: int) -> bytes:
     if len(content) > max_bytes:
         raise InvalidInputError(_too_large(name, len(content), max_bytes))
     return content
+
+
+def _parts(name: str) -> list[str]:
+    parts = name.split("/")
+    if not name.isprintable() or any(p in ("", ".", "..") or len(p.encode()) > 200 for p in parts):
+        raise InvalidInputError(f"input {name!r}: is no name of a file")
+    return parts
 
 
 def _data_url(name: str, source: str) -> bytes:

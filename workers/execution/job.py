@@ -38,8 +38,3 @@ class Job:
     def prompt_id(self) -> str:
         """The id under which this attempt is submitted."""
         return prompt_id(self.id, self.attempt)
-
-    @property
-    def may_have_run(self) -> bool:
-        """Whether a manifest or a prompt of it may be there already."""
-        return self.redelivered or self.attempt > 1

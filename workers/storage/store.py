@@ -122,7 +122,8 @@ class ObjectStore:
             with translated(self.bucket):
                 return self._client.head_object(Bucket=self.bucket, Key=key)["ContentLength"]
         except JobError as error:
-            if _answer(error)[0] == 404:
+            # 400: a key that no store can have.
+            if _answer(error)[0] in (400, 404):
                 return None
             raise
 
