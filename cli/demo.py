@@ -54,12 +54,13 @@ def run_demo(output: Path) -> None:
     # Now, as nobody wants to hear of it after all renders.
     output.mkdir(parents=True, exist_ok=True)
     console.print("Starting Valkey, SeaweedFS, ComfyUI and a worker ...")
+    os.environ.update(LOOPBACK)
     with Stack(own_server) as stack:
         server = settings.model_copy(update={"comfyui_url": stack.comfyui_url})
         with comfyui_client(server) as comfyui:
             object_info = comfyui.object_info("CheckpointLoaderSimple")
         # Celery prefers these variables to whatever an app is given.
-        os.environ.update(stack.environment() | LOOPBACK)
+        os.environ.update(stack.environment())
         for variable in ("AWS_SESSION_TOKEN", "AWS_PROFILE"):
             os.environ.pop(variable, None)
         worker = stack.worker()

@@ -17,7 +17,7 @@ def worker_app() -> Celery:
         leave(error)
     guard_envelopes()
     shared_app.conf.worker_consumer = "workers.broker.consumer:Consumer"
-    shared_app.conf.worker_pool = "workers.broker.pool:TaskPool"
+    shared_app.conf.worker_pool = "workers.broker.threads:TaskPool"
     shared_app.Worker = shared_app.subclass_with_self(Worker)
     shared_app.register_task(RunWorkflow())
     return shared_app

@@ -53,7 +53,7 @@ def test_the_command_line_says_it_in_the_same_way() -> None:
 def test_pool_slots_and_name_need_no_flags(stack: Stack) -> None:
     worker = stack.worker(settings={"WORKER_SLOTS": "3"})
     printed = worker.log.read_text()
-    assert ".> concurrency: 3 (thread)" in printed
+    assert ".> concurrency: 3 (threads)" in printed
     assert f" 127.0.0.1-{stack.comfyui_url.rpartition(':')[2]}@" in printed
     worker.stop()
     assert worker.returncode == 0
