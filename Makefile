@@ -14,7 +14,7 @@ demo: $(VENV)/.demo ## render on an embedded stack; COMFYUI_URL=http://... for a
 	@$(BIN)/comfyfleet demo
 
 test: $(VENV)/.dev ## the whole suite on real Valkey, real SeaweedFS and the stand-in ComfyUI
-	@$(BIN)/python -m pytest --cov --cov-report=term
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --cov --cov-report=term
 
 lint: $(VENV)/.dev ## linters, types, import rules, container files
 	@$(BIN)/ruff format --check .

@@ -204,10 +204,10 @@ def test_a_mute_websocket_does_not_hold_the_job_up(
 
 def test_a_cut_websocket_comes_back(server: StandIn, comfyui: ComfyUI, seed: int) -> None:
     notifications = Notifications(server.url, f"cut-{seed}")
-    notifications.start()
     prompt_id = str(uuid.uuid4())
     try:
         with notifications.subscribed(prompt_id) as subscription:
+            notifications.start()
             # The hint on connecting, so that nobody relies on messages missed before it.
             assert subscription.wait(5)
             comfyui.submit(bars(seed, seconds=2, steps=20), prompt_id, notifications.client_id)

@@ -36,7 +36,9 @@ def blank(cls: type[Exception]) -> Exception:
 
 
 @pytest.mark.parametrize(
-    "cls", {*raised_by(requests.exceptions), *raised_by(urllib3.exceptions)}, ids=str
+    "cls",
+    sorted({*raised_by(requests.exceptions), *raised_by(urllib3.exceptions)}, key=str),
+    ids=str,
 )
 def test_every_error_of_the_http_libraries_becomes_ours(cls: type[Exception]) -> None:
     with pytest.raises(JobError, match="ComfyUI at http://gpu"):
@@ -75,7 +77,7 @@ STORAGE_ERRORS = {
 }
 
 
-@pytest.mark.parametrize("cls", STORAGE_ERRORS, ids=lambda c: c.__name__)
+@pytest.mark.parametrize("cls", sorted(STORAGE_ERRORS, key=str), ids=lambda c: c.__name__)
 def test_every_error_of_boto_becomes_ours(cls: type[Exception]) -> None:
     error: Any = blank(cls)
     error.response, error.operation_name = {}, "PutObject"
