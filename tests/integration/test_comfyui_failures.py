@@ -4,7 +4,8 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import requests
@@ -20,6 +21,7 @@ from tasks.errors import (
 )
 from tests.stack import Client, bars
 from workers.comfyui import ComfyUI, Notifications
+from workers.comfyui.notifications import Subscription
 from workers.execution.waiting import await_entry
 
 pytestmark = pytest.mark.integration
@@ -36,6 +38,24 @@ def server(stack: Stack) -> Iterator[StandIn]:
 def comfyui(server: StandIn) -> Iterator[ComfyUI]:
     with ComfyUI(server.url, read_timeout=1) as client:
         yield client
+
+
+def wait_for(
+    prompt_id: str,
+    comfyui: ComfyUI,
+    notifications: Notifications,
+    subscription: Subscription,
+    on_tick: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """The prompt's history entry, in twenty seconds at the most."""
+    return await_entry(
+        prompt_id,
+        comfyui=comfyui,
+        notifications=notifications,
+        subscription=subscription,
+        deadline=time.monotonic() + 20,
+        on_tick=on_tick,
+    )
 
 
 def inject(server: StandIn, websocket: str | None = None, **rule: object) -> None:
@@ -179,12 +199,11 @@ def test_with_the_websocket_dead_polling_finishes_the_job(
     ticks: list[float] = []
     with notifications.subscribed(prompt_id) as subscription:
         comfyui.submit(bars(seed, seconds=1.2), prompt_id, "deaf")
-        entry = await_entry(
+        entry = wait_for(
             prompt_id,
-            comfyui=comfyui,
-            notifications=notifications,
-            subscription=subscription,
-            deadline=time.monotonic() + 20,
+            comfyui,
+            notifications,
+            subscription,
             on_tick=lambda: ticks.append(time.monotonic()),
         )
     notifications.stop()
@@ -212,14 +231,7 @@ def test_a_cut_websocket_comes_back(server: StandIn, comfyui: ComfyUI, seed: int
             assert subscription.wait(5)
             comfyui.submit(bars(seed, seconds=2, steps=20), prompt_id, notifications.client_id)
             requests.post(f"{server.url}/sandbox/faults/cut", timeout=5).raise_for_status()
-            entry = await_entry(
-                prompt_id,
-                comfyui=comfyui,
-                notifications=notifications,
-                subscription=subscription,
-                deadline=time.monotonic() + 20,
-                on_tick=lambda: None,
-            )
+            entry = wait_for(prompt_id, comfyui, notifications, subscription)
         assert entry["status"]["completed"]
         # It heard the rest: the end came as a message, not by polling.
         assert subscription.progress.finished
@@ -233,14 +245,7 @@ def test_a_passing_outage_is_waited_out(server: StandIn, comfyui: ComfyUI, seed:
     with notifications.subscribed(prompt_id) as subscription:
         comfyui.submit(bars(seed, seconds=0.3), prompt_id, "another")
         inject(server, method="GET", path="/history/*", drop=True, times=2)
-        entry = await_entry(
-            prompt_id,
-            comfyui=comfyui,
-            notifications=notifications,
-            subscription=subscription,
-            deadline=time.monotonic() + 20,
-            on_tick=lambda: None,
-        )
+        entry = wait_for(prompt_id, comfyui, notifications, subscription)
     assert entry["status"]["completed"]
 
 
@@ -249,14 +254,7 @@ def test_a_forgotten_prompt_is_noticed(server: StandIn, comfyui: ComfyUI) -> Non
     prompt_id = str(uuid.uuid4())
     with notifications.subscribed(prompt_id) as subscription:
         with pytest.raises(PromptLostError, match=f"has forgotten prompt {prompt_id}"):
-            await_entry(
-                prompt_id,
-                comfyui=comfyui,
-                notifications=notifications,
-                subscription=subscription,
-                deadline=None,
-                on_tick=lambda: None,
-            )
+            wait_for(prompt_id, comfyui, notifications, subscription)
 
 
 @pytest.mark.usefixtures("running_worker")
