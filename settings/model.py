@@ -116,6 +116,36 @@ class Settings(BaseSettings):
         description="Size of one input file in bytes above which a job is refused.",
     )
 
+    max_crashes: int = Field(
+        3,
+        alias="JOB_MAX_CRASHES",
+        ge=1,
+        description="How often a job may take its worker or ComfyUI down before it goes to the "
+        "dead letters.",
+    )
+    s3_patience_seconds: float = Field(
+        900.0,
+        alias="S3_PATIENCE_SECONDS",
+        ge=0,
+        le=_MOST_SECONDS,
+        description="Seconds for which an upload is tried again before the job is handed on.",
+    )
+    stall_seconds: float = Field(
+        600.0,
+        alias="STALL_SECONDS",
+        gt=0,
+        le=_MOST_SECONDS,
+        description="Seconds without a sign of life from ComfyUI after which a prompt is stopped.",
+    )
+    shutdown_grace_seconds: float = Field(
+        15.0,
+        alias="SHUTDOWN_GRACE_SECONDS",
+        ge=0,
+        le=_MOST_SECONDS,
+        description="Seconds that running jobs have to end after SIGTERM before they are given "
+        "back.",
+    )
+
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
         "INFO", alias="LOG_LEVEL", description="What a worker logs; `-l` on its command line wins."
     )
@@ -195,6 +225,13 @@ class Settings(BaseSettings):
             if broker:
                 values = {**values, "CELERY_RESULT_BACKEND": broker}
         return values
+
+    @property
+    def ledger_url(self) -> str:
+        """The Redis server on which workers agree about jobs."""
+        # Celery also takes the names of Python's ssl module, the Redis client does not.
+        url = self.broker_url.get_secret_value()
+        return re.sub(r"(?<=ssl_cert_reqs=)CERT_(\w+)", lambda found: found.group(1).lower(), url)
 
     def masked(self) -> dict[str, str | None]:
         """The effective values by variable name, every secret masked."""

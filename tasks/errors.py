@@ -6,11 +6,17 @@ message is one sentence for the person who enqueued the job; it is the only cons
 so that Celery's JSON carries type and message through the result backend unchanged.
 """
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 MOST_CHARACTERS = 1000
 
 
 class JobError(Exception):
     """A job ended without a result. Never raised itself, only its leaves are."""
+
+    attempts: Sequence[Mapping[str, Any]] = ()
+    """Each attempt at the job, as the fields of `tasks.result.Attempt`; only in the worker."""
 
     def __init__(self, message: str) -> None:
         text = " ".join(message.split())
@@ -71,6 +77,29 @@ class StorageDeniedError(TransientError):
     """The object store has no such bucket or does not let this worker write to it."""
 
 
+class PromptStalledError(TransientError):
+    """The prompt, or the server with it, showed no sign of life for too long."""
+
+
+class ComfyUIHungError(TransientError):
+    """The server went on with a prompt of which nothing was seen any more, and could not be told.
+
+    Until it has got rid of that prompt it is used no more.
+    """
+
+
+class WorkerDiedError(TransientError):
+    """The worker that had the job vanished."""
+
+
+class BrokerUnavailableError(TransientError):
+    """Redis refused or cut the connection, or did not answer in time."""
+
+
+class BrokerFullError(TransientError):
+    """Redis has no memory left for what was to be written."""
+
+
 class InvalidRequestError(PermanentError):
     """The task's arguments are wrong."""
 
@@ -89,6 +118,10 @@ class NodeFailedError(PermanentError):
 
 class JobTimeoutError(PermanentError):
     """The job took longer than its `timeout_seconds`."""
+
+
+class PoisonedJobError(PermanentError):
+    """The job took its worker or its ComfyUI down too often; it lies in the dead letters."""
 
 
 class InternalError(PermanentError):

@@ -1,0 +1,224 @@
+"""The ledger: one hash a job, changed only by the scripts, each of them one step for all to see."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from workers.ledger import scripts
+from workers.ledger.dead_letters import DeadLetters
+from workers.ledger.record import Record
+from workers.ledger.seam import translated
+
+# Seconds that a worker has a job without renewing. Shorter than the broker's visibility timeout, so
+# that a dead worker's job can be had when its message comes again.
+LEASE_SECONDS = 12.0
+# Seconds between renewals: three may fail.
+RENEW_SECONDS = 3.0
+# Seconds that a worker counts as live after it said so.
+PLACE_SECONDS = 12.0
+
+# At least this long a job's end is remembered, so that its id is one job.
+_KEEP_SECONDS = 7 * 24 * 3600
+
+_JOB = "comfyfleet:job:"
+_PLACES = "comfyfleet:places"
+_STOP = "comfyfleet:stop:"
+
+Outcome = Literal["succeeded", "failed", "cancelled"]
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """The job is ours for `LEASE_SECONDS`, longer if the lease is renewed.
+
+    Attributes:
+        token: proves it, against all who had the job before.
+        is_new: nobody had it before.
+        owner_died: the one who had it last did not let go of it.
+        record: what is known of it.
+    """
+
+    token: int
+    is_new: bool
+    owner_died: bool
+    record: Record
+
+
+@dataclass(frozen=True)
+class Held:
+    """Somebody has the job, or it pauses between attempts; ask again after so many seconds."""
+
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Ended:
+    """The job has ended; the detail is what `end` was given."""
+
+    outcome: Outcome
+    detail: str
+
+
+@dataclass(frozen=True)
+class Cancelled:
+    """The job is not to be begun any more."""
+
+
+Verdict = Claimed | Held | Ended | Cancelled
+
+# What a renewal says of each job.
+LOST, OURS, CANCEL = 0, 1, 2
+
+
+class Ledger:
+    """The jobs of the fleet. Thread-safe.
+
+    Every method raises BrokerUnavailableError or BrokerFullError.
+    """
+
+    def __init__(self, url: str, *, keep_seconds: float = _KEEP_SECONDS) -> None:
+        """Prepare a client; nothing is opened before the first command.
+
+        Args:
+            url: of the Redis server, `redis://` or `rediss://`.
+            keep_seconds: how long a job is remembered after its last change.
+        """
+        self._redis = redis.Redis.from_url(
+            url,
+            socket_timeout=5.0,
+            socket_connect_timeout=5.0,
+            # Whoever asks decides about asking again.
+            retry=Retry(NoBackoff(), 1),
+            decode_responses=True,
+        )
+        self.dead_letters = DeadLetters(self._redis)
+        self._keep = _ms(max(keep_seconds, _KEEP_SECONDS))
+        self._claim = self._redis.register_script(scripts.CLAIM)
+        self._save = self._redis.register_script(scripts.SAVE)
+        self._release = self._redis.register_script(scripts.RELEASE)
+        self._end = self._redis.register_script(scripts.END)
+        self._cancel = self._redis.register_script(scripts.CANCEL)
+        self._announce = self._redis.register_script(scripts.ANNOUNCE)
+        self._live = self._redis.register_script(scripts.LIVE)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close all connections."""
+        self._redis.close()
+
+    # Jobs
+
+    def claim(self, job_id: str, record: Record) -> Verdict:
+        """Take a job, if nobody has it.
+
+        Args:
+            job_id: of the job.
+            record: kept for a job that nobody had before.
+        """
+        with translated():
+            answer = self._claim(
+                keys=[_JOB + job_id],
+                args=[_ms(LEASE_SECONDS), self._keep, record.model_dump_json()],
+            )
+        return _verdict(answer)
+
+    def renew(self, claims: Iterable[tuple[str, int]]) -> dict[tuple[str, int], int]:
+        """Renew the leases of these jobs and tokens; each is `OURS`, `LOST` or to `CANCEL`."""
+        claims = list(claims)
+        with translated():
+            pipe = self._redis.pipeline(transaction=False)
+            for job_id, token in claims:
+                pipe.eval(scripts.RENEW, 1, _JOB + job_id, token, _ms(LEASE_SECONDS))
+            return dict(zip(claims, pipe.execute(), strict=True))
+
+    def save(self, job_id: str, token: int, record: Record) -> bool:
+        """Replace the record of a job; whether it is still ours."""
+        with translated():
+            args: list[str | int] = [token, record.model_dump_json()]
+            return bool(self._save(keys=[_JOB + job_id], args=args))
+
+    def release(self, job_id: str, token: int, record: Record, pause: float = 0.0) -> bool:
+        """Let go of a job that has not ended; nobody can have it for `pause` seconds."""
+        with translated():
+            args: list[str | int] = [token, _ms(pause), self._keep, record.model_dump_json()]
+            return bool(self._release(keys=[_JOB + job_id], args=args))
+
+    def end(self, job_id: str, token: int, outcome: Outcome, detail: str = "") -> bool:
+        """Record how a job ended; whether it was still ours."""
+        with translated():
+            args: list[str | int] = [token, self._keep, outcome, detail]
+            return bool(self._end(keys=[_JOB + job_id], args=args))
+
+    def cancel(self, job_id: str, *, running: bool) -> str | None:
+        """Keep a job from being begun, and stop it `running` too; its outcome if it has ended."""
+        with translated():
+            args = [self._keep, int(running)]
+            outcome: str | None = self._cancel(keys=[_JOB + job_id], args=args)
+            return outcome
+
+    def record(self, job_id: str) -> Record | None:
+        """What is known of a job that has not ended."""
+        with translated():
+            found = self._redis.hget(_JOB + job_id, "record")
+        return Record.model_validate_json(found) if found else None
+
+    def ended(self, job_id: str) -> Ended | None:
+        """How a job ended; None if it has not, or is not remembered."""
+        with translated():
+            kept: list[Any] = list(self._redis.hmget(_JOB + job_id, "outcome", "detail"))
+        outcome, detail = kept
+        return Ended(outcome, detail) if outcome else None
+
+    # Places
+
+    def announce(self, place: str, *, live: bool) -> list[str]:
+        """Say whether a worker takes jobs for a place; returns the prompts to be stopped there."""
+        with translated():
+            keys = [_PLACES, _STOP + place]
+            args: list[str | int] = [place, _ms(PLACE_SECONDS) if live else 0]
+            return list(self._announce(keys=keys, args=args))
+
+    def live_places(self) -> frozenset[str]:
+        """The places for which a worker takes jobs."""
+        with translated():
+            return frozenset(self._live(keys=[_PLACES]))
+
+    def order_stop(self, place: str, prompt_id: str) -> None:
+        """Have a prompt stopped by whoever works at a place next."""
+        with translated():
+            pipe = self._redis.pipeline()
+            pipe.sadd(_STOP + place, prompt_id)
+            pipe.pexpire(_STOP + place, self._keep)
+            pipe.execute()
+
+    def stopped(self, place: str, prompt_ids: Iterable[str]) -> None:
+        """Strike off prompts that are stopped."""
+        with translated():
+            self._redis.srem(_STOP + place, *prompt_ids)
+
+
+def _verdict(answer: Sequence[Any]) -> Verdict:
+    match answer:
+        case ["claimed", token, is_new, owner_died, record]:
+            return Claimed(
+                token, bool(is_new), bool(owner_died), Record.model_validate_json(record)
+            )
+        case ["held", milliseconds]:
+            return Held(milliseconds / 1000)
+        case ["ended", outcome, detail]:
+            return Ended(outcome, detail)
+        case _:
+            return Cancelled()
+
+
+def _ms(seconds: float) -> int:
+    return int(seconds * 1000)
