@@ -1,6 +1,7 @@
 """The composition root: the one place where clients are made and put together."""
 
 import uuid
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -11,7 +12,11 @@ from celery.utils.nodenames import gethostname
 
 from settings import Settings
 from workers.comfyui import ComfyUI, Notifications
-from workers.execution import Executor
+from workers.execution import Custody, Executor, Keeper, Limits
+from workers.execution.place import Place
+from workers.ledger import Ledger
+from workers.lifecycle.circuit import Circuit
+from workers.lifecycle.leaving import Leaving
 from workers.storage import ObjectStore
 
 # The spine's thread, its uploads and their parts, for each slot.
@@ -24,14 +29,27 @@ class Parts:
 
     comfyui: ComfyUI
     notifications: Notifications
+    circuit: Circuit
     store: ObjectStore
-    executor: Executor
+    ledger: Ledger
+    keeper: Keeper
+    custody: Custody
+    leaving: Leaving
+
+    def start(self) -> None:
+        """Listen to ComfyUI and begin to keep what will be claimed."""
+        self.notifications.start()
+        self.circuit.start()
+        self.keeper.start()
 
     def close(self) -> None:
-        """Close everything, the listener first."""
+        """Close everything, the listeners first."""
         with ExitStack() as closing:
+            closing.callback(self.ledger.close)
             closing.callback(self.store.close)
             closing.callback(self.comfyui.close)
+            closing.callback(self.keeper.stop)
+            closing.callback(self.circuit.stop)
             closing.callback(self.notifications.stop)
 
 
@@ -43,35 +61,75 @@ def node_name(settings: Settings) -> str:
 
 
 def assemble(settings: Settings, worker: str) -> Parts:
-    """Make the clients and the executor of a worker; the websocket is not started yet."""
+    """Make and connect the parts of a worker; nothing is opened or started yet."""
     connections = settings.worker_slots * _CONNECTIONS_PER_SLOT
-    comfyui = comfyui_client(settings, connections)
-    notifications = Notifications(
-        settings.comfyui_url,
-        # Of two sockets with one client id the older one hears nothing, even when the newer one
-        # is gone: a worker started again must not meet what is left of the one before.
-        client_id=f"{worker}-{uuid.uuid4().hex[:8]}",
-        headers=comfyui.headers,
-        timeout=settings.comfyui_connect_timeout_seconds,
-    )
+    comfyui = comfyui_client(settings, connections=connections)
+
+    def listen_as(client_id: str, on_failure: Callable[[], None] = lambda: None) -> Notifications:
+        return Notifications(
+            settings.comfyui_url,
+            client_id,
+            headers=comfyui.headers,
+            timeout=settings.comfyui_connect_timeout_seconds,
+            on_failure=on_failure,
+        )
+
+    def server_at(url: str) -> ComfyUI:
+        return comfyui_client(settings, url)
+
+    circuit = Circuit(comfyui)
+    # Of two sockets with one client id the older one hears nothing, even when the newer one is
+    # gone: a worker started again must not meet what is left of the one before.
+    notifications = listen_as(f"{worker}-{uuid.uuid4().hex[:8]}", circuit.suspect)
     store = object_store(settings, connections)
+    ledger = Ledger(settings.ledger_url, keep_seconds=settings.result_expires_seconds)
+    place = Place.of(settings.comfyui_url)
+
+    def takes_jobs() -> bool:
+        return circuit.closed and not leaving.begun
+
+    keeper = Keeper(
+        ledger,
+        place.key,
+        takes_jobs=takes_jobs,
+        stop_prompt=comfyui.try_cancel,
+    )
+    leaving = Leaving(keeper.stop_jobs, settings.shutdown_grace_seconds)
     executor = Executor(
         comfyui=comfyui,
         notifications=notifications,
+        listen_as=listen_as,
+        server_at=server_at,
+        breaker=circuit,
+        keeper=keeper,
         store=store,
         worker=worker,
         prefix=settings.s3_prefix,
         workflow_max_bytes=settings.workflow_max_bytes,
         inputs_max_bytes=settings.inputs_max_bytes,
+        stall_seconds=settings.stall_seconds,
+        s3_patience_seconds=settings.s3_patience_seconds,
     )
-    return Parts(comfyui, notifications, store, executor)
+    custody = Custody(
+        ledger=ledger,
+        dead_letters=ledger.dead_letters,
+        keeper=keeper,
+        executor=executor,
+        comfyui=comfyui,
+        server_at=server_at,
+        takes_jobs=takes_jobs,
+        place=place,
+        client_id=notifications.client_id,
+        limits=Limits(settings.max_attempts, settings.max_crashes),
+    )
+    return Parts(comfyui, notifications, circuit, store, ledger, keeper, custody, leaving)
 
 
-def comfyui_client(settings: Settings, connections: int = 4) -> ComfyUI:
-    """A client of the worker's ComfyUI server."""
+def comfyui_client(settings: Settings, url: str | None = None, *, connections: int = 4) -> ComfyUI:
+    """A client of the worker's ComfyUI server, or of another one of the fleet."""
     headers = settings.comfyui_headers
     return ComfyUI(
-        settings.comfyui_url,
+        url or settings.comfyui_url,
         headers={name: value.get_secret_value() for name, value in headers.items()},
         connect_timeout=settings.comfyui_connect_timeout_seconds,
         read_timeout=settings.comfyui_read_timeout_seconds,
@@ -87,8 +145,9 @@ def object_store(settings: Settings, connections: int = 4) -> ObjectStore:
         config=Config(
             signature_version="s3v4",
             connect_timeout=5,
-            read_timeout=60,
-            retries={"mode": "standard", "max_attempts": 5},
+            read_timeout=30,
+            # Beyond these it is the uploader who has the patience, and can be interrupted.
+            retries={"mode": "standard", "max_attempts": 3},
             max_pool_connections=connections,
             tcp_keepalive=True,
             # Stores other than AWS know only the checksums that a request needs.

@@ -1,34 +1,27 @@
 """The task's body: between Celery's words and the executor's."""
 
 import logging
-import random
 import time
 from typing import Any, NoReturn
 
 import celery
-from celery.exceptions import Reject
-from pydantic import TypeAdapter, ValidationError
 
 from tasks.app import TASK_NAME
 from tasks.enqueue import ENQUEUED_AT
-from tasks.errors import InternalError, InvalidRequestError, JobError
+from tasks.errors import InternalError, JobCancelledError, JobError
 from tasks.request import JobRequest, parse_request
 from tasks.result import Attempt, Progress
-from tasks.retry import Fail, Retry, after_failure
-from workers.broker.consumer import RECEIVED_AT, Request
-from workers.execution import Executor, Job, Report
+from workers.broker.consumer import RECEIVED_AT, ComesAgain, Request, Revoked
+from workers.execution import Custody, JobFailed, NotNow, Order, Report
 
 logger = logging.getLogger(__name__)
-
-# The message header that carries the attempts before this one.
-ATTEMPTS = "attempts"
 
 # Seconds between two writes of a job's progress to the result backend.
 PROGRESS_INTERVAL = 0.5
 
 
 class RunWorkflow(celery.Task):  # type: ignore[misc]  # celery has no types for it
-    """`comfyui.run_workflow`. The composition root gives it its executor before any message."""
+    """`comfyui.run_workflow`. The composition root gives it its custody before any message."""
 
     name = TASK_NAME
     Request = Request
@@ -41,64 +34,45 @@ class RunWorkflow(celery.Task):  # type: ignore[misc]  # celery has no types for
     # Failures of jobs are results: no traceback in the worker's log.
     throws = (JobError,)
 
-    executor: Executor
-    max_attempts: int
+    custody: Custody
 
     def run(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Run one attempt at a job; arguments are the fields of `JobRequest`.
+        """Run a job, or as much of it as is to be done now; arguments are those of `JobRequest`.
 
         Raises:
             JobError: the job has failed.
-            celery.exceptions.Retry: another attempt is on the queue.
+            ComesAgain: it goes on later or elsewhere.
+            Revoked: it was cancelled.
         """
-        started = time.monotonic()
         # Refused before there is a job: no attempt is counted.
         request = parse_request(args, kwargs)
-        job = self._job(request)
-        logger.info("job %s: attempt %d on %s", job.id, job.attempt, self.executor.instance)
+        job_id = self.request.id
+        logger.info("job %s: received", job_id)
         try:
-            result = self.executor.run(job, self._throttled_report(job.id))
-        except JobError as error:
-            self._end_attempt(job, started, error)
+            result = self.custody.run(self._order(request), self._throttled_report(job_id))
+        except NotNow as later:
+            if later.error is not None:
+                self.backend.mark_as_retry(job_id, later.error, request=self.request)
+            raise ComesAgain(later.seconds) from None
+        except JobCancelledError as error:
+            raise Revoked(error.message) from None
+        except JobFailed as failed:
+            _fail(failed.error, failed.attempts)
         except Exception as error:
-            logger.exception("job %s: a fault of comfyfleet's own", job.id)
-            self._end_attempt(job, started, _internal(error))
-        logger.info("job %s: finished with %d outputs", job.id, len(result.outputs))
+            logger.exception("job %s: a fault of comfyfleet's own", job_id)
+            _fail(_internal(error))
+        logger.info("job %s: finished with %d outputs", job_id, len(result.outputs))
         return result.model_dump(mode="json")
 
-    def _job(self, request: JobRequest) -> Job:
+    def _order(self, request: JobRequest) -> Order:
         headers = self.request.headers or {}
         since = _first_number(headers.get(ENQUEUED_AT), headers.get(RECEIVED_AT))
-        return Job(
-            id=self.request.id,
+        return Order(
+            job_id=self.request.id,
             request=request,
-            attempt=self.request.retries + 1,
-            earlier=_earlier_attempts(headers.get(ATTEMPTS, [])),
-            redelivered=bool(self.request.delivery_info.get("redelivered")),
             queued_seconds=max(0.0, time.time() - since),
+            priority=self.request.delivery_info.get("priority"),
         )
-
-    def _end_attempt(self, job: Job, started: float, error: JobError) -> NoReturn:
-        """Put the next attempt on the queue, or let the job fail."""
-        attempt = self.executor.attempt(job, started, error)
-        jitter = random.random()  # noqa: S311  # no secret
-        match after_failure(error, job.attempt, self.max_attempts, jitter):
-            case Retry(seconds):
-                logger.warning(
-                    "job %s: attempt %d failed, again in %.1f s: %s",
-                    *(job.id, job.attempt, seconds, error.message),
-                )
-                attempts = [a.model_dump(mode="json") for a in (*job.earlier, attempt)]
-                headers = {**(self.request.headers or {}), ATTEMPTS: attempts}
-                try:
-                    raise self.retry(exc=error, countdown=seconds, headers=headers)
-                except Reject as rejected:
-                    # Celery drops a job whose next attempt it cannot publish. This one goes back.
-                    raise Reject(rejected.reason, requeue=True) from error
-            case Fail():
-                # Without what caused it: the traceback goes to the result backend, and foreign
-                # errors may quote headers and URLs.
-                raise error.with_traceback(None) from None
 
     def _throttled_report(self, job_id: str) -> Report:
         told_at = float("-inf")
@@ -121,11 +95,23 @@ class RunWorkflow(celery.Task):  # type: ignore[misc]  # celery has no types for
         return report
 
 
-def _earlier_attempts(header: Any) -> tuple[Attempt, ...]:
-    try:
-        return tuple(TypeAdapter(list[Attempt]).validate_python(header, extra="ignore"))
-    except ValidationError:
-        raise InvalidRequestError(f"the message header {ATTEMPTS!r} is not ours") from None
+def _fail(error: JobError, attempts: tuple[Attempt, ...] = ()) -> NoReturn:
+    told = type(error)(_with_attempts(error.message, attempts))
+    # For the result backend, which keeps it beside the error.
+    told.attempts = [attempt.model_dump(mode="json") for attempt in attempts]
+    # Without what caused it: the traceback goes to the result backend, and foreign errors may
+    # quote headers and URLs.
+    raise told from None
+
+
+def _with_attempts(message: str, attempts: tuple[Attempt, ...]) -> str:
+    if len(attempts) < 2:
+        return message
+    told = ", ".join(
+        f"{a.number} on {a.instance} {(a.error or '').partition(':')[0]} after {a.seconds:.1f} s"
+        for a in attempts
+    )
+    return f"{message} (attempts: {told})"
 
 
 def _first_number(*values: Any) -> float:

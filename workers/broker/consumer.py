@@ -5,7 +5,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from celery.exceptions import InvalidTaskError
+from celery.exceptions import Ignore, InvalidTaskError
+from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
 from celery.worker.request import Request as CeleryRequest
 
@@ -30,6 +31,19 @@ _FIELDS = {
 }
 
 
+class ComesAgain(Ignore):  # type: ignore[misc]  # celery has no types for it
+    """The job's message is to come again, to whichever worker, after so many seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        """Say when; at once means to the head of the queue."""
+        super().__init__(f"again in {seconds:.1f} s")
+        self.seconds = seconds
+
+
+class Revoked(Ignore):  # type: ignore[misc]  # celery has no types for it
+    """The job was cancelled, and has ended."""
+
+
 class Request(CeleryRequest):  # type: ignore[misc]  # celery has no types for it
     """Celery's request of a job, which also knows when the message came."""
 
@@ -47,6 +61,24 @@ class Request(CeleryRequest):  # type: ignore[misc]  # celery has no types for i
                 raise InvalidTaskError(f"{name} is {value!r:.80}, expected {kind.__name__}")
         self._request_dict[RECEIVED_AT] = time.time()
 
+    def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> None:
+        """Celery's hook for a task that raised."""
+        match getattr(exc_info.exception, "exc", exc_info.exception):
+            case ComesAgain(seconds=seconds):
+                state.task_ready(self)
+                if seconds > 0:
+                    self._message.postpone(self, seconds)
+                else:
+                    self.reject(requeue=True)
+            case Revoked():
+                if not self._already_revoked:
+                    self._announce_revoked("terminated", True, "SIGTERM", False)
+            case _:
+                super().on_failure(exc_info, *args, **kwargs)
+
+    def terminate(self, pool: Any, signal: Any = None) -> None:
+        """Celery's hook for `revoke(terminate=True)`: the job's own thread ends it."""
+
 
 class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types for it
     """Celery's consumer, which also records the failure of messages that it drops."""
@@ -58,6 +90,7 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types for
         def on_task_received(message: Any) -> None:
             message.ack_log_error = _surviving(message.ack_log_error)
             message.reject_log_error = _surviving(message.reject_log_error)
+            message.postpone = self._postpone
             if not _has_usable_id(message):
                 logger.error("a message has no usable task id: %.200r", message.headers)
                 message.ack_log_error(logger, self.connection_errors)
@@ -70,6 +103,21 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types for
 
         return on_task_received
 
+    def _postpone(self, request: Request, seconds: float) -> None:
+        """Keep a message, and no slot for it, until it goes back to the queue."""
+        # After a new connection the counts of this one mean nothing.
+        qos = self.qos
+
+        def give_back() -> None:
+            qos.decrement_eventually()
+            request.reject(requeue=True)
+
+        def wait() -> None:
+            qos.increment_eventually()
+            self.timer.call_after(seconds, give_back)
+
+        self.call_soon(wait)
+
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """Celery's hook for a body that is not what its content type says."""
         self._fail(message, exc)
@@ -79,6 +127,27 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types for
         """Celery's hook for a message that is none of a task."""
         self._fail(message, exc)
         super().on_invalid_task(body, message, exc)
+
+    def ensure_connected(self, connection: Any) -> Any:
+        """Celery's hook: connect, however long the broker is away.
+
+        Celery waits longer each time, up to half a minute, and gives up in the end.
+        """
+
+        def on_error(error: Exception, seconds: float) -> None:
+            logger.error(
+                "no connection to %s: %s; again in %.1f s", connection.as_uri(), error, seconds
+            )
+
+        self.first_connection_attempt = False
+        return connection.ensure_connection(
+            on_error,
+            max_retries=None,
+            interval_start=0.2,
+            interval_step=0.6,
+            interval_max=5.0,
+            callback=state.maybe_shutdown,
+        )
 
     def on_connection_error_after_connected(self, exc: Exception) -> None:
         """Celery's hook for a broker that went away while the worker runs.

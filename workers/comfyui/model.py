@@ -1,6 +1,7 @@
 """What ComfyUI speaks of: files on the server, and its queue."""
 
 from dataclasses import dataclass
+from enum import Enum
 
 
 @dataclass(frozen=True)
@@ -10,6 +11,15 @@ class FileRef:
     filename: str
     subfolder: str = ""
     type: str = "output"
+
+
+class PromptState(Enum):
+    """What a server knows of a prompt."""
+
+    UNKNOWN = "unknown"
+    QUEUED = "queued"
+    """It waits or runs."""
+    ENDED = "ended"
 
 
 @dataclass(frozen=True)

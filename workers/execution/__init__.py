@@ -1,6 +1,7 @@
-"""The life of one job on one ComfyUI server."""
+"""What happens to a job in this worker: the story around its attempts, and the spine of each."""
 
+from workers.execution.custody import Custody, JobFailed, Limits, NotNow, Order
 from workers.execution.executor import Executor, Report
-from workers.execution.job import Job
+from workers.execution.keeper import Keeper
 
-__all__ = ["Executor", "Job", "Report"]
+__all__ = ["Custody", "Executor", "JobFailed", "Keeper", "Limits", "NotNow", "Order", "Report"]

@@ -1,22 +1,40 @@
-"""The spine: one job from end to end."""
+"""The spine: one attempt at a job from end to end."""
 
 import json
 import logging
 import time
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
 
-from tasks.errors import ComfyUIUnavailableError, JobError, StorageUnavailableError
-from tasks.result import Attempt, JobResult, ObjectRef, Output, Progress, Timings
+from tasks.errors import (
+    ComfyUIAccessDeniedError,
+    ComfyUIHungError,
+    ComfyUIProtocolError,
+    ComfyUIUnavailableError,
+    JobCancelledError,
+    JobError,
+    JobTimeoutError,
+    PromptLostError,
+    PromptStalledError,
+    TransientError,
+)
+from tasks.request import JobRequest
+from tasks.result import JobResult, ObjectRef, Output, Progress, Timings
 from tasks.workflow import Workflow, check_size, check_workflow, with_params
 from workers.comfyui import ComfyUI, Notifications
 from workers.comfyui.history import OutputFile, failure_in, output_files, shown_values
+from workers.comfyui.model import PromptState
 from workers.comfyui.notifications import Subscription
+from workers.execution.control import WorkerLeaving
 from workers.execution.inputs import place_inputs
-from workers.execution.job import Job
-from workers.execution.waiting import await_entry
+from workers.execution.job import AttemptFailed, Job, Start
+from workers.execution.keeper import Keeper, Lease
+from workers.execution.uploading import patiently, upload
+from workers.execution.waiting import Patience, await_entry
 from workers.storage import ObjectStore
-from workers.storage.keys import job_folder, manifest_key, output_key
+from workers.storage.keys import job_folder, manifest_key
 
 logger = logging.getLogger(__name__)
 
@@ -25,8 +43,43 @@ Report = Callable[[Progress], None]
 # The shares of the progress bar that come before and after the execution.
 _STAGED, _EXECUTED = 0.05, 0.9
 
-# Seconds between attempts to store one file, beyond those that the store's client makes.
-_UPLOAD_PAUSES = (0.5, 2.0, 5.0)
+# Seconds that a stopped prompt has to leave the server before the server counts as hung.
+_STOP_SECONDS = 10.0
+
+# An input that no node has. It changes what the server's cache knows a node by, and nothing else.
+_BYPASS = "comfyfleet_attempt"
+
+# After these nobody waits for the prompt any more: it must not hold up the next one.
+_GIVEN_UP = (JobCancelledError, JobTimeoutError, PromptStalledError, WorkerLeaving)
+
+_SERVER_TROUBLE = (
+    ComfyUIAccessDeniedError,
+    ComfyUIProtocolError,
+    ComfyUIUnavailableError,
+    PromptLostError,
+)
+
+
+class Breaker(Protocol):
+    """What knows whether the server can be used."""
+
+    def suspect(self) -> None:
+        """Have a look at the server: something is wrong with it."""
+
+    def quarantine(self, prompt_id: str) -> None:
+        """Use the server no more until it has got rid of this prompt."""
+
+
+@dataclass
+class _Run:
+    """One attempt on its way through the stages, and what became known of it."""
+
+    job: Job
+    lease: Lease
+    report: Report
+    began: float
+    executing: bool = False
+    node_id: str | None = None
 
 
 class Executor:
@@ -37,136 +90,194 @@ class Executor:
         *,
         comfyui: ComfyUI,
         notifications: Notifications,
+        listen_as: Callable[[str], Notifications],
+        server_at: Callable[[str], ComfyUI],
+        breaker: Breaker,
+        keeper: Keeper,
         store: ObjectStore,
         worker: str,
         prefix: str,
         workflow_max_bytes: int,
         inputs_max_bytes: int,
+        stall_seconds: float,
+        s3_patience_seconds: float,
     ) -> None:
         """Take the clients; they stay their maker's to close.
 
         Args:
             comfyui: the server to run on.
             notifications: its websocket.
+            listen_as: makes one more websocket, under another client id.
+            server_at: makes a client of another server, by its base URL.
+            breaker: is told of trouble with the server.
+            keeper: of this worker's leases.
             store: where outputs and manifests go.
             worker: this worker's name, for results.
             prefix: of every object key.
             workflow_max_bytes: size of a workflow as JSON above which it is refused.
             inputs_max_bytes: size of an input file above which it is refused.
+            stall_seconds: seconds without a sign of life after which a prompt is stopped.
+            s3_patience_seconds: seconds for which an upload is tried again.
         """
         self.instance = comfyui.base_url
         self._comfyui = comfyui
         self._notifications = notifications
+        self._listen_as = listen_as
+        self._server_at = server_at
+        self._breaker = breaker
+        self._keeper = keeper
         self._store = store
         self._worker = worker
         self._prefix = prefix
         self._workflow_max_bytes = workflow_max_bytes
         self._inputs_max_bytes = inputs_max_bytes
+        self._stall_seconds = stall_seconds
+        self._s3_patience_seconds = s3_patience_seconds
 
-    def run(self, job: Job, report: Report) -> JobResult:
+    def run(self, job: Job, lease: Lease, report: Report) -> JobResult:
         """Run one attempt at a job: its whole story.
 
         Raises:
-            JobError: the attempt failed; the leaf says whether another may succeed.
+            AttemptFailed: the leaf of its error says whether another attempt may succeed.
+            Exception: whatever reason the lease's control gives to end.
         """
-        started = time.monotonic()
-        folder = job_folder(self._prefix, job.request.output.prefix, job.id)
-        if (committed := self._claim(job, folder)) is not None:
-            return committed
+        run = _Run(job, lease, report, time.monotonic())
+        try:
+            return self._run(run)
+        except JobCancelledError:
+            self._remove(job)
+            raise
+        except JobError as error:
+            if isinstance(error, _SERVER_TROUBLE):
+                self._breaker.suspect()
+            raise AttemptFailed(error, executing=run.executing, node_id=run.node_id) from error
 
-        self._report(report, "staging", 0.0)
+    def _run(self, run: _Run) -> JobResult:
+        job, started = run.job, run.began
+        self._report(run, "staging", 0.0)
         workflow = self._stage(job)
-        with self._notifications.subscribed(job.prompt_id) as subscription:
-            adopted = self._submit(job, workflow)
+        with self._server(job) as server, self._listening(job) as (notifications, subscription):
+            if job.start is Start.SUBMIT:
+                self._submit(job, workflow)
             staged = time.monotonic()
-            entry = self._await(job, workflow, started, subscription, report, adopted=adopted)
+            entry = self._await(run, workflow, server, notifications, subscription)
             executed = time.monotonic()
-            nodes = dict(subscription.progress.node_seconds)
-        outputs = self._upload(job, folder, entry, report)
+            outputs = self._upload(run, entry, server)
         uploaded = time.monotonic()
 
         result = JobResult(
             job_id=job.id,
             prompt_id=job.prompt_id,
-            instance=self.instance,
+            instance=job.instance,
             worker=self._worker,
-            attempts=[*job.earlier, self.attempt(job, started, error=None)],
+            attempts=[*job.earlier, job.attempt(time.monotonic() - started, error=None)],
             metadata=job.request.metadata,
             outputs=outputs,
-            manifest=ObjectRef(bucket=self._store.bucket, key=manifest_key(folder)),
+            manifest=ObjectRef(bucket=self._store.bucket, key=manifest_key(self._folder(job))),
             timings=Timings(
                 queued=round(job.queued_seconds, 3),
                 staged=round(staged - started, 3),
                 executed=round(executed - staged, 3),
                 uploaded=round(uploaded - executed, 3),
                 total=round(uploaded - started, 3),
-                nodes=nodes,
+                nodes=dict(subscription.progress.node_seconds),
             ),
             values=shown_values(entry),
         )
-        return self._presigned(job, self._commit(result))
+        return self._presigned(job.request, self._commit(run, result))
 
-    def attempt(self, job: Job, started: float, error: JobError | None) -> Attempt:
-        """What is kept of an attempt that began at `started` on the monotonic clock."""
-        return Attempt(
-            number=job.attempt,
-            instance=self.instance,
-            prompt_id=job.prompt_id,
-            error=f"{type(error).__name__}: {error.message}" if error else None,
-            seconds=round(time.monotonic() - started, 3),
+    def committed(self, job: Job, lease: Lease) -> JobResult | None:
+        """The result of a job that is committed already, whoever did it.
+
+        Raises:
+            StorageUnavailableError, StorageDeniedError: nobody knows.
+            Exception: whatever reason the lease's control gives to end.
+        """
+        return patiently(
+            lambda: self.recall(manifest_key(self._folder(job)), job.request),
+            what=f"job {job.id}: manifest",
+            control=lease.control,
+            storage_patience=self._s3_patience_seconds,
         )
 
-    def _claim(self, job: Job, folder: str) -> JobResult | None:
-        """The result of a job that was committed before; it touches no GPU again."""
-        manifest = self._store.get(manifest_key(folder))
-        return self._presigned(job, _read_manifest(manifest)) if manifest else None
+    def recall(self, manifest: str, request: JobRequest) -> JobResult | None:
+        """The result that stands in a manifest, as this request wants it; None if there is none.
+
+        Raises:
+            StorageUnavailableError, StorageDeniedError: nobody knows.
+        """
+        content = self._store.get(manifest)
+        return self._presigned(request, _read_manifest(content)) if content is not None else None
 
     def _stage(self, job: Job) -> dict[str, Any]:
         """The workflow as it is submitted: checked, with params set and inputs placed."""
         check_workflow(job.request.workflow)
         check_size(job.request.workflow, self._workflow_max_bytes)
-        return place_inputs(
-            with_params(job.request.workflow, job.request.params),
+        workflow = with_params(job.request.workflow, job.request.params)
+        if job.start is not Start.SUBMIT:
+            return workflow
+        placed = place_inputs(
+            workflow,
             job.request.inputs,
             job.id,
             comfyui=self._comfyui,
             store=self._store,
             max_bytes=self._inputs_max_bytes,
         )
+        return _bypassing(placed, job)
 
-    def _submit(self, job: Job, workflow: Workflow) -> bool:
-        """Queue the prompt, unless the server already has it; whether it had."""
-        if job.redelivered and self._comfyui.knows(job.prompt_id):
-            logger.info("job %s: prompt %s adopted", job.id, job.prompt_id)
-            return True
+    @contextmanager
+    def _server(self, job: Job) -> Iterator[ComfyUI]:
+        """A client of the server that has, or gets, the prompt."""
+        if job.start is Start.COLLECT:
+            with self._server_at(job.instance) as server:
+                yield server
+        else:
+            yield self._comfyui
+
+    @contextmanager
+    def _listening(self, job: Job) -> Iterator[tuple[Notifications, Subscription]]:
+        """Hear of the prompt; of an adopted one as the client that submitted it."""
+        if job.start is Start.ADOPT and job.client_id != self._notifications.client_id:
+            notifications = self._listen_as(job.client_id)
+            with notifications.subscribed(job.prompt_id) as subscription:
+                notifications.start()
+                try:
+                    yield notifications, subscription
+                finally:
+                    notifications.stop()
+        else:
+            with self._notifications.subscribed(job.prompt_id) as subscription:
+                yield self._notifications, subscription
+
+    def _submit(self, job: Job, workflow: Workflow) -> None:
+        """Queue the prompt."""
         try:
             self._comfyui.submit(workflow, job.prompt_id, self._notifications.client_id)
         except ComfyUIUnavailableError:
             # The answer was lost, the prompt perhaps not: posted again it would run twice.
-            if not self._comfyui.knows(job.prompt_id):
+            if self._comfyui.state_of(job.prompt_id) is PromptState.UNKNOWN:
                 raise
-            return True
-        return False
 
     def _await(
         self,
-        job: Job,
+        run: _Run,
         workflow: Workflow,
-        started: float,
+        server: ComfyUI,
+        notifications: Notifications,
         subscription: Subscription,
-        report: Report,
-        *,
-        adopted: bool,
     ) -> Mapping[str, Any]:
         """The history entry of the prompt once it has succeeded."""
+        job = run.job
 
-        def tick() -> None:
+        def tick(running: bool) -> None:
             progress = subscription.progress
+            run.executing = running or progress.started
             value = _STAGED + (_EXECUTED - _STAGED) * progress.share(workflow)
             node = workflow.get(progress.node_id or "", {})
             self._report(
-                report,
-                "executing" if progress.started else "queued",
+                run,
+                "executing" if run.executing else "queued",
                 value,
                 node_id=progress.node_id,
                 class_type=node.get("class_type"),
@@ -175,72 +286,104 @@ class Executor:
             )
 
         timeout = job.request.timeout_seconds
+        patience = Patience(run.began - job.age + timeout if timeout else None, self._stall_seconds)
         try:
-            entry = await_entry(
-                job.prompt_id,
-                comfyui=self._comfyui,
-                notifications=self._notifications,
-                subscription=subscription,
-                deadline=started + timeout if timeout else None,
-                on_tick=tick,
-                adopted=adopted,
-            )
-        except JobError:
-            # Nobody waits for it any more: it must not hold up the next one.
-            self._comfyui.try_cancel(job.prompt_id)
+            with run.lease.control.waking(subscription.look):
+                entry = await_entry(
+                    job.prompt_id,
+                    comfyui=server,
+                    notifications=notifications,
+                    subscription=subscription,
+                    patience=patience,
+                    control=run.lease.control,
+                    on_tick=tick,
+                    on_trouble=self._breaker.suspect,
+                    adopted=job.start is not Start.SUBMIT,
+                )
+        except _GIVEN_UP as reason:
+            self._give_up(job, reason)
             raise
+        except TransientError:
+            run.executing = run.executing or subscription.progress.started
+            raise
+        run.executing = False
         if (failure := failure_in(entry, workflow)) is not None:
             raise failure
         return entry
 
-    def _upload(
-        self, job: Job, folder: str, entry: Mapping[str, Any], report: Report
-    ) -> list[Output]:
+    def _give_up(self, job: Job, reason: Exception) -> None:
+        """Stop the prompt.
+
+        Raises:
+            ComfyUIHungError: it stalled, and cannot even be stopped.
+        """
+        self._comfyui.try_cancel(job.prompt_id)
+        if not isinstance(reason, PromptStalledError):
+            return
+        deadline = time.monotonic() + _STOP_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                if job.prompt_id not in self._comfyui.queue():
+                    return
+            except JobError:
+                pass
+            time.sleep(_STOP_SECONDS / 20)
+        self._breaker.quarantine(job.prompt_id)
+        # Whatever else waits on that server waits in vain.
+        self._keeper.stop_jobs(PromptLostError(f"ComfyUI at {self.instance} hangs"))
+        raise ComfyUIHungError(f"{reason}, and does not stop the prompt") from None
+
+    def _upload(self, run: _Run, entry: Mapping[str, Any], server: ComfyUI) -> list[Output]:
         """Stream every output file into the store."""
-        files = output_files(entry, include_temp=job.request.output.include_temp)
+        files = output_files(entry, include_temp=run.job.request.output.include_temp)
         outputs = []
         for number, file in enumerate(files):
-            self._report(report, "uploading", _EXECUTED + (1 - _EXECUTED) * number / len(files))
-            outputs.append(self._upload_patiently(job, folder, file))
+            self._report(run, "uploading", _EXECUTED + (1 - _EXECUTED) * number / len(files))
+            run.node_id = file.node_id
+            outputs.append(self._upload_one(run, file, server))
         return outputs
 
-    def _upload_patiently(self, job: Job, folder: str, output: OutputFile) -> Output:
-        # The GPU has been paid for: a passing fault must not have it paid again.
-        for pause in _UPLOAD_PAUSES:
-            try:
-                return self._upload_one(job, folder, output)
-            except (ComfyUIUnavailableError, StorageUnavailableError) as error:
-                logger.warning("job %s: %s; again in %.1f s", job.id, error, pause)
-                time.sleep(pause)
-        return self._upload_one(job, folder, output)
-
-    def _upload_one(self, job: Job, folder: str, output: OutputFile) -> Output:
-        key = output_key(folder, job.attempt, output.node_id, output.index, output.file.filename)
-        with self._comfyui.view(output.file) as download:
-            stored = self._store.put(key, download)
-        return Output(
-            node_id=output.node_id,
-            kind=output.kind,
-            filename=output.file.filename,
-            bucket=stored.bucket,
-            key=stored.key,
-            uri=stored.uri,
-            content_type=stored.content_type,
-            size_bytes=stored.size_bytes,
-            sha256=stored.sha256,
+    def _upload_one(self, run: _Run, file: OutputFile, server: ComfyUI) -> Output:
+        folder = self._folder(run.job)
+        return patiently(
+            lambda: upload(file, folder, run.job.prompt, comfyui=server, store=self._store),
+            what=f"job {run.job.id}: output of node {file.node_id}",
+            control=run.lease.control,
+            storage_patience=self._s3_patience_seconds,
         )
 
-    def _commit(self, result: JobResult) -> JobResult:
+    def _commit(self, run: _Run, result: JobResult) -> JobResult:
         """Write the manifest, once; the result that stands in it is the job's."""
+        self._keeper.confirm(run.lease)
+        run.lease.control.seal()
         manifest = result.model_dump_json(indent=1).encode()
-        if self._store.create(result.manifest.key, manifest, "application/json"):
-            return result
-        logger.info("job %s: was committed by another attempt", result.job_id)
-        return _read_manifest(self._store.get(result.manifest.key) or manifest)
 
-    def _presigned(self, job: Job, result: JobResult) -> JobResult:
+        def create() -> JobResult:
+            if self._store.create(result.manifest.key, manifest, "application/json"):
+                return result
+            logger.info("job %s: was committed by another attempt", result.job_id)
+            return _read_manifest(self._store.get(result.manifest.key) or manifest)
+
+        return patiently(
+            create,
+            what=f"job {result.job_id}: manifest",
+            control=run.lease.control,
+            storage_patience=self._s3_patience_seconds,
+        )
+
+    def _remove(self, job: Job) -> None:
+        """Take back what a cancelled job has stored."""
+        folder = self._folder(job)
+        try:
+            # Of a job that was committed by another attempt nothing is taken back.
+            if self._store.size(manifest_key(folder)) is None:
+                self._store.delete_folder(folder)
+        except JobError as error:
+            logger.warning("job %s: its files could not be removed: %s", job.id, error)
+
+    def _presigned(self, request: JobRequest, result: JobResult) -> JobResult:
         # Not in the manifest: whoever may read that need not be allowed to hand out files.
-        seconds = job.request.output.presign_seconds
+        seconds = request.output.presign_seconds
         if seconds is None:
             return result
         outputs = [
@@ -249,8 +392,21 @@ class Executor:
         ]
         return result.model_copy(update={"outputs": outputs})
 
-    def _report(self, report: Report, stage: str, value: float, **where: Any) -> None:
-        report(Progress(stage=stage, value=round(value, 3), instance=self.instance, **where))
+    def _folder(self, job: Job) -> str:
+        return job_folder(self._prefix, job.request.output.prefix, job.id)
+
+    def _report(self, run: _Run, stage: str, value: float, **where: Any) -> None:
+        run.report(Progress(stage=stage, value=round(value, 3), instance=self.instance, **where))
+
+
+def _bypassing(workflow: Workflow, job: Job) -> dict[str, Any]:
+    """The workflow with inputs that make the server execute some nodes whatever it has cached."""
+    return {
+        node_id: {**node, "inputs": {**node["inputs"], _BYPASS: str(job.number)}}
+        if node_id in job.bypass
+        else node
+        for node_id, node in workflow.items()
+    }
 
 
 def _read_manifest(content: bytes) -> JobResult:

@@ -2,7 +2,9 @@
 
 import uuid
 from dataclasses import dataclass
+from enum import Enum
 
+from tasks.errors import JobError
 from tasks.request import JobRequest
 from tasks.result import Attempt
 
@@ -14,6 +16,16 @@ def prompt_id(job_id: str, attempt: int) -> str:
     return str(uuid.uuid5(_PROMPT_IDS, f"{job_id}:{attempt}"))
 
 
+class Start(Enum):
+    """How an attempt comes by its prompt."""
+
+    SUBMIT = "submit"
+    ADOPT = "adopt"
+    """It waits, runs or has ended on this worker's server."""
+    COLLECT = "collect"
+    """It has ended on another server, which still has its files."""
+
+
 @dataclass(frozen=True)
 class Job:
     """One attempt at a job.
@@ -21,20 +33,60 @@ class Job:
     Attributes:
         id: Celery's task id.
         request: what to do.
-        attempt: its number, from 1.
+        number: the attempt's number, from 1.
+        prompt: the number of the attempt from which the prompt's id is made; an earlier one if
+            this attempt goes on with its prompt.
+        instance: base URL of the server that has, or is to have, the prompt.
+        client_id: the websocket client that hears of the prompt.
+        start: how the attempt comes by its prompt.
+        age: seconds since the prompt's own attempt began.
         earlier: the attempts before this one.
-        redelivered: whether another worker, or this one before it died, may have begun it.
+        bypass: nodes to execute even if the server has them in its cache.
         queued_seconds: from enqueue to start.
     """
 
     id: str
     request: JobRequest
-    attempt: int = 1
+    instance: str
+    client_id: str
+    number: int = 1
+    prompt: int = 1
+    start: Start = Start.SUBMIT
+    age: float = 0.0
     earlier: tuple[Attempt, ...] = ()
-    redelivered: bool = False
+    bypass: tuple[str, ...] = ()
     queued_seconds: float = 0.0
 
     @property
     def prompt_id(self) -> str:
-        """The id under which this attempt is submitted."""
-        return prompt_id(self.id, self.attempt)
+        """The id of the prompt."""
+        return prompt_id(self.id, self.prompt)
+
+    def attempt(self, seconds: float, error: JobError | None) -> Attempt:
+        """What is kept of this attempt."""
+        return Attempt(
+            number=self.number,
+            instance=self.instance,
+            prompt_id=self.prompt_id,
+            error=f"{type(error).__name__}: {error.message}" if error else None,
+            seconds=round(seconds, 3),
+        )
+
+
+class AttemptFailed(Exception):  # noqa: N818  # an outcome, of which the error is a part
+    """An attempt ended without a result."""
+
+    def __init__(
+        self, error: JobError, *, executing: bool = False, node_id: str | None = None
+    ) -> None:
+        """Tell what ended it, and what is known beside.
+
+        Args:
+            error: what ended it.
+            executing: whether the server was executing the prompt.
+            node_id: of the node whose output is missing.
+        """
+        super().__init__(error)
+        self.error = error
+        self.executing = executing
+        self.node_id = node_id

@@ -2,11 +2,14 @@
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from tasks.errors import JobTimeoutError, PromptLostError, TransientError
+from tasks.errors import JobTimeoutError, PromptLostError, PromptStalledError, TransientError
 from workers.comfyui import ComfyUI, Notifications
+from workers.comfyui.model import PromptQueue
 from workers.comfyui.notifications import Subscription
+from workers.execution.control import Control
 
 # Seconds between looks at the history: rarely while messages arrive, often while they do not,
 # and soon again after a message said that the prompt ended but the history does not show it yet.
@@ -18,7 +21,23 @@ POLL_ENDED = 0.02
 TICK = 0.5
 
 # How long the server may be gone, or answer what it should not, before the attempt is given up.
-OUTAGE_PATIENCE = 30.0
+OUTAGE_PATIENCE = 15.0
+
+# A prompt that waits behind a stalled one gives that one's owner the time to act first.
+_WAITING_FACTOR = 2.0
+
+
+@dataclass(frozen=True)
+class Patience:
+    """How long to wait, in seconds or on the monotonic clock.
+
+    Attributes:
+        deadline: moment at which the job's time is over; None waits for ever.
+        stall: seconds without any sign of life after which the prompt counts as stalled.
+    """
+
+    deadline: float | None = None
+    stall: float = float("inf")
 
 
 def await_entry(
@@ -27,8 +46,10 @@ def await_entry(
     comfyui: ComfyUI,
     notifications: Notifications,
     subscription: Subscription,
-    deadline: float | None,
-    on_tick: Callable[[], None],
+    patience: Patience,
+    control: Control,
+    on_tick: Callable[[bool], None],
+    on_trouble: Callable[[], None],
     adopted: bool = False,
 ) -> dict[str, Any]:
     """Wait until the prompt has ended and return its history entry.
@@ -38,57 +59,138 @@ def await_entry(
         comfyui: where it runs.
         notifications: tells whether messages arrive at all.
         subscription: hints about this prompt.
-        deadline: on the monotonic clock, in seconds; None waits for ever.
-        on_tick: called at least every half second while waiting, unless the server is slow.
+        patience: how long to wait.
+        control: ends the waiting when there is a reason.
+        on_tick: called at least every half second while waiting, unless the server is slow, with
+            whether the prompt was seen running.
+        on_trouble: called when the server does not answer, or not as it should.
         adopted: whether the prompt was there before, and may have ended: then look at once.
 
     Raises:
         PromptLostError: the server has forgotten the prompt.
+        PromptStalledError: nothing was heard or seen of the server for too long.
         JobTimeoutError: the deadline has passed.
-        TransientError: for half a minute the server was gone or answered what it should not.
+        TransientError: for a quarter of a minute the server was gone or answered what it should
+            not.
+        Exception: whatever reason the control gives.
     """
-    after_end = POLL_ENDED
-    answered_at = time.monotonic()
-    look_at = 0.0 if adopted else answered_at + _pause(notifications)
+    waiting = _Waiting(
+        prompt_id,
+        comfyui,
+        notifications,
+        subscription,
+        patience=patience,
+        on_trouble=on_trouble,
+        adopted=adopted,
+    )
     while True:
+        control.check()
+        if (entry := waiting.look()) is not None:
+            return entry
+        on_tick(waiting.running)
+        waiting.wait()
+
+
+class _Waiting:
+    """When to look next, and whether there is still hope."""
+
+    def __init__(
+        self,
+        prompt_id: str,
+        comfyui: ComfyUI,
+        notifications: Notifications,
+        subscription: Subscription,
+        *,
+        patience: Patience,
+        on_trouble: Callable[[], None],
+        adopted: bool,
+    ) -> None:
+        self._prompt_id = prompt_id
+        self._comfyui = comfyui
+        self._notifications = notifications
+        self._subscription = subscription
+        self._patience = patience
+        self._on_trouble = on_trouble
+        self._after_end = POLL_ENDED
+        self._answered_at = self._moved_at = time.monotonic()
+        self._queue = PromptQueue((), ())
+        self._look_at = 0.0 if adopted else self._answered_at + self._pause()
+
+    @property
+    def running(self) -> bool:
+        """Whether the prompt was the one that runs when the queue was last seen."""
+        return self._prompt_id in self._queue.running
+
+    def look(self) -> dict[str, Any] | None:
+        """The entry, if it is time to look and the prompt has ended."""
         now = time.monotonic()
+        deadline = self._patience.deadline
         if deadline is not None and now >= deadline:
             raise JobTimeoutError("the job was stopped: its timeout_seconds have passed")
-        if now >= look_at:
-            try:
-                if (entry := _look(comfyui, prompt_id)) is not None:
-                    return entry
-                answered_at = time.monotonic()
-            except PromptLostError:
-                raise
-            except TransientError:
-                if time.monotonic() - answered_at > OUTAGE_PATIENCE:
-                    raise
+        if now >= self._look_at:
+            if (entry := self._ask()) is not None:
+                return entry
             now = time.monotonic()
-            if subscription.progress.finished:
-                look_at, after_end = now + after_end, min(2 * after_end, POLL_DEAF)
+            if self._subscription.progress.finished:
+                self._look_at = now + self._after_end
+                self._after_end = min(2 * self._after_end, POLL_DEAF)
             else:
-                look_at = now + _pause(notifications)
-        on_tick()
-        until = min(look_at, deadline if deadline is not None else look_at)
-        if subscription.wait(max(0.0, min(until - time.monotonic(), TICK))):
-            look_at = 0.0
+                self._look_at = now + self._pause()
+        self._check_life(now)
+        return None
+
+    def wait(self) -> None:
+        """Wait until it is time to look, or for half a second."""
+        until = min(self._look_at, self._patience.deadline or self._look_at)
+        if self._subscription.wait(max(0.0, min(until - time.monotonic(), TICK))):
+            self._look_at = 0.0
+
+    def _ask(self) -> dict[str, Any] | None:
+        try:
+            found = _look(self._comfyui, self._prompt_id)
+        except PromptLostError:
+            self._on_trouble()
+            raise
+        except TransientError:
+            self._on_trouble()
+            if time.monotonic() - self._answered_at > OUTAGE_PATIENCE:
+                raise
+            return None
+        if not isinstance(found, PromptQueue):
+            return found
+        self._answered_at = time.monotonic()
+        if found != self._queue:
+            self._queue, self._moved_at = found, self._answered_at
+        return None
+
+    def _check_life(self, now: float) -> None:
+        # A server of which no message ever came may be silent because of what lies between.
+        if not self._notifications.ever_connected:
+            return
+        silent = now - max(self._moved_at, self._notifications.heard_at)
+        factor = 1.0 if self.running else _WAITING_FACTOR
+        if silent > self._patience.stall * factor:
+            raise PromptStalledError(
+                f"ComfyUI at {self._comfyui.base_url} showed no sign of life for {silent:.0f} s "
+                "(STALL_SECONDS)"
+            )
+
+    def _pause(self) -> float:
+        return POLL_CONNECTED if self._notifications.connected else POLL_DEAF
 
 
-def _look(comfyui: ComfyUI, prompt_id: str) -> dict[str, Any] | None:
+def _look(comfyui: ComfyUI, prompt_id: str) -> dict[str, Any] | PromptQueue:
+    """The entry of the prompt if it has ended, else the queue that it is in."""
     if (entry := comfyui.history(prompt_id)) is not None:
         return entry
     # A prompt is always either queued or in the history; between two looks it can only go from
     # the first to the second.
-    if prompt_id in comfyui.queue():
-        return None
+    queue = comfyui.queue()
+    if prompt_id in queue:
+        return queue
     if (entry := comfyui.history(prompt_id)) is not None:
         return entry
     raise PromptLostError(
         f"ComfyUI at {comfyui.base_url} has forgotten prompt {prompt_id}: it was restarted, "
         "or somebody cleared its queue or history"
     )
-
-
-def _pause(notifications: Notifications) -> float:
-    return POLL_CONNECTED if notifications.connected else POLL_DEAF

@@ -11,6 +11,7 @@ from click.core import ParameterSource
 from settings import Settings, SettingsError, load
 from tasks.app import TASK_NAME
 from workers.bootstrap import assemble, node_name
+from workers.broker.revocation import follow_revocations
 
 
 class Worker(CeleryWorker):  # type: ignore[misc]  # celery has no types for it
@@ -32,14 +33,20 @@ class Worker(CeleryWorker):  # type: ignore[misc]  # celery has no types for it
         """Celery's hook: make the clients and give the task its executor."""
         super().on_before_init(**options)
         self._parts = assemble(settings, self.hostname)
-        task = self.app.tasks[TASK_NAME]
-        task.executor = self._parts.executor
-        task.max_attempts = settings.max_attempts
+        # Where the gate looks for it.
+        self.circuit = self._parts.circuit
+        self.app.tasks[TASK_NAME].custody = self._parts.custody
+
+    def install_platform_tweaks(self, worker: Any) -> None:
+        """Celery's hook for signal handlers: ours, so that all of them give jobs back."""
+        super().install_platform_tweaks(worker)
+        self._parts.leaving.install(worker)
 
     def on_start(self) -> None:
         """Celery's hook, before the first message: listen to ComfyUI."""
         super().on_start()
-        self._parts.notifications.start()
+        self._parts.start()
+        follow_revocations(self._parts.custody)
         # Sent when the last job has ended; the signal keeps only a weak reference by default.
         signals.worker_shutdown.connect(self._on_shutdown, weak=False)
 

@@ -127,6 +127,16 @@ class ObjectStore:
                 return None
             raise
 
+    def delete_folder(self, folder: str) -> None:
+        """Remove every object below a folder, which is named without a slash at its end."""
+        with translated(self.bucket):
+            pages = self._client.get_paginator("list_objects_v2").paginate(
+                Bucket=self.bucket, Prefix=f"{folder}/"
+            )
+            for page in pages:
+                for item in page.get("Contents", []):
+                    self._client.delete_object(Bucket=self.bucket, Key=item["Key"])
+
     def presigned_url(self, key: str, seconds: int) -> str:
         """A URL with which anybody can download the object for so many seconds."""
         with translated(self.bucket):

@@ -1,0 +1,36 @@
+"""Celery's Redis result backend, which keeps at it and keeps what a failure's attempts were."""
+
+import logging
+from typing import Any
+
+from celery.backends.redis import RedisBackend
+from redis.exceptions import OutOfMemoryError, ReadOnlyError
+
+logger = logging.getLogger(__name__)
+
+
+class Backend(RedisBackend):  # type: ignore[misc]  # celery has no types for it
+    """The result backend of workers."""
+
+    def exception_safe_to_retry(self, exc: Exception) -> bool:
+        """Whether storing a result is tried again: also while Redis is full, or fails over."""
+        if isinstance(exc, OutOfMemoryError):
+            logger.error(
+                "a result cannot be stored: Redis is out of memory (maxmemory is reached and its "
+                "policy is noeviction); trying again"
+            )
+            return True
+        return isinstance(exc, ReadOnlyError) or super().exception_safe_to_retry(exc)
+
+    def prepare_exception(self, exc: Any, serializer: Any = None) -> Any:
+        """Celery's hook: an error as it is stored, with the attempts at the job."""
+        prepared = super().prepare_exception(exc, serializer)
+        attempts = getattr(exc, "attempts", ())
+        return {**prepared, "attempts": list(attempts)} if attempts else prepared
+
+    def _get_result_meta(self, result: Any, *args: Any, **kwargs: Any) -> Any:
+        # Clients turn `result` into an exception; what stands beside it they keep as it is.
+        meta = super()._get_result_meta(result, *args, **kwargs)
+        if isinstance(result, dict) and "exc_type" in result and "attempts" in result:
+            meta["attempts"] = result["attempts"]
+        return meta

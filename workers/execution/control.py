@@ -1,0 +1,73 @@
+"""How others end a job that runs: by a reason, which reaches it wherever it waits."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+
+class HandedOn(Exception):  # noqa: N818  # no error: the job goes on, only not here
+    """The job is not ours any more, or shall not be; it ends somewhere else."""
+
+
+class LeaseLost(HandedOn):
+    """Somebody else has the job."""
+
+
+class WorkerLeaving(HandedOn):
+    """This worker was asked to end."""
+
+
+class Control:
+    """One running job's ear for reasons to end. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._reason: Exception | None = None
+        self._sealed = False
+        self._wake: Callable[[], None] = _nothing
+
+    def stop(self, reason: Exception) -> bool:
+        """End the job with this reason; whether it does: the first wins, and none after `seal`."""
+        with self._lock:
+            if self._sealed or self._reason is not None:
+                return False
+            self._reason = reason
+            self._stopped.set()
+            wake = self._wake
+        wake()
+        return True
+
+    def check(self) -> None:
+        """Raise the reason to end, if there is one."""
+        if self._reason is not None:
+            raise self._reason
+
+    def sleep(self, seconds: float) -> None:
+        """Wait; raise the reason to end as soon as there is one."""
+        self._stopped.wait(seconds)
+        self.check()
+
+    def seal(self) -> None:
+        """Let nothing end the job any more: it is about to be committed. Raises as `check`."""
+        with self._lock:
+            self.check()
+            self._sealed = True
+
+    @contextmanager
+    def waking(self, wake: Callable[[], None]) -> Iterator[None]:
+        """Have a waiting thread woken by the call when there is a reason to end."""
+        with self._lock:
+            self._wake = wake
+        # A reason from before has woken nobody.
+        if self._reason is not None:
+            wake()
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._wake = _nothing
+
+
+def _nothing() -> None:
+    pass

@@ -1,0 +1,143 @@
+"""Keeps what this worker has: renews its leases, and tells jobs when they are to end."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from tasks.errors import JobCancelledError, JobError
+from workers.execution.control import Control, LeaseLost
+from workers.ledger import Ledger
+from workers.ledger.ledger import CANCEL, LEASE_SECONDS, LOST, RENEW_SECONDS
+
+logger = logging.getLogger(__name__)
+
+# A lease that ends sooner is not worth trusting.
+_MARGIN = 2.0
+
+# Seconds between questions to a Redis that does not answer.
+_PAUSE = 1.0
+
+
+@dataclass
+class Lease:
+    """This worker's hold on one job."""
+
+    job_id: str
+    token: int
+    valid_until: float
+    control: Control = field(default_factory=Control)
+
+
+class Keeper:
+    """Renews the leases of this worker's jobs in a thread of its own. Thread-safe."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        place: str,
+        *,
+        takes_jobs: Callable[[], bool],
+        stop_prompt: Callable[[str], bool],
+    ) -> None:
+        """Prepare; `start` begins to renew.
+
+        Args:
+            ledger: where the leases are.
+            place: this worker's.
+            takes_jobs: whether other workers may count on this one.
+            stop_prompt: stops one that others have taken over from this place; whether it is
+                stopped.
+        """
+        self._ledger = ledger
+        self._place = place
+        self._takes_jobs = takes_jobs
+        self._stop_prompt = stop_prompt
+        self._leases: dict[tuple[str, int], Lease] = {}
+        self._lock = threading.Lock()
+        self._stopping = threading.Event()
+        self._reached = True
+        self._thread = threading.Thread(target=self._run, name="lease-keeper", daemon=True)
+
+    def start(self) -> None:
+        """Begin to renew."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread; other workers no longer count on this one."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
+        try:
+            self._ledger.announce(self._place, live=False)
+        except JobError as error:
+            logger.warning("other workers could not be told that this one leaves: %s", error)
+
+    @contextmanager
+    def holding(self, job_id: str, token: int, claimed_at: float) -> Iterator[Lease]:
+        """Keep a job that was claimed at this moment of the monotonic clock."""
+        lease = Lease(job_id, token, claimed_at + LEASE_SECONDS)
+        with self._lock:
+            self._leases[job_id, token] = lease
+        try:
+            yield lease
+        finally:
+            with self._lock:
+                del self._leases[job_id, token]
+
+    def stop_jobs(self, reason: Exception, job_id: str | None = None) -> None:
+        """End every job that runs here, or one, with this reason."""
+        with self._lock:
+            leases = [one for one in self._leases.values() if job_id in (None, one.job_id)]
+        for lease in leases:
+            lease.control.stop(reason)
+
+    def confirm(self, lease: Lease) -> None:
+        """Return if the job is still ours; waits for Redis if that is what it takes.
+
+        Raises:
+            LeaseLost: it is not.
+        """
+        while lease.valid_until - time.monotonic() < _MARGIN:
+            try:
+                self._renew([lease])
+            except JobError as error:
+                logger.warning("job %s: nobody knows whose it is: %s", lease.job_id, error)
+                lease.control.sleep(_PAUSE)
+        lease.control.check()
+
+    def _run(self) -> None:
+        while not self._stopping.wait(RENEW_SECONDS):
+            try:
+                with self._lock:
+                    leases = list(self._leases.values())
+                if leases:
+                    self._renew(leases)
+                self._announce()
+                self._reached = True
+            except JobError as error:
+                if self._reached:
+                    logger.warning("leases cannot be renewed: %s", error)
+                self._reached = False
+            except Exception:
+                logger.exception("leases cannot be renewed")
+
+    def _renew(self, leases: Iterable[Lease]) -> None:
+        began = time.monotonic()
+        by_job = {(lease.job_id, lease.token): lease for lease in leases}
+        answers = self._ledger.renew(by_job)
+        for key, answer in answers.items():
+            lease = by_job[key]
+            lease.valid_until = began + LEASE_SECONDS
+            if answer == LOST:
+                lease.control.stop(LeaseLost("somebody else has the job"))
+            elif answer == CANCEL:
+                lease.control.stop(JobCancelledError("the job was revoked"))
+
+    def _announce(self) -> None:
+        live = self._takes_jobs()
+        orders = self._ledger.announce(self._place, live=live)
+        if live and (stopped := [one for one in orders if self._stop_prompt(one)]):
+            self._ledger.stopped(self._place, stopped)

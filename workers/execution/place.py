@@ -1,0 +1,37 @@
+"""Where a ComfyUI server is, seen from the whole fleet."""
+
+import ipaddress
+import socket
+from dataclasses import dataclass
+from typing import Self
+from urllib.parse import urlsplit
+
+
+@dataclass(frozen=True)
+class Place:
+    """A server's name for all workers: a loopback address means another server on each host."""
+
+    url: str
+    host: str
+
+    @classmethod
+    def of(cls, url: str) -> Self:
+        """The place of a server that this process reaches under a base URL."""
+        return cls(url, socket.gethostname())
+
+    @property
+    def key(self) -> str:
+        """The name."""
+        return f"{self.url} on {self.host}" if _is_loopback(self.url) else self.url
+
+    def reaches(self, key: str, url: str) -> bool:
+        """Whether the URL leads from here to the server with that name."""
+        return key == (f"{url} on {self.host}" if _is_loopback(url) else url)
+
+
+def _is_loopback(url: str) -> bool:
+    name = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return name == "localhost" or name.endswith(".localhost")

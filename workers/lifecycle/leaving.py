@@ -1,0 +1,78 @@
+"""How a worker leaves: its jobs end in time or are given back, and it is gone when it must be."""
+
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from celery import platforms, signals
+from celery.worker import state
+
+from workers.execution.control import WorkerLeaving
+
+logger = logging.getLogger(__name__)
+
+# Seconds after the grace in which what is given back must be given back.
+_FAREWELL_SECONDS = 4.0
+# The same for somebody in a hurry.
+_HURRY_SECONDS = 2.0
+
+
+class Leaving:
+    """SIGTERM and SIGINT leave with grace; a second one, or SIGQUIT, at once."""
+
+    def __init__(self, stop_jobs: Callable[[Exception], None], grace_seconds: float) -> None:
+        """Prepare.
+
+        Args:
+            stop_jobs: ends every running job with a reason.
+            grace_seconds: that running jobs have to end by themselves.
+        """
+        self._stop_jobs = stop_jobs
+        self._grace_seconds = grace_seconds
+        self.begun = False
+        self._hurrying = False
+
+    def install(self, worker: Any) -> None:
+        """Take over the signals from Celery."""
+        self._hostname = worker.hostname
+        platforms.signals["SIGTERM"] = self._on_signal
+        platforms.signals["SIGINT"] = self._on_signal
+        platforms.signals["SIGQUIT"] = self._on_signal
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        # A handler may hold up nothing and wait for no lock: the rest is done by a thread.
+        name = signal.Signals(number).name
+        hurry = self.begun or number == signal.SIGQUIT
+        first = not self.begun
+        self.begun = True
+        # What makes Celery take no more jobs, wait for those that run, and end with this code.
+        state.should_stop = 0
+        if first or (hurry and not self._hurrying):
+            self._hurrying = hurry
+            target = self._leave_at_once if hurry else self._leave
+            threading.Thread(target=target, args=(name,), name=name, daemon=True).start()
+
+    def _leave(self, name: str) -> None:
+        logger.info("%s: leaving; running jobs have %.0f s", name, self._grace_seconds)
+        signals.worker_shutting_down.send(
+            sender=self._hostname, sig=name, how="Warm", exitcode=state.should_stop
+        )
+        self._give_back_after(self._grace_seconds, _FAREWELL_SECONDS)
+
+    def _leave_at_once(self, name: str) -> None:
+        logger.info("%s: leaving at once", name)
+        self._give_back_after(0.0, _HURRY_SECONDS)
+
+    def _give_back_after(self, seconds: float, farewell: float) -> None:
+        # In a daemon: a worker whose jobs have ended is gone before.
+        time.sleep(seconds)
+        self._stop_jobs(WorkerLeaving("its worker was asked to end"))
+        time.sleep(farewell)
+        logger.warning("something holds up the end of this worker; its jobs go on elsewhere")
+        logging.shutdown()
+        os._exit(0)
