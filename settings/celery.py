@@ -36,3 +36,26 @@ def celery_options(settings: Settings) -> dict[str, Any]:
         "broker_connection_retry_on_startup": True,
         "enable_utc": True,
     }
+
+
+def worker_options() -> dict[str, Any]:
+    """Celery's configuration for workers alone, beside that for all.
+
+    Producers that wait for an answer of workers consume, too: they must not look for messages that
+    are left behind.
+    """
+    return {
+        "broker_transport_options": {
+            # Seconds without a sign of life, which comes every three, until a message is given to
+            # another worker; and between two looks for such messages.
+            "visibility_timeout": 15,
+            "unacked_restore_interval": 2,
+            "unacked_restore_throttle": 1,
+            # Of our own: other Celery apps on the server keep theirs for an hour without a sign.
+            "unacked_key": "comfyfleet:unacked",
+            "unacked_index_key": "comfyfleet:unacked_index",
+            # A broker that vanished must not hold the consumer for ever.
+            "socket_timeout": 30.0,
+            "socket_connect_timeout": 5.0,
+        },
+    }

@@ -22,6 +22,9 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _MOST_SECONDS = 86_400
 
 
+_MOST_PREFIX_BYTES = 200
+
+
 class SettingsError(Exception):
     """One or more settings are wrong; the message has one line a variable."""
 
@@ -214,6 +217,9 @@ class Settings(BaseSettings):
         prefix = value.strip("/")
         if any(part in ("", ".", "..") for part in prefix.split("/")) and prefix:
             raise ValueError("folder names joined by single slashes, without . or ..")
+        # A key has 1,024 bytes, and the names below need theirs.
+        if not prefix.isprintable() or len(prefix.encode("utf-8", "replace")) > _MOST_PREFIX_BYTES:
+            raise ValueError(f"at most {_MOST_PREFIX_BYTES} bytes of printable characters")
         return prefix
 
     @model_validator(mode="before")

@@ -3,8 +3,11 @@
 from celery import Celery
 
 from settings import SettingsError, load
+from settings.celery import worker_options
 from tasks.app import app as shared_app
-from workers.broker.envelopes import guard_envelopes
+from workers.broker.gate import Gate
+from workers.broker.heartbeat import Heartbeat
+from workers.broker.transport import use_our_transport
 from workers.lifecycle.worker import Worker, leave
 from workers.task import RunWorkflow
 
@@ -15,9 +18,14 @@ def worker_app() -> Celery:
         load()
     except SettingsError as error:
         leave(error)
-    guard_envelopes()
+    use_our_transport()
+    shared_app.conf.update(worker_options())
+    shared_app.loader.override_backends = dict.fromkeys(
+        ("redis", "rediss"), "workers.broker.results:Backend"
+    )
     shared_app.conf.worker_consumer = "workers.broker.consumer:Consumer"
     shared_app.conf.worker_pool = "workers.broker.threads:TaskPool"
+    shared_app.steps["consumer"].update((Heartbeat, Gate))
     shared_app.Worker = shared_app.subclass_with_self(Worker)
     shared_app.register_task(RunWorkflow())
     return shared_app

@@ -8,12 +8,18 @@ from typing import Any
 from celery.exceptions import Ignore, InvalidTaskError
 from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
+from celery.worker.consumer import consumer as celery_consumer
 from celery.worker.request import Request as CeleryRequest
 
 from tasks.errors import InvalidRequestError
 from workers.broker.envelopes import MALFORMED
 
 logger = logging.getLogger(__name__)
+
+_NOT_SHOWN = "(not shown)"
+
+# What Celery logs of a message that it cannot read.
+celery_consumer.dump_body = lambda _message, _body: _NOT_SHOWN
 
 # The message header in which a request keeps when it reached this worker (Unix time, seconds).
 RECEIVED_AT = "received_at"
@@ -58,8 +64,18 @@ class Request(CeleryRequest):  # type: ignore[misc]  # celery has no types for i
         for name, kind in _FIELDS.items():
             value = self._request_dict.get(name, (embed or {}).get(name))
             if value is not None and not isinstance(value, kind):
-                raise InvalidTaskError(f"{name} is {value!r:.80}, expected {kind.__name__}")
+                # Not the value itself: who knows what it holds.
+                raise InvalidTaskError(
+                    f"{name} is a {type(value).__name__}, expected {kind.__name__}"
+                )
         self._request_dict[RECEIVED_AT] = time.time()
+        # What producers sent for logs and events holds input files and whatever is in workflows.
+        self._argsrepr = self._request_dict["argsrepr"] = _NOT_SHOWN
+        self._kwargsrepr = self._request_dict["kwargsrepr"] = _NOT_SHOWN
+
+    def info(self, safe: bool = False) -> dict[str, Any]:  # noqa: ARG002  # Celery's signature
+        """Celery's hook for `inspect`, whatever it was asked for: without arguments."""
+        return dict(super().info(safe=True))
 
     def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> None:
         """Celery's hook for a task that raised."""
@@ -92,7 +108,7 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types for
             message.reject_log_error = _surviving(message.reject_log_error)
             message.postpone = self._postpone
             if not _has_usable_id(message):
-                logger.error("a message has no usable task id: %.200r", message.headers)
+                logger.error("a message has no usable task id and is dropped")
                 message.ack_log_error(logger, self.connection_errors)
                 return
             try:
@@ -120,6 +136,7 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types for
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """Celery's hook for a body that is not what its content type says."""
+        message.headers = {**(message.headers or {}), "kwargsrepr": _NOT_SHOWN}
         self._fail(message, exc)
         super().on_decode_error(message, exc)
 

@@ -1,4 +1,4 @@
-"""Queue entries and message bodies as kombu's Redis transport reads them, made safe.
+"""Queue entries and message bodies, read so that none can end the worker.
 
 Kombu lets an entry that is no message end the consumer, and with it the worker; the next worker
 takes the entry then. It also reads objects with a key `__type__` as Python values, which workflows
@@ -11,7 +11,6 @@ import uuid
 from typing import Any
 
 from kombu.serialization import register
-from kombu.transport import redis as redis_transport
 from kombu.transport.virtual import Channel
 from kombu.utils.json import dumps
 
@@ -21,41 +20,42 @@ logger = logging.getLogger(__name__)
 MALFORMED = (AttributeError, LookupError, TypeError, ValueError, ArithmeticError, RecursionError)
 
 _UNREADABLE = "application/x-unreadable"
-_UNGUARDED = "_comfyfleet_unguarded_deliver"
 
 
-def guard_envelopes() -> None:
-    """Make this process read JSON as JSON, and survive queue entries that are no messages.
-
-    Such an entry becomes a message that Celery's consumer refuses. The transport reads entries
-    with the function that its module calls `loads` and hands them to `_deliver`; it offers no
-    other place to come between.
-    """
+def read_plain_json() -> None:
+    """Make this process read JSON in message bodies as JSON."""
     register("json", dumps, _plain_loads, "application/json", "utf-8")
-    transport = redis_transport.Transport
-    if not hasattr(transport, _UNGUARDED):
-        setattr(transport, _UNGUARDED, transport._deliver)  # noqa: SLF001
-        transport._deliver = _deliver  # noqa: SLF001
-        redis_transport.loads = _loads
+
+
+def read_entry(entry: bytes, queue: str) -> tuple[dict[str, Any], str]:
+    """Read an entry of a queue.
+
+    Returns:
+        the envelope, and its text to give it back with. Of an entry that is no message it is one
+        that Celery's consumer refuses.
+    """
+    text = entry.decode(errors="replace")
+    try:
+        envelope: dict[str, Any] = json.loads(text)
+        _check(envelope)
+    except MALFORMED as error:
+        envelope = _refusable(text, queue, error)
+        text = json.dumps(envelope)
+    return envelope, text
+
+
+def sound(envelope: Any, queue: str) -> dict[str, Any]:
+    """The envelope, or in the place of one that is none another that is refused."""
+    try:
+        _check(envelope)
+    except MALFORMED as error:
+        return _refusable(repr(envelope), queue, error)
+    checked: dict[str, Any] = envelope
+    return checked
 
 
 def _plain_loads(content: Any) -> Any:
     return json.loads(bytes(content) if isinstance(content, memoryview) else content)
-
-
-def _loads(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except MALFORMED as error:
-        return _refusable(text, error)
-
-
-def _deliver(transport: Any, envelope: Any, queue: str) -> None:
-    try:
-        _check(envelope)
-    except MALFORMED as error:
-        envelope = _refusable(repr(envelope), error)
-    getattr(transport, _UNGUARDED)(envelope, queue)
 
 
 def _check(envelope: Any) -> None:
@@ -69,6 +69,8 @@ def _check(envelope: Any) -> None:
     ):
         if not isinstance(text, str):
             raise TypeError(f"{text!r:.80} is no string")
+        # Half of a character pair, which JSON can name, is no key in Redis.
+        text.encode()
     encoding = properties.get("body_encoding")
     if encoding and encoding.lower() != "utf-8":
         Channel.codecs[encoding].decode(envelope["body"])
@@ -76,8 +78,8 @@ def _check(envelope: Any) -> None:
         raise TypeError("headers are an object")
 
 
-def _refusable(text: str, error: Exception) -> dict[str, Any]:
-    logger.error("an entry of the queue is no message (%r): %.200r", error, text)
+def _refusable(text: str, queue: str, error: Exception) -> dict[str, Any]:
+    logger.error("an entry of the queue is no message (%s)", type(error).__name__)
     return {
         "body": text,
         "content-type": _UNREADABLE,
@@ -85,6 +87,6 @@ def _refusable(text: str, error: Exception) -> dict[str, Any]:
         "headers": {},
         "properties": {
             "delivery_tag": str(uuid.uuid4()),
-            "delivery_info": {"exchange": "", "routing_key": ""},
+            "delivery_info": {"exchange": "", "routing_key": queue},
         },
     }

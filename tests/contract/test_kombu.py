@@ -1,0 +1,511 @@
+"""What our transport leans on in kombu, and what it promises, on a real server.
+
+Of an upgrade of kombu that takes any of it away, this is where it shows.
+"""
+
+import json
+import random
+import threading
+import time
+from base64 import b64decode
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import kombu
+import kombu.transport.redis
+import pytest
+import redis
+from celery import bootsteps
+
+from sandbox.valkey import Valkey
+from settings import load
+from settings.celery import QUEUE, celery_options, worker_options
+from workers.broker import heartbeat, transport
+from workers.broker.heartbeat import Heartbeat, renew
+from workers.broker.transport import TAKERS, Transport, use_our_transport
+
+pytestmark = pytest.mark.contract
+
+OPTIONS = worker_options()["broker_transport_options"]
+
+
+class Taker:
+    """A consumer of the queue, as Celery's worker has one."""
+
+    def __init__(self, valkey: Valkey, no_ack: bool = False, **options: Any) -> None:
+        self.connection = kombu.Connection(
+            valkey.url, transport=Transport, transport_options={**OPTIONS, **options}
+        )
+        self.channel = self.connection.channel()
+        self.messages: list[Any] = []
+        self.consumer = kombu.Consumer(
+            self.channel,
+            [kombu.Queue(QUEUE, durable=True)],
+            no_ack=no_ack,
+            accept=["json"],
+            on_message=self.messages.append,
+        )
+        self.consumer.consume()
+
+    @property
+    def qos(self) -> Any:
+        return self.channel.qos
+
+    def next(self) -> Any:
+        while not self.messages:
+            self.connection.drain_events(timeout=10)
+        return self.messages.pop(0)
+
+    def take(self) -> tuple[str, bytes]:
+        """Take a message and get no further."""
+        self.channel.connection.cycle.on_poll_start()
+        found = self.channel._read_reply()
+        assert found is not None
+        return found
+
+    def sweep(self) -> None:
+        self.qos.restore_visible(num=None, interval=1)
+
+
+class Broker:
+    """The server, as a producer and as an administrator see it."""
+
+    def __init__(self, valkey: Valkey) -> None:
+        self.valkey = valkey
+        self.client = redis.Redis.from_url(valkey.url, decode_responses=True)
+
+    def send(self, *names: str, priority: int = 0) -> None:
+        """Enqueue messages as kombu's own transport with its defaults does."""
+        with kombu.Connection(self.valkey.url, transport="kombu.transport.redis:Transport") as own:
+            for name in names:
+                own.Producer().publish({"name": name}, routing_key=QUEUE, priority=priority)
+
+    def forget(self, key: str) -> None:
+        """As if nobody had renewed anything there for a long time."""
+        for member in self.client.zrange(key, 0, -1):
+            self.client.zadd(key, {member: 1.0})
+
+    def waiting(self) -> list[str]:
+        """What lies in the queue of the most urgent, head first."""
+        bodies = [json.loads(entry)["body"] for entry in self.client.lrange(QUEUE, 0, -1)]
+        return [json.loads(b64decode(body))["name"] for body in reversed(bodies)]
+
+    def keys(self) -> set[str]:
+        """All that is left, but for what is announced and how queues are bound."""
+        return {k for k in self.client.scan_iter() if k != TAKERS and not k.startswith("_kombu")}
+
+
+def name(message: Any) -> str:
+    return str(message.decode()["name"])
+
+
+@pytest.fixture
+def valkey(tmp_path: Path) -> Iterator[Valkey]:
+    server = Valkey(tmp_path)
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def broker(valkey: Valkey) -> Iterator[Broker]:
+    one = Broker(valkey)
+    yield one
+    one.client.close()
+
+
+@pytest.fixture
+def taker(valkey: Valkey) -> Iterator[Taker]:
+    one = Taker(valkey)
+    yield one
+    one.connection.close()
+
+
+@pytest.fixture
+def other(valkey: Valkey) -> Iterator[Taker]:
+    one = Taker(valkey)
+    yield one
+    one.connection.close()
+
+
+def test_a_message_is_registered_until_it_is_acknowledged(broker: Broker, taker: Taker) -> None:
+    broker.send("a")
+    message = taker.next()
+    index, unacked = taker.qos.unacked_index_key, taker.qos.unacked_key
+    assert (index, unacked) == (OPTIONS["unacked_index_key"], OPTIONS["unacked_key"])
+    assert broker.client.zrange(index, 0, -1) == [message.delivery_tag]
+    assert list(taker.qos._delivered) == taker.qos.held() == [message.delivery_tag]
+    envelope, exchange, routing_key = json.loads(
+        broker.client.hget(unacked, message.delivery_tag) or ""
+    )
+    assert envelope["properties"]["delivery_tag"] == message.delivery_tag
+    assert (exchange, routing_key) == ("", QUEUE)
+    assert broker.keys() == {index, unacked}
+
+    message.ack()
+    assert broker.keys() == set()
+    # Kombu forgets it with the next one.
+    assert taker.qos.held() == []
+
+
+def test_a_beat_renews_what_is_held_and_nothing_else(broker: Broker, taker: Taker) -> None:
+    broker.send("a", "b", "c")
+    held, settled, given_back = taker.next(), taker.next(), taker.next()
+    settled.ack()
+    given_back.requeue()
+    index = taker.qos.unacked_index_key
+    # Another worker has it now, with the same tag.
+    broker.client.zadd(index, {given_back.delivery_tag: 1.0})
+    broker.forget(index)
+    broker.forget(TAKERS)
+    renew(taker.channel, broker.client)
+    now = broker.client.time()[0]
+    scores = dict(broker.client.zrange(index, 0, -1, withscores=True))
+    assert scores.keys() == {held.delivery_tag, given_back.delivery_tag}
+    assert scores[held.delivery_tag] == pytest.approx(now, abs=2)
+    assert scores[given_back.delivery_tag] == 1.0
+    takers = dict(broker.client.zrange(TAKERS, 0, -1, withscores=True))
+    assert takers
+    assert all(score == pytest.approx(now, abs=2) for score in takers.values())
+
+
+def test_a_beat_is_one_round_trip_for_many_messages(
+    broker: Broker, taker: Taker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tags = {f"tag-{number}": 1.0 for number in range(2500)}
+    broker.client.zadd(taker.qos.unacked_index_key, tags)
+    monkeypatch.setattr(taker.qos, "_delivered", dict.fromkeys(tags))
+    renew(taker.channel, broker.client)
+    assert broker.client.zcount(taker.qos.unacked_index_key, 0, 2) == 0
+    monkeypatch.undo()
+
+
+def test_only_what_nobody_renews_is_put_back(broker: Broker, taker: Taker, other: Taker) -> None:
+    broker.send("a", "b")
+    first, second = taker.next(), taker.next()
+    other.sweep()
+    assert broker.waiting() == []
+    broker.forget(taker.qos.unacked_index_key)
+    renew(taker.channel, broker.client)
+    other.sweep()
+    assert broker.waiting() == []
+    broker.client.zadd(taker.qos.unacked_index_key, {first.delivery_tag: 1.0})
+    # Who still holds it takes it from nobody.
+    taker.sweep()
+    assert broker.waiting() == []
+    other.sweep()
+    other.sweep()
+    assert broker.waiting() == ["a"]
+    assert broker.client.hkeys(taker.qos.unacked_key) == [second.delivery_tag]
+    again = other.next()
+    assert name(again) == "a"
+    assert again.headers["redelivered"]
+    assert again.delivery_info["redelivered"]
+
+
+def test_what_is_given_back_is_next(broker: Broker, taker: Taker) -> None:
+    broker.send("a", "b", "c")
+    taker.next().requeue()
+    assert broker.waiting() == ["a", "b", "c"]
+
+
+def test_what_a_leaving_consumer_holds_is_next_and_in_order(broker: Broker, valkey: Valkey) -> None:
+    broker.send("a", "b", "c", "d")
+    leaving = Taker(valkey)
+    assert [name(leaving.next()) for _ in range(3)] == ["a", "b", "c"]
+    leaving.take()
+    leaving.connection.close()
+    assert broker.waiting() == ["a", "b", "c", "d"]
+    assert broker.keys() == {QUEUE}
+
+
+def test_a_consumer_that_is_cancelled_keeps_nothing(broker: Broker, taker: Taker) -> None:
+    # The reply to this brings the message.
+    taker.channel.connection.cycle.on_poll_start()
+    broker.send("a")
+    taker.consumer.cancel()
+    assert broker.waiting() == ["a"]
+    taker.consumer.consume()
+    assert name(taker.next()) == "a"
+
+
+def test_a_consumer_without_credit_keeps_nothing(broker: Broker, taker: Taker) -> None:
+    broker.send("a", "b")
+    taker.channel.basic_qos(0, 1, False)
+    first = taker.next()
+    taker.channel.basic_qos(0, 2, False)
+    taker.channel.connection.cycle.on_poll_start()
+    taker.channel.basic_qos(0, 1, False)
+    with pytest.raises(TimeoutError):
+        taker.connection.drain_events(timeout=0.3)
+    assert broker.waiting() == ["b"]
+    first.ack()
+    assert name(taker.next()) == "b"
+
+
+def test_the_most_urgent_is_next(broker: Broker, taker: Taker) -> None:
+    # Zero is the most urgent on Redis.
+    for priority in (9, 6, 3, 0, 4):
+        broker.send(f"{priority} first", f"{priority} second", priority=priority)
+    order = [name(taker.next()) for _ in range(10)]
+    assert [text[0] for text in order] == list("0033446699")
+    assert order == sorted(order)
+
+
+def test_an_idle_consumer_hears_of_every_priority(broker: Broker, taker: Taker) -> None:
+    for priority in (0, 9):
+        with pytest.raises(TimeoutError):
+            taker.connection.drain_events(timeout=0.3)
+        broker.send("a", priority=priority)
+        began = time.monotonic()
+        taker.next().ack()
+        assert time.monotonic() - began < 1
+
+
+@pytest.mark.parametrize("priority", [0, 6])
+def test_what_was_taken_and_not_registered_comes_again_once(
+    broker: Broker, taker: Taker, other: Taker, priority: int
+) -> None:
+    broker.send("a", "b", priority=priority)
+    taken = taker.take()
+    other.sweep()
+    assert name(other.next()) == "b"
+    broker.forget(TAKERS)
+    other.sweep()
+    other.sweep()
+    assert name(other.next()) == "a"
+    # Whoever took it first and was only slow has lost it.
+    taker.channel._deliver(*taken)
+    assert taker.messages == []
+    assert taker.qos.held() == []
+    assert broker.client.hlen(taker.qos.unacked_key) == 2
+
+
+def test_what_was_taken_and_not_registered_is_back_at_the_head(
+    broker: Broker, taker: Taker, other: Taker
+) -> None:
+    broker.send("a", "b", "c")
+    taker.take()
+    assert broker.waiting() == ["b", "c"]
+    broker.forget(TAKERS)
+    other.sweep()
+    assert broker.waiting() == ["a", "b", "c"]
+
+
+@pytest.mark.parametrize("same", [True, False], ids=["same-consumer", "next-consumer"])
+def test_a_server_that_dies_between_the_two_steps_loses_nothing(
+    broker: Broker, taker: Taker, other: Taker, valkey: Valkey, same: bool
+) -> None:
+    # Its default answers for the last second without a promise.
+    broker.client.config_set("appendfsync", "always")
+    broker.send("a", "b")
+    taken = taker.take()
+    valkey.kill()
+    with pytest.raises(taker.connection.connection_errors):
+        taker.channel._deliver(*taken)
+    assert taker.messages == []
+    valkey.start()
+    if same:
+        with pytest.raises(taker.connection.connection_errors):
+            taker.next()
+        assert [name(taker.next()), name(taker.next())] == ["a", "b"]
+    else:
+        broker.forget(TAKERS)
+        other.sweep()
+        assert [name(other.next()), name(other.next())] == ["a", "b"]
+    assert broker.client.hlen(taker.qos.unacked_key) == 2
+
+
+def test_a_lost_reply_is_asked_for_again(broker: Broker, taker: Taker) -> None:
+    broker.send("a", "b")
+    taker.channel.connection.cycle.on_poll_start()
+    taker.channel.client.connection.disconnect()
+    assert [name(taker.next()), name(taker.next())] == ["a", "b"]
+
+
+def test_a_full_server_loses_nothing_and_gets_emptier(broker: Broker, taker: Taker) -> None:
+    broker.send("a", "b")
+    broker.client.config_set("maxmemory", 1)
+    with pytest.raises(redis.exceptions.OutOfMemoryError):
+        broker.client.set("x", "y")
+    message = taker.next()
+    renew(taker.channel, broker.client)
+    message.requeue()
+    for expected in ("a", "b"):
+        message = taker.next()
+        assert name(message) == expected
+        message.ack()
+    assert broker.keys() == set()
+    # It can neither wait as usual nor end by that.
+    before = broker.client.info("commandstats")["cmdstat_eval"]["calls"]
+    with pytest.raises(TimeoutError):
+        taker.connection.drain_events(timeout=1)
+    assert broker.client.info("commandstats")["cmdstat_eval"]["calls"] - before < 10
+    broker.client.config_set("maxmemory", 0)
+    broker.send("c")
+    assert name(taker.next()) == "c"
+
+
+def test_an_entry_that_is_no_message_is_gone_when_refused(broker: Broker, taker: Taker) -> None:
+    for entry in ("{{{", "5", b"\xff\xfe\x00", "", '{"properties": {"delivery_tag": "\\ud800"}}'):
+        broker.client.lpush(QUEUE, entry)
+        message = taker.next()
+        with pytest.raises(kombu.exceptions.ContentDisallowed):
+            message.decode()
+        message.reject()
+        assert broker.keys() == set()
+
+
+def test_a_refused_entry_can_be_given_back(broker: Broker, taker: Taker, other: Taker) -> None:
+    broker.client.lpush(QUEUE, "{{{")
+    taker.next().requeue()
+    assert other.next().body == b"{{{"
+
+
+def test_nothing_is_registered_that_nobody_acknowledges(broker: Broker, valkey: Valkey) -> None:
+    listener = Taker(valkey, no_ack=True)
+    broker.send("a", "b")
+    assert [name(listener.next()), name(listener.next())] == ["a", "b"]
+    assert broker.keys() == set()
+    listener.connection.close()
+
+
+def test_a_broadcast_that_is_no_message_is_passed_over(broker: Broker, valkey: Valkey) -> None:
+    with kombu.Connection(valkey.url, transport=Transport) as connection:
+        messages: list[Any] = []
+        ears = kombu.Queue("ears", kombu.Exchange("all", type="fanout"))
+        with kombu.Consumer(connection, [ears], no_ack=True, on_message=messages.append):
+            # The first event: the server listens.
+            connection.drain_events(timeout=10)
+            for entry in ("{{{", "5", '{"__type__": "decimal", "__value__": "zz"}'):
+                assert broker.client.publish("/0.all", entry) == 1
+            connection.Producer().publish({"name": "a"}, exchange="all")
+            while not messages or messages[-1].content_type != "application/json":
+                connection.drain_events(timeout=10)
+    assert name(messages[-1]) == "a"
+
+
+class Competitor(threading.Thread):
+    """Takes and acknowledges until all have been delivered, whatever happens to its connections."""
+
+    def __init__(
+        self, valkey: Valkey, delivered: Counter[str], total: int, progress: threading.Semaphore
+    ) -> None:
+        super().__init__(daemon=True)
+        self.valkey, self.delivered, self.total = valkey, delivered, total
+        self.progress = progress
+
+    def run(self) -> None:
+        while len(self.delivered) < self.total:
+            with suppress(*Transport.connection_errors):
+                self.consume(Taker(self.valkey, visibility_timeout=1))
+
+    def consume(self, taker: Taker) -> None:
+        try:
+            while len(self.delivered) < self.total:
+                with suppress(TimeoutError):
+                    taker.connection.drain_events(timeout=0.3)
+                while taker.messages:
+                    message = taker.messages.pop(0)
+                    self.delivered[name(message)] += 1
+                    self.progress.release()
+                    message.ack()
+                taker.sweep()
+        finally:
+            # As our consumer: what it holds comes again when it is overdue.
+            taker.channel.do_restore = False
+            taker.connection.close()
+
+
+def test_no_message_is_lost_by_connections_that_are_cut(broker: Broker, valkey: Valkey) -> None:
+    total = 500
+    delivered: Counter[str] = Counter()
+    progress = threading.Semaphore(0)
+    competitors = [Competitor(valkey, delivered, total, progress) for _ in range(2)]
+    broker.send(*(f"{number}" for number in range(total)))
+    for competitor in competitors:
+        competitor.start()
+    cuts = 0
+    own = broker.client.client_id()
+    chance = random.Random(1)
+    while any(competitor.is_alive() for competitor in competitors):
+        # They get somewhere before one is cut off again.
+        if all(progress.acquire(timeout=1) for _ in range(4)):
+            others = [c["id"] for c in broker.client.client_list() if int(c["id"]) != own]
+            cuts += broker.client.client_kill_filter(_id=chance.choice(others)) if others else 0
+    print(f"{cuts} cuts, {delivered.total() - total} messages came twice")
+    assert cuts > 20
+    assert len(delivered) == total
+
+
+@pytest.fixture
+def beats(taker: Taker, monkeypatch: pytest.MonkeyPatch) -> Iterator[Heartbeat]:
+    monkeypatch.setattr(heartbeat, "INTERVAL", 0.02)
+    consumer = SimpleNamespace(
+        connection=taker.connection,
+        task_consumer=taker.consumer,
+        blueprint=SimpleNamespace(state=bootsteps.RUN),
+    )
+    one = Heartbeat(consumer)
+    assert consumer.message_heartbeat is one
+    one.start(consumer)
+    yield one
+    one.shutdown(consumer)
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_the_heartbeat_outlives_the_broker_and_says_so_once(
+    broker: Broker, taker: Taker, beats: Heartbeat, caplog: pytest.LogCaptureFixture
+) -> None:
+    index = taker.qos.unacked_index_key
+    broker.send("a")
+    taker.next()
+    broker.forget(index)
+    until(lambda: broker.client.zcount(index, 2, "+inf") == 1)
+    broker.valkey.stop()
+    until(lambda: "no sign of life" in caplog.text)
+    last = beats.succeeded_at
+    assert last is not None
+    broker.valkey.start()
+    until(lambda: beats.succeeded_at != last)
+    broker.forget(index)
+    until(lambda: broker.client.zcount(index, 2, "+inf") == 1)
+    records = [record for record in caplog.records if record.name == heartbeat.__name__]
+    assert len(records) == 2
+
+
+def test_the_heartbeat_ends_with_its_connection(beats: Heartbeat) -> None:
+    until(lambda: beats.succeeded_at)
+    assert any(thread.name == "heartbeat" for thread in threading.enumerate())
+    consumer = SimpleNamespace(blueprint=SimpleNamespace(state=bootsteps.CLOSE))
+    # Jobs still run: it goes on.
+    beats.stop(consumer)
+    last = beats.succeeded_at
+    until(lambda: beats.succeeded_at != last)
+    consumer.blueprint.state = bootsteps.RUN
+    beats.stop(consumer)
+    until(lambda: all(thread.name != "heartbeat" for thread in threading.enumerate()))
+
+
+def test_only_a_process_that_asks_for_it_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kombu.transport, "TRANSPORT_ALIASES", {**kombu.transport.TRANSPORT_ALIASES})
+    monkeypatch.setattr(kombu.transport, "_transport_cache", {})
+    monkeypatch.setattr(transport, "read_plain_json", lambda: None)
+    schemes = ("redis", "rediss")
+    assert all(kombu.transport.get_transport_cls(s) is not Transport for s in schemes)
+    use_our_transport()
+    assert all(kombu.transport.get_transport_cls(s) is Transport for s in schemes)
+
+
+def test_kombu_knows_the_options_and_producers_do_not() -> None:
+    assert OPTIONS.keys() <= set(kombu.transport.redis.Channel.from_transport_options)
+    assert "broker_transport_options" not in celery_options(load())

@@ -1,0 +1,430 @@
+"""Kombu's Redis transport, which loses no message and soon gives back what a dead worker held.
+
+Kombu's own takes a message off its list and registers it as unacknowledged in a second step:
+whatever ends the worker, the connection or the server in between loses it. Here each step is one
+atomic move on the server:
+
+    queue's list ──take──▶ channel's taken list ──register──▶ unacknowledged ──ack──▶ gone
+
+A channel announces its taken lists, and renews them and its unacknowledged messages while it lives
+(`workers.broker.heartbeat`). What was not renewed for the visibility timeout any worker puts back
+to the head of its queue. All times are the server's: the clocks of workers may differ.
+"""
+
+import json
+import logging
+import time
+from contextlib import suppress
+from enum import Enum, auto
+from queue import Empty
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+import kombu.transport
+from kombu.transport import redis as redis_transport
+from kombu.transport import virtual
+from redis.exceptions import OutOfMemoryError, ResponseError
+
+from workers.broker.envelopes import MALFORMED, read_entry, read_plain_json, sound
+
+logger = logging.getLogger(__name__)
+
+# Names of taken lists, by the server's time (seconds) at which each was renewed last.
+TAKERS = "comfyfleet:takers"
+
+# A taken list's name ends with that of the list whose messages it takes.
+_TAKEN = "comfyfleet:taken:{channel}:"
+
+# A list that nobody writes to: who waits for it waits for the timeout.
+_NOTHING = "comfyfleet:nothing"
+
+NOW = """
+local time = redis.call('TIME')
+local now = time[1] + time[2] / 1000000
+"""
+
+# A full server (maxmemory) lets a script go on that has begun to write.
+BEGIN_TO_WRITE = """
+redis.call('ZREM', KEYS[1], '')
+"""
+
+_PUT_BACK = """
+local function put_back(taken)
+  local source = string.match(taken, '^comfyfleet:taken:%x+:(.+)$')
+  while source and redis.call('LMOVE', taken, source, 'LEFT', 'RIGHT') do end
+end
+"""
+
+# KEYS: takers, then the lists to take from, the most urgent first. ARGV: how taken lists begin.
+# What has been taken before, with a reply that got lost or a failed registration, comes first.
+_TAKE = f"""
+{NOW}
+for i = 2, #KEYS do
+  local item = redis.call('LINDEX', ARGV[1] .. KEYS[i], -1)
+  if item then return {{KEYS[i], item}} end
+end
+for i = 2, #KEYS do
+  local taken = ARGV[1] .. KEYS[i]
+  -- A full server allows this as a first write, and no LMOVE.
+  local item = redis.call('RPOP', KEYS[i])
+  if item then
+    redis.call('LPUSH', taken, item)
+    redis.call('ZADD', KEYS[1], 'NX', now, taken)
+    return {{KEYS[i], item}}
+  end
+end
+-- For the waiting that follows.
+redis.call('ZADD', KEYS[1], 'NX', now, ARGV[1] .. KEYS[2])
+return false
+"""
+
+# KEYS: taken list, index and hash of the unacknowledged. ARGV: item, delivery tag, what to keep.
+_REGISTER = f"""
+{NOW}
+if redis.call('LREM', KEYS[1], 1, ARGV[1]) == 0 then return 0 end
+redis.call('ZADD', KEYS[2], now, ARGV[2])
+redis.call('HSET', KEYS[3], ARGV[2], ARGV[3])
+return 1
+"""
+
+# KEYS: takers. ARGV: taken lists.
+_RETURN = f"""
+{_PUT_BACK}
+{BEGIN_TO_WRITE}
+for _, taken in ipairs(ARGV) do put_back(taken) end
+"""
+
+# KEYS: takers, index of the unacknowledged. ARGV: visibility timeout (seconds), how many at most.
+_SWEEP = f"""
+{NOW}
+{_PUT_BACK}
+{BEGIN_TO_WRITE}
+local latest = now - ARGV[1]
+for _, taken in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', latest)) do
+  put_back(taken)
+  redis.call('ZREM', KEYS[1], taken)
+end
+return redis.call('ZREVRANGEBYSCORE', KEYS[2], latest, '-inf', 'LIMIT', 0, ARGV[2])
+"""
+
+# KEYS: index and hash of the unacknowledged, destination. ARGV: delivery tag, message, how long
+# (seconds) it must not have been renewed, or 0.
+_RESTORE = f"""
+{NOW}
+local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
+if ARGV[3] ~= '0' and score and tonumber(score) > now - ARGV[3] then return 0 end
+redis.call('ZREM', KEYS[1], ARGV[1])
+if redis.call('HDEL', KEYS[2], ARGV[1]) == 0 then return 0 end
+redis.call('RPUSH', KEYS[3], ARGV[2])
+return 1
+"""
+
+
+class GivenAwayError(Exception):
+    """A message that this channel took was put back before it was registered."""
+
+
+class Taken(NamedTuple):
+    """A message between the queue's list and the unacknowledged."""
+
+    list: str
+    item: bytes
+    # In kombu's form: `[envelope, exchange, routing key]`.
+    kept: str
+
+
+class _Ask(Enum):
+    LOOK = auto()
+    WAIT = auto()
+    PAUSE = auto()
+
+
+class QoS(redis_transport.QoS):  # type: ignore[misc]  # kombu has no types for it
+    """Kombu's bookkeeping of unacknowledged messages, each step of it atomic on the server."""
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        """Kombu's hook: register a message as unacknowledged.
+
+        Raises:
+            GivenAwayError: it was put back meanwhile; another worker may have it.
+        """
+        taken = self.channel.taken
+        if taken is None:
+            super().append(message, delivery_tag)
+            return
+        with self.channel.conn_or_acquire() as client:
+            registered = client.eval(
+                _REGISTER,
+                3,
+                *(taken.list, self.unacked_index_key, self.unacked_key),
+                *(taken.item, delivery_tag, taken.kept),
+            )
+        self.channel.taken = None
+        if not registered:
+            raise GivenAwayError(delivery_tag)
+        virtual.QoS.append(self, message, delivery_tag)
+
+    def ack(self, delivery_tag: str) -> None:
+        """Kombu's hook: remove a message for good."""
+        try:
+            super().ack(delivery_tag)
+        finally:
+            # What cannot be settled takes no slot and is renewed no more: it comes again.
+            self._quick_ack(delivery_tag)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        """Kombu's hook: remove a message, or give it back to the head of its queue."""
+        try:
+            if requeue:
+                self.restore_by_tag(delivery_tag)
+            else:
+                self._remove_from_indices(delivery_tag).execute()
+        finally:
+            self._quick_ack(delivery_tag)
+
+    def restore_unacked(self, client: Any = None) -> None:
+        """Kombu's hook at a channel's end: give everything back in the order in which it came."""
+        with self.channel.conn_or_acquire(client) as connected:
+            for tag in reversed(self._delivered):
+                self.restore_by_tag(tag, connected)
+        self._delivered.clear()
+
+    def restore_visible(self, start: int = 0, num: int | None = 10, interval: int = 10) -> None:  # noqa: ARG002  # kombu's signature
+        """Kombu's timer: put back what no living worker renews, whoever took it.
+
+        Args:
+            start: not used.
+            num: how many unacknowledged messages at most; default: all.
+            interval: each how many calls something is done.
+        """
+        self._vrestore_count += 1
+        if (self._vrestore_count - 1) % (interval or 1):
+            return
+        with self.channel.conn_or_acquire() as client:
+            overdue = client.eval(
+                _SWEEP, 2, TAKERS, self.unacked_index_key, self.visibility_timeout, num or -1
+            )
+            # Of a process that was frozen the heartbeat may come later than this.
+            own = self.held()
+            for tag in (tag for tag in map(bytes.decode, overdue) if tag not in own):
+                try:
+                    restored = self.restore_by_tag(tag, client, self.visibility_timeout)
+                except MALFORMED:
+                    # The others must not wait for it.
+                    logger.exception("a message cannot be given back")
+                else:
+                    if restored:
+                        logger.warning("a message that nobody renewed is back in its queue")
+
+    def restore_by_tag(self, tag: str, client: Any = None, overdue_seconds: int = 0) -> bool:
+        """Give a message back to the head of its queue.
+
+        Args:
+            tag: its delivery tag.
+            client: of Redis.
+            overdue_seconds: how long it must not have been renewed; default: does not matter.
+
+        Returns:
+            whether it was given back, and not settled or given back before.
+        """
+        with self.channel.conn_or_acquire(client) as connected:
+            kept = connected.hget(self.unacked_key, tag)
+            destination, message = self.channel.returnable(kept) if kept else ("", "")
+            return bool(
+                connected.eval(
+                    _RESTORE,
+                    3,
+                    *(self.unacked_index_key, self.unacked_key, destination),
+                    *(tag, message, overdue_seconds),
+                )
+            )
+
+    def held(self) -> list[str]:
+        """The delivery tags of messages that this channel has to settle; from any thread."""
+        while True:
+            try:
+                return list(self._delivered.keys() - self._dirty)
+            except RuntimeError:
+                # The consumer's thread changed them just then.
+                continue
+
+
+class Channel(redis_transport.Channel):  # type: ignore[misc]  # kombu has no types for it
+    """Kombu's channel, which moves messages where kombu pops them.
+
+    Kombu calls the reply that it waits for a BRPOP. Here it is one of three: look into all lists;
+    if they are empty, wait for the most urgent one; and if the server is too full for that, pause.
+    """
+
+    QoS = QoS
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.taken: Taken | None = None
+        self.taken_lists: tuple[str, ...] = ()
+        self._taken_prefix = _TAKEN.format(channel=uuid4().hex)
+        self._next = _Ask.LOOK
+        self._asked = _Ask.LOOK
+        self._awaited = ""
+        super().__init__(*args, **kwargs)
+
+    def _update_queue_cycle(self) -> None:
+        super()._update_queue_cycle()
+        self.taken_lists = tuple(self._taken_prefix + s for s in self._lists(self.active_queues))
+
+    def _basic_cancel(self, consumer_tag: str) -> None:
+        if not self._closing:
+            # Of a queue that is no longer consumed no message must be under way.
+            self.put_back()
+        super()._basic_cancel(consumer_tag)
+
+    def close(self) -> None:
+        """Kombu's hook: nothing remains taken."""
+        if not self.closed:
+            self.put_back()
+        super().close()
+
+    def put_back(self) -> None:
+        """Give back what was taken and not registered, also by a reply that is still to come.
+
+        What cannot be given back now is put back when it is overdue.
+        """
+        with suppress(*self.connection_errors):
+            if self._in_poll:
+                self._read_reply()
+        if self.taken_lists:
+            with suppress(*self.connection_errors), self.conn_or_acquire() as client:
+                client.eval(_RETURN, 1, TAKERS, *self.taken_lists)
+
+    def returnable(self, kept: bytes) -> tuple[str, str]:
+        """Where an unacknowledged message belongs, and what to put there."""
+        envelope, _, queue = json.loads(kept)
+        envelope["headers"]["redelivered"] = True
+        envelope["properties"]["delivery_info"]["redelivered"] = True
+        priority = self.default_priority
+        # Such as that of an infinite number, which JSON in Python can name.
+        with suppress(OverflowError):
+            priority = self._get_message_priority(envelope)
+        return self._q_for_pri(queue, priority), json.dumps(envelope)
+
+    def _lists(self, queues: list[str]) -> list[str]:
+        return [self._q_for_pri(queue, step) for step in self.priority_steps for queue in queues]
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        queues = self._queue_cycle.consume(len(self.active_queues))
+        if not queues:
+            return
+        seconds = timeout or self.brpop_timeout
+        sources = self._lists(queues)
+        self._asked, self._awaited = self._next, sources[0]
+        command: tuple[Any, ...] = ("BLPOP", _NOTHING, seconds)
+        if self._asked is _Ask.LOOK:
+            command = ("EVAL", _TAKE, 1 + len(sources), TAKERS, *sources, self._taken_prefix)
+        elif self._asked is _Ask.WAIT:
+            taken = self._taken_prefix + self._awaited
+            command = ("BLMOVE", self._awaited, taken, "RIGHT", "LEFT", seconds)
+        self._in_poll = self.client.connection
+        self._brpop_sent_at = time.monotonic()
+        self.client.connection.send_command(*command)
+
+    def _brpop_read(self, **_: Any) -> bool:
+        if not self._in_poll:
+            # `put_back` read the reply just now, or the server has ended an idle connection.
+            self.client.connection.disconnect()
+            raise Empty
+        found = self._read_reply()
+        if found is None:
+            raise Empty
+        self._deliver(*found)
+        return True
+
+    def _read_reply(self) -> tuple[str, bytes] | None:
+        self._next = _Ask.LOOK
+        try:
+            reply = self.client.parse_response(self.client.connection, "")
+        except OutOfMemoryError:
+            self._next = _Ask.PAUSE
+            return None
+        except self.connection_errors:
+            self.client.connection.disconnect()
+            raise
+        finally:
+            self._in_poll = None
+            # No reply is under way now: kombu's moment to show new credentials.
+            self._flush_brpop_reauth()
+        if reply is None:
+            if self._asked is _Ask.LOOK:
+                self._next = _Ask.WAIT
+            return None
+        if self._asked is _Ask.LOOK:
+            source, item = reply
+            return source.decode(), item
+        return self._awaited, reply
+
+    def _deliver(self, source: str, item: bytes) -> None:
+        queue = source.rsplit(self.sep, 1)[0]
+        self._queue_cycle.rotate(queue)
+        envelope, text = read_entry(item, queue)
+        kept = f'[{text}, "", {json.dumps(queue)}]'
+        self.taken = Taken(self._taken_prefix + source, item, kept)
+        try:
+            self.connection._deliver(envelope, queue)  # noqa: SLF001  # kombu's
+            if self.taken is not None:
+                # Nobody acknowledges messages of this queue.
+                with self.conn_or_acquire() as client:
+                    client.lrem(self.taken.list, 1, self.taken.item)
+        except GivenAwayError:
+            logger.warning("a message was taken and given away before it could be registered")
+        finally:
+            self.taken = None
+
+    def _poll_error(self, kind: str, **options: Any) -> None:
+        if kind == "LISTEN":
+            super()._poll_error(kind, **options)
+        else:
+            self._brpop_read()
+
+    def _receive_one(self, client: Any) -> Any:
+        # Without raising: no event would announce what came together with it.
+        try:
+            return super()._receive_one(client)
+        except Empty:
+            # Of JSON that is none kombu has told.
+            return None
+        except MALFORMED:
+            logger.exception("a broadcast message cannot be read")
+            return None
+
+    def _deliver_fanout_message(self, message: Any, exchange: str) -> Any:
+        return super()._deliver_fanout_message(sound(message, exchange), exchange)
+
+
+class _Poller(redis_transport.MultiChannelPoller):  # type: ignore[misc]  # kombu has no types
+    def _pause_brpop(self, channel: Channel, fileno: int) -> None:  # noqa: ARG002  # kombu's
+        # Kombu keeps a reply that comes when no more messages are wanted, for as long as it takes.
+        channel.put_back()
+
+
+class Transport(redis_transport.Transport):  # type: ignore[misc]  # kombu has no types for it
+    """Kombu's transport with our channels."""
+
+    Channel = Channel
+
+    # How long (seconds) an idle worker waits for the most urgent messages before it looks for
+    # others.
+    brpop_timeout = 0.2
+
+    # An error reply, such as a replica's after a failover, ends the connection, not the worker.
+    connection_errors = (*redis_transport.Transport.connection_errors, ResponseError)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.cycle = _Poller()
+
+
+def use_our_transport() -> None:
+    """Make this process use this transport for Redis, and read JSON in messages as JSON."""
+    read_plain_json()
+    for scheme in ("redis", "rediss"):
+        kombu.transport.TRANSPORT_ALIASES[scheme] = f"{__name__}:{Transport.__name__}"
+        # Whoever connected before has left kombu's own there.
+        kombu.transport._transport_cache.pop(scheme, None)  # noqa: SLF001
