@@ -21,7 +21,8 @@ class JobError(Exception):
     def __init__(self, message: str) -> None:
         text = " ".join(message.split())
         # Names and values from outside are part of messages, and may be megabytes.
-        super().__init__(text if len(text) <= MOST_CHARACTERS else f"{text[:MOST_CHARACTERS]}...")
+        cut = f"{text[: MOST_CHARACTERS - 3]}..."
+        super().__init__(text if len(text) <= MOST_CHARACTERS else cut)
 
     @property
     def message(self) -> str:

@@ -1,10 +1,20 @@
 """What a producer asks for: the arguments of `comfyui.run_workflow`."""
 
 import difflib
+import re
+import reprlib
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from itertools import islice
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+)
 
 from tasks.errors import InvalidRequestError
 
@@ -12,6 +22,28 @@ from tasks.errors import InvalidRequestError
 MAX_PRESIGN_SECONDS = 7 * 24 * 3600
 
 _MAX_SHOWN = 80
+# How many characters of a value are looked at before it is shown.
+_MAX_READ = 4096
+# How many names are compared with a wrong one.
+_MAX_KNOWN = 1000
+
+_DATA_URL = re.compile(r"\bdata:\S.*", re.IGNORECASE | re.DOTALL)
+_CREDENTIALS = re.compile(r"://[^/\s@]*@")
+_QUERY = re.compile(r"(://[^\s?]*\?)\S*")
+
+
+def is_encodable(text: str) -> bool:
+    """Whether the text has no half of a character pair: JSON can name it, no encoding has it."""
+    return text.isascii() or text.encode("utf-8", "replace").decode() == text
+
+
+def _encodable(text: str) -> str:
+    if not is_encodable(text):
+        raise ValueError("whole characters")
+    return text
+
+
+_Text = Annotated[str, AfterValidator(_encodable)]
 
 
 class OutputOptions(BaseModel):
@@ -45,7 +77,7 @@ class JobRequest(BaseModel):
     params: dict[str, Any] = Field(
         default_factory=dict, description="Node inputs to set: `6.text` to its value."
     )
-    inputs: dict[str, str] = Field(
+    inputs: dict[_Text, _Text] = Field(
         default_factory=dict,
         description="Files to place first: the name that the workflow uses to `s3://` or `data:`.",
     )
@@ -53,9 +85,10 @@ class JobRequest(BaseModel):
     timeout_seconds: float | None = Field(
         None,
         gt=0,
+        allow_inf_nan=False,
         description="Seconds from an attempt's start after which it is stopped if it executes.",
     )
-    metadata: dict[str, str] = Field(
+    metadata: dict[_Text, _Text] = Field(
         default_factory=dict, description="Strings returned with the result and stored with it."
     )
 
@@ -82,28 +115,58 @@ def _sentence(error: ValidationError) -> str:
 
 
 def _fault(error: Any) -> str:
+    if not error["loc"]:
+        return f"found {shown(error['input'])} among the arguments' names, expected a valid one"
     *parents, name = (str(part) for part in error["loc"])
-    path = ".".join((*parents, name))
+    path = shown(".".join((*parents, name)))
     match error["type"]:
         case "extra_forbidden":
             known = OutputOptions.model_fields if parents else JobRequest.model_fields
-            return f"unknown argument {path!r}{did_you_mean(name, known)}"
+            return f"unknown argument {path}{did_you_mean(name, known)}"
         case "missing":
-            return f"argument {path!r} is missing"
+            return f"argument {path} is missing"
         case "dict_type":
-            return f"argument {path!r}: found {shown(error['input'])}, expected a JSON object"
+            return f"argument {path}: found {shown(error['input'])}, expected a JSON object"
         case _:
             expected = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-            return f"argument {path!r}: found {shown(error['input'])}, expected {expected}"
+            return f"argument {path}: found {shown(error['input'])}, expected {expected}"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A clause that names the nearest of the known names, or nothing."""
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f", did you mean {near[0]!r}?" if near else ""
+    # Comparing takes the product of the lengths: names of people's making are short.
+    if len(name) > _MAX_SHOWN:
+        return ""
+    short = [one for one in islice(known, _MAX_KNOWN) if len(one) <= _MAX_SHOWN]
+    near = difflib.get_close_matches(name, short, n=1, cutoff=0.5)
+    return f", did you mean {shown(near[0])}?" if near else ""
 
 
 def shown(value: Any) -> str:
-    """A value as an error message shows it: short, on one line."""
-    text = repr(value)
-    return text if len(text) <= _MAX_SHOWN else text[: _MAX_SHOWN - 3] + "..."
+    """A value as an error message shows it: short, on one line, without secrets."""
+    return _cut(_SHORT.repr(value), _MAX_SHOWN)
+
+
+def label(text: str, most: int = _MAX_SHOWN) -> str:
+    """A text from outside as part of a message: as `shown`, but not quoted."""
+    one_line = " ".join(text[:_MAX_READ].split())
+    return _cut("".join(c if c.isprintable() else "?" for c in _without_secrets(one_line)), most)
+
+
+def _without_secrets(text: str) -> str:
+    text = _DATA_URL.sub("data:...", text)
+    return _QUERY.sub(r"\1...", _CREDENTIALS.sub("://...@", text))
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
+class _Short(reprlib.Repr):
+    """The representation of the outermost levels; the whole may be megabytes, or too deep."""
+
+    def repr_str(self, x: str, level: int) -> str:  # noqa: ARG002  # as the base has it
+        return repr(_without_secrets(x[:_MAX_READ]))
+
+
+_SHORT = _Short()

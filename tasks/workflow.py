@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tasks.errors import InvalidWorkflowError
-from tasks.request import did_you_mean, shown
+from tasks.request import did_you_mean, is_encodable, label, shown
 
 Workflow = Mapping[str, Any]
 
@@ -53,7 +53,8 @@ def node_name(workflow: Workflow, node_id: str) -> str:
     """How messages call a node: `node 3 (KSampler)`."""
     node = workflow.get(node_id)
     class_type = node.get("class_type") if isinstance(node, Mapping) else None
-    return f"node {node_id} ({class_type})" if class_type else f"node {node_id}"
+    of_class = f" ({label(class_type)})" if class_type and isinstance(class_type, str) else ""
+    return f"node {label(node_id)}{of_class}"
 
 
 def is_link(value: object) -> bool:
@@ -70,57 +71,76 @@ def with_params(workflow: Workflow, params: Mapping[str, Any]) -> dict[str, Any]
     """A copy of a checked workflow with inputs set: `{"6.text": "a cat"}`.
 
     Raises:
-        InvalidWorkflowError: there is no such node or input, or a link stands there.
+        InvalidWorkflowError: there is no such node or input, a link stands there, or the value is
+            one that no workflow can have.
     """
     changed = dict(workflow)
     for address, value in params.items():
         node_id, dot, name = address.partition(".")
+        param = f"param {shown(address)}"
         if not dot:
             raise InvalidWorkflowError(
-                f"param {address!r}: expected a node id, a dot and the name of an input"
+                f"{param}: expected a node id, a dot and the name of an input"
             )
         if node_id not in workflow:
             hint = did_you_mean(node_id, workflow)
-            raise InvalidWorkflowError(f"param {address!r}: there is no node {node_id!r}{hint}")
-        node = changed[node_id]
-        if name not in node["inputs"]:
-            hint = did_you_mean(name, node["inputs"])
+            raise InvalidWorkflowError(f"{param}: there is no node {shown(node_id)}{hint}")
+        # Copied once, however many of its inputs are set.
+        if changed[node_id] is workflow[node_id]:
+            changed[node_id] = {
+                **workflow[node_id],
+                "inputs": dict(workflow[node_id]["inputs"]),
+            }
+        inputs = changed[node_id]["inputs"]
+        if name not in inputs:
+            hint = did_you_mean(name, inputs)
             raise InvalidWorkflowError(
-                f"param {address!r}: {node_name(workflow, node_id)} has no input {name!r}{hint}"
+                f"{param}: {node_name(workflow, node_id)} has no input {shown(name)}{hint}"
             )
-        if is_link(node["inputs"][name]):
-            source = node["inputs"][name][0]
+        if is_link(workflow[node_id]["inputs"][name]):
+            source = label(inputs[name][0])
             raise InvalidWorkflowError(
-                f"param {address!r}: {node_name(workflow, node_id)}, input {name}: "
+                f"{param}: {_input_name(workflow, node_id, name)}: "
                 f"is linked to node {source}; set the input there"
             )
-        changed[node_id] = {**node, "inputs": {**node["inputs"], name: value}}
+        if fault := _fault_in(value):
+            raise InvalidWorkflowError(f"{param}: {fault}")
+        inputs[name] = value
     return changed
 
 
 def _check_node(workflow: Workflow, node_id: str, node: object) -> None:
     if not isinstance(node, Mapping):
-        raise InvalidWorkflowError(f"node {node_id}: found {shown(node)}, expected an object")
+        raise InvalidWorkflowError(
+            f"node {label(node_id)}: found {shown(node)}, expected an object"
+        )
     class_type = node.get("class_type")
     if not isinstance(class_type, str) or not class_type:
-        raise InvalidWorkflowError(f"node {node_id}: has no class_type")
+        raise InvalidWorkflowError(f"node {label(node_id)}: has no class_type")
     inputs = node.get("inputs")
     if not isinstance(inputs, Mapping):
         raise InvalidWorkflowError(f"{node_name(workflow, node_id)}: has no inputs object")
     for name, value in inputs.items():
-        if fault := _fault_in(value):
-            raise InvalidWorkflowError(f"{node_name(workflow, node_id)}, input {name}: {fault}")
+        if fault := _fault_in(name) or _fault_in(value):
+            raise InvalidWorkflowError(f"{_input_name(workflow, node_id, name)}: {fault}")
         if is_link(value) and value[0] not in workflow:
             raise InvalidWorkflowError(
-                f"{node_name(workflow, node_id)}, input {name}: "
-                f"links to node {value[0]}, which the workflow does not have"
+                f"{_input_name(workflow, node_id, name)}: "
+                f"links to node {label(value[0])}, which the workflow does not have"
             )
+    others = {name: value for name, value in node.items() if name != "inputs"}
+    if fault := _fault_in(node_id) or _fault_in(others):
+        raise InvalidWorkflowError(f"{node_name(workflow, node_id)}: {fault}")
+
+
+def _input_name(workflow: Workflow, node_id: str, name: str) -> str:
+    return f"{node_name(workflow, node_id)}, input {label(name)}"
 
 
 def _input_sizes(workflow: Workflow) -> Iterator[tuple[int, str]]:
     for node_id, node in workflow.items():
         for name, value in node["inputs"].items():
-            yield _json_bytes(value), f"{node_name(workflow, node_id)}, input {name},"
+            yield _json_bytes(value), f"{_input_name(workflow, node_id, name)},"
 
 
 def _fault_in(value: object) -> str | None:
@@ -130,10 +150,12 @@ def _fault_in(value: object) -> str | None:
         part, depth = waiting.pop()
         if isinstance(part, float) and not math.isfinite(part):
             return "found NaN or Infinity, which JSON does not have"
+        if isinstance(part, str) and not is_encodable(part):
+            return f"found half of a character in {shown(part)}"
         if isinstance(part, list | dict):
             if depth == _MOST_LEVELS:
                 return f"is nested deeper than {_MOST_LEVELS} levels"
-            parts = part.values() if isinstance(part, dict) else part
+            parts = [*part, *part.values()] if isinstance(part, dict) else part
             waiting.extend((one, depth + 1) for one in parts)
     return None
 

@@ -34,13 +34,16 @@ class FileRoutes:
     async def _view(self, request: web.Request) -> web.StreamResponse:
         try:
             path = self.folders.locate(request.query)
-        except FileNotFoundError:
+        except OSError:
+            # Also a name that is too long for any file.
             return web.Response(status=404)
         except EscapeError:
             return web.Response(status=403)
         except ValueError:
             return web.Response(status=400)
-        headers = {"Content-Disposition": f'filename="{path.name}"'}
+        # A header has one line.
+        name = "".join(c if c.isprintable() else "_" for c in path.name)
+        headers = {"Content-Disposition": f'filename="{name}"'}
         if "preview" in request.query:
             spec = request.query["preview"]
             body, content_type = await asyncio.to_thread(rendering.preview, path, spec)

@@ -5,13 +5,19 @@ Paths, bodies and status codes are recorded from two versions in tests/fixtures/
 
 import json
 import logging
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+import socket
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from http.client import HTTPException
 from types import TracebackType
 from typing import IO, Any, Self, TypeVar
 from urllib.parse import quote
 
 import requests
+import urllib3
 from requests.adapters import HTTPAdapter
 
 from tasks.errors import (
@@ -23,16 +29,87 @@ from tasks.errors import (
     JobError,
     OutputMissingError,
 )
+from tasks.request import label
 from tasks.workflow import Workflow
-from workers.comfyui.model import FileRef, PromptQueue
+from workers.comfyui.model import FileRef, PromptQueue, PromptState
 from workers.comfyui.rejection import describe_rejection
 from workers.comfyui.seam import translated
 
 T = TypeVar("T")
+A = TypeVar("A", "_Answer", requests.Response)
 
 logger = logging.getLogger(__name__)
 
 _QUICK = ("/history/", "/queue", "/interrupt")
+
+# An answer as a whole may take so many times the wait between two of its bytes.
+_PATIENCE = 2
+
+# Far more than any answer that is no file.
+MOST_ANSWER_BYTES = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """An answer that has been read."""
+
+    status_code: int
+    headers: Mapping[str, str]
+    url: str
+    content: bytes
+
+
+@contextmanager
+def _at_most(seconds: float, cut: Callable[[], object]) -> Iterator[None]:
+    """Cut a connection that is not done in time: a byte now and then outwits its own timeout.
+
+    Raises:
+        TimeoutError: it was cut.
+    """
+    late = threading.Event()
+
+    def end() -> None:
+        late.set()
+        # It may just have come to its end.
+        with suppress(OSError, RuntimeError, ValueError):
+            cut()
+
+    timer = threading.Timer(seconds, end)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    except (OSError, HTTPException, urllib3.exceptions.HTTPError):
+        if not late.is_set():
+            raise
+    finally:
+        timer.cancel()
+    if late.is_set():
+        raise TimeoutError
+
+
+class _Connection(urllib3.connection.HTTPConnection):
+    """A connection on which the head of an answer is waited for as long as its body."""
+
+    def getresponse(self) -> Any:
+        """The answer, its head read."""
+        seconds = _PATIENCE * float(self.timeout or 0)
+        with _at_most(seconds, partial(self.sock.shutdown, socket.SHUT_RD)):
+            return super().getresponse()
+
+
+class _TlsConnection(_Connection, urllib3.connection.HTTPSConnection):
+    """The same with TLS."""
+
+
+class _Adapter(HTTPAdapter):
+    """Makes such connections."""
+
+    def get_connection_with_tls_context(self, *args: Any, **options: Any) -> Any:
+        """The pool of connections to a server."""
+        pool: Any = super().get_connection_with_tls_context(*args, **options)
+        pool.ConnectionCls = _TlsConnection if pool.scheme == "https" else _Connection
+        return pool
 
 
 class Download:
@@ -75,7 +152,8 @@ class ComfyUI:
             base_url: where the server is, with or without a path prefix such as `/api`.
             headers: sent with every request, for a proxy that wants Authorization or a Cookie.
             connect_timeout: seconds to wait for a connection.
-            read_timeout: seconds to wait for the next bytes of an answer.
+            read_timeout: seconds to wait for the next bytes of an answer; one that is no file has
+                twice that time for all of its bytes.
             connections: how many are kept alive; one a thread that uses the client.
         """
         self.base_url = base_url.rstrip("/")
@@ -86,7 +164,7 @@ class ComfyUI:
         self._session = requests.Session()
         self._session.headers.update(self.headers)
         for scheme in ("http://", "https://"):
-            self._session.mount(scheme, HTTPAdapter(pool_connections=1, pool_maxsize=connections))
+            self._session.mount(scheme, _Adapter(pool_connections=1, pool_maxsize=connections))
 
     def __enter__(self) -> Self:
         return self
@@ -129,7 +207,7 @@ class ComfyUI:
         }
         if front:
             body["front"] = True
-        response = self._request("POST", "/prompt", json=body)
+        response = self._ask("POST", "/prompt", json=body)
         if _handler_raised(response):
             # Its own handler raised on this body, and would again: it is no outage.
             raise InvalidWorkflowError(
@@ -177,11 +255,13 @@ class ComfyUI:
         try:
             # The id is the second field of an item; the first is its number in the queue.
             running, pending = (
-                tuple(str(item[1]) for item in answer[name])
+                tuple(item[1] for item in answer[name])
                 for name in ("queue_running", "queue_pending")
             )
         except (KeyError, IndexError, TypeError):
             raise self._not_comfyui("a queue of an unknown form") from None
+        if not all(isinstance(prompt_id, str) for prompt_id in (*running, *pending)):
+            raise self._not_comfyui("a queue of prompts without ids")
         return PromptQueue(running, pending)
 
     def delete_from_queue(self, prompt_ids: Iterable[str]) -> None:
@@ -207,21 +287,24 @@ class ComfyUI:
         if prompt_id in self.queue().running:
             self.interrupt(prompt_id)
 
-    def try_cancel(self, prompt_id: str) -> None:
-        """Cancel a prompt where another error is on its way, which this must not hide."""
+    def try_cancel(self, prompt_id: str) -> bool:
+        """Cancel a prompt where an error must not hide another one; whether the server heard."""
         try:
             self.cancel(prompt_id)
         except JobError as error:
             logger.warning("prompt %s could not be cancelled: %s", prompt_id, error)
+            return False
+        return True
 
-    def knows(self, prompt_id: str) -> bool:
-        """Whether the server has the prompt: waiting, running or finished."""
-        return (
-            self.history(prompt_id) is not None
-            or prompt_id in self.queue()
-            # It may have finished between the two questions.
-            or self.history(prompt_id) is not None
-        )
+    def state_of(self, prompt_id: str) -> PromptState:
+        """What the server knows of a prompt."""
+        if self.history(prompt_id) is not None:
+            return PromptState.ENDED
+        if prompt_id in self.queue():
+            return PromptState.QUEUED
+        # It may have ended between the two questions.
+        ended = self.history(prompt_id) is not None
+        return PromptState.ENDED if ended else PromptState.UNKNOWN
 
     # Files
 
@@ -233,7 +316,7 @@ class ComfyUI:
             OutputMissingError: the server does not have the file, or does not show it.
         """
         params = {"filename": file.filename, "subfolder": file.subfolder, "type": file.type}
-        response = self._request("GET", "/view", params=params, stream=True)
+        response = self._request("GET", "/view", params=params)
         try:
             if response.status_code in (400, 404):
                 raise OutputMissingError(
@@ -310,7 +393,7 @@ class ComfyUI:
         Raises:
             InvalidInputError: the server has no such folder.
         """
-        response = self._request("GET", f"/models{_segment(folder)}")
+        response = self._ask("GET", f"/models{_segment(folder)}")
         if response.status_code == 404:
             raise InvalidInputError(f"ComfyUI at {self.base_url} has no model folder {folder!r}")
         return self._json(self._checked(response), list)
@@ -331,6 +414,13 @@ class ComfyUI:
         """Let go of models and of cached results, when the prompt that runs has ended."""
         self._post("/free", {"unload_models": unload_models, "free_memory": free_memory})
 
+    def try_free(self) -> None:
+        """Let go of models and cached results where another error is being dealt with."""
+        try:
+            self.free()
+        except JobError as error:
+            logger.warning("memory could not be freed: %s", error)
+
     # One request
 
     def _request(self, method: str, path: str, **options: Any) -> requests.Response:
@@ -339,12 +429,34 @@ class ComfyUI:
             return self._session.request(
                 method,
                 self.base_url + path,
-                timeout=self._short if path.startswith(_QUICK) else self._timeout,
+                timeout=self._timeouts(path),
                 allow_redirects=False,
+                stream=True,
                 **options,
             )
 
-    def _checked(self, response: requests.Response) -> requests.Response:
+    def _ask(self, method: str, path: str, **options: Any) -> _Answer:
+        with self._request(method, path, **options) as response:
+            content = self._content(response, _PATIENCE * self._timeouts(path)[1])
+            return _Answer(response.status_code, response.headers, response.url, content)
+
+    def _content(self, response: requests.Response, seconds: float) -> bytes:
+        raw = response.raw
+        try:
+            with translated(self.base_url), _at_most(seconds, raw.shutdown):
+                content = bytes(raw.read(MOST_ANSWER_BYTES + 1, decode_content=True))
+        except TimeoutError:
+            raise ComfyUIUnavailableError(
+                f"ComfyUI at {self.base_url} did not end its answer in time"
+            ) from None
+        if len(content) > MOST_ANSWER_BYTES:
+            raise self._not_comfyui(f"more than {MOST_ANSWER_BYTES:,} bytes")
+        return content
+
+    def _timeouts(self, path: str) -> tuple[float, float]:
+        return self._short if path.startswith(_QUICK) else self._timeout
+
+    def _checked(self, response: A) -> A:
         status = response.status_code
         if 200 <= status < 300:
             return response
@@ -357,39 +469,40 @@ class ComfyUI:
         if status == 429 or status >= 500:
             raise ComfyUIUnavailableError(f"ComfyUI at {self.base_url} answered {status} to {url}")
         if location := response.headers.get("Location"):
-            raise self._not_comfyui(f"{status} to {url}, a redirect to {location}")
+            raise self._not_comfyui(f"{status} to {url}, a redirect to {label(location)}")
         raise self._not_comfyui(f"{status} to {url}")
 
     def _get_json(self, path: str, kind: type[T], **options: Any) -> T:
-        return self._json(self._checked(self._request("GET", path, **options)), kind)
+        return self._json(self._checked(self._ask("GET", path, **options)), kind)
 
-    def _json(self, response: requests.Response, kind: type[T]) -> T:
+    def _json(self, response: _Answer, kind: type[T]) -> T:
         try:
-            with translated(self.base_url):
-                answer = response.json()
+            answer = json.loads(response.content)
         except (ValueError, RecursionError):
-            # Numbers of thousands of digits, levels by the thousand.
-            raise self._not_comfyui("JSON that cannot be read") from None
+            # Also numbers of thousands of digits, levels by the thousand.
+            raise self._not_comfyui(
+                "something else than JSON, or JSON that cannot be read"
+            ) from None
         if not isinstance(answer, kind):
             raise self._not_comfyui(f"JSON that is no {kind.__name__}")
         return answer
 
     def _post(self, path: str, body: Mapping[str, Any]) -> None:
-        self._checked(self._request("POST", path, json=body))
+        self._checked(self._ask("POST", path, json=body))
 
     def _upload(
         self, path: str, filename: str, content: bytes | IO[bytes], form: Mapping[str, str]
     ) -> FileRef:
-        response = self._request("POST", path, files={"image": (filename, content)}, data=form)
+        response = self._ask("POST", path, files={"image": (filename, content)}, data=form)
         if response.status_code in (400, 413):
             raise InvalidInputError(
                 f"ComfyUI at {self.base_url} refuses the file {filename!r} ({response.status_code})"
             )
         answer = self._json(self._checked(response), dict)
-        try:
-            return FileRef(answer["name"], answer["subfolder"], answer["type"])
-        except KeyError:
-            raise self._not_comfyui("no name for an uploaded file") from None
+        match answer:
+            case {"name": str(name), "subfolder": str(subfolder), "type": str(kind)}:
+                return FileRef(name, subfolder, kind)
+        raise self._not_comfyui("no name for an uploaded file")
 
     def _not_comfyui(self, what: str) -> JobError:
         return ComfyUIProtocolError(f"at {self.base_url} something answers {what}: no ComfyUI")
@@ -399,14 +512,14 @@ def _segment(name: str | None) -> str:
     return "/" + quote(name, safe="") if name else ""
 
 
-def _handler_raised(response: requests.Response) -> bool:
+def _handler_raised(response: _Answer) -> bool:
     # aiohttp's answer, plain text, when a handler raises; proxies answer 5xx in their own way.
     media_type = response.headers.get("Content-Type", "").partition(";")[0]
     return response.status_code == 500 and media_type == "text/plain"
 
 
-def _json_or_text(response: requests.Response) -> Any:
+def _json_or_text(response: _Answer) -> Any:
     try:
-        return response.json()
+        return json.loads(response.content)
     except (ValueError, RecursionError):
-        return {"error": response.text}
+        return {"error": response.content.decode(errors="replace")}

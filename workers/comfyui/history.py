@@ -1,6 +1,8 @@
 """Reading a history entry: how a prompt ended, which files it made, what its nodes showed."""
 
+import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,11 +14,15 @@ from tasks.errors import (
     OutOfMemoryError,
     PromptInterruptedError,
 )
+from tasks.request import label, shown
 from tasks.workflow import Workflow, node_name
 from workers.comfyui.model import FileRef
 
 # Deeper than anything that a node shows to a person.
 _MOST_LEVELS = 50
+# Values go into the result and the manifest: so many characters of JSON in all.
+_MOST_SHOWN = 4_000_000
+_MOST_REASON = 600
 
 
 @dataclass(frozen=True)
@@ -45,7 +51,7 @@ def failure_in(entry: Mapping[str, Any], workflow: Workflow) -> JobError | None:
     error = messages.get("execution_error")
     if error is None:
         return ComfyUIProtocolError(
-            f"the prompt ended as {status.get('status_str')!r} and ComfyUI does not say why"
+            f"the prompt ended as {shown(status.get('status_str'))} and ComfyUI does not say why"
         )
     return _execution_error(error, workflow)
 
@@ -57,37 +63,54 @@ def output_files(entry: Mapping[str, Any], *, include_temp: bool) -> list[Output
     """
     files: list[OutputFile] = []
     seen: set[FileRef] = set()
+    # By the id as it is shown: two that cannot be encoded may look the same.
+    count = Counter[str]()
     for node_id, output in _mapping_items(entry.get("outputs")):
-        index = 0
         for kind, items in _mapping_items(output):
             for item in items if isinstance(items, list) else ():
                 file = _file(item)
                 if file is None or file in seen or (file.type == "temp" and not include_temp):
                     continue
                 seen.add(file)
-                files.append(OutputFile(node_id, kind, index, file))
-                index += 1
+                files.append(OutputFile(node_id, kind, count[node_id], file))
+                count[node_id] += 1
     return files
 
 
 def shown_values(entry: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """What nodes showed that is no file: node id to name to value."""
+    """What nodes showed that is no file: node id to name to value.
+
+    What is too long for a result becomes "...".
+    """
     values: dict[str, dict[str, Any]] = {}
+    room = _MOST_SHOWN
     for node_id, output in _mapping_items(entry.get("outputs")):
         for name, value in _mapping_items(output):
-            if not (isinstance(value, list) and any(_file(item) for item in value)):
-                values.setdefault(node_id, {})[name] = _encodable(value)
+            if isinstance(value, list) and any(_file(item) for item in value):
+                continue
+            whole = _encodable(value)
+            named = len(node_id) + len(name)
+            size = named + len(json.dumps(whole))
+            value_or_less = whole if size <= room else "..."
+            room -= size if size <= room else named + len("...")
+            if room < 0:
+                return values
+            values.setdefault(node_id, {})[name] = value_or_less
     return values
 
 
 def _execution_error(error: Mapping[str, Any], workflow: Workflow) -> JobError:
-    where = node_name(workflow, str(error.get("node_id")))
-    kind = str(error.get("exception_type"))
-    lines = str(error.get("exception_message") or "").strip().splitlines()
-    reason = f"{kind}: {lines[0].strip()}" if lines else kind
+    where = node_name(workflow, _string(error.get("node_id")))
+    kind = _string(error.get("exception_type"))
+    lines = _string(error.get("exception_message") or "")[:_MOST_REASON].strip().splitlines()
+    reason = label(f"{kind}: {lines[0]}" if lines else kind, _MOST_REASON)
     if kind.endswith("OutOfMemoryError"):
         return OutOfMemoryError(f"{where} ran out of memory: {reason}")
     return NodeFailedError(f"{where} raised {reason}")
+
+
+def _string(value: Any) -> str:
+    return value if isinstance(value, str) else shown(value)
 
 
 def _messages(status: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -100,7 +123,7 @@ def _messages(status: Mapping[str, Any]) -> Iterator[tuple[str, Mapping[str, Any
 
 def _mapping_items(value: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping):
-        yield from ((_text(str(key)), item) for key, item in value.items())
+        yield from ((_text(key), item) for key, item in value.items())
 
 
 def _encodable(value: Any, depth: int = 0) -> Any:
@@ -114,7 +137,7 @@ def _encodable(value: Any, depth: int = 0) -> Any:
         case list():
             return [_encodable(item, depth + 1) for item in value]
         case dict():
-            return {_text(str(key)): _encodable(item, depth + 1) for key, item in value.items()}
+            return {_text(key): _encodable(item, depth + 1) for key, item in value.items()}
         case _:
             return value
 
@@ -126,8 +149,8 @@ def _text(text: str) -> str:
 
 def _file(item: Any) -> FileRef | None:
     match item:
-        case {"filename": str(filename), **rest} if filename:
-            subfolder, kind = rest.get("subfolder") or "", rest.get("type") or "output"
-            return FileRef(_text(filename), _text(str(subfolder)), _text(str(kind)))
-        case _:
-            return None
+        case {"filename": str(filename)} if filename:
+            subfolder, kind = item.get("subfolder") or "", item.get("type") or "output"
+            if isinstance(subfolder, str) and isinstance(kind, str):
+                return FileRef(_text(filename), _text(subfolder), _text(kind))
+    return None

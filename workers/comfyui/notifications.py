@@ -16,12 +16,30 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import websocket
 from websocket import ABNF
 
+from tasks.request import label
 from workers.comfyui.progress import PromptProgress, fold
 
 logger = logging.getLogger(__name__)
 
 _PING_SECONDS = 10.0
 _RECONNECT_SECONDS = (0.2, 0.5, 1.0, 2.0, 5.0)
+
+
+# Far more than any preview image.
+MOST_MESSAGE_BYTES = 64 * 1024 * 1024
+
+
+class _WebSocket(websocket.WebSocket):
+    """A websocket that gives up on a message which does not end."""
+
+    received = 0
+
+    def _recv(self, bufsize: int) -> bytes:
+        part: bytes = super()._recv(bufsize)  # type: ignore[no-untyped-call]
+        self.received += len(part)
+        if self.received > MOST_MESSAGE_BYTES:
+            raise websocket.WebSocketPayloadException("a message has too many bytes")
+        return part
 
 
 class Subscription:
@@ -59,6 +77,7 @@ class Notifications:
         *,
         headers: Mapping[str, str] | None = None,
         timeout: float = 5.0,
+        on_failure: Callable[[], None] = lambda: None,
     ) -> None:
         """Prepare the listener; `start` opens the connection.
 
@@ -67,23 +86,37 @@ class Notifications:
             client_id: ours; the server sends us messages about prompts submitted under it.
             headers: sent with the handshake.
             timeout: seconds to wait for a connection.
+            on_failure: called from the listener's thread whenever the connection is cut or cannot
+                be made.
         """
         self.client_id = client_id
         self._url = _websocket_url(base_url, client_id)
         self._headers = [f"{name}: {value}" for name, value in (headers or {}).items()]
         self._timeout = timeout
+        self._on_failure = on_failure
         # Two jobs of one id may both wait here until one of them learns of the other.
         self._subscriptions: list[tuple[str, Subscription]] = []
         self._lock = threading.Lock()
         self._stopping = threading.Event()
+        self._heard_at = float("-inf")
         self._connected = threading.Event()
-        self._socket: websocket.WebSocket | None = None
+        self._socket: _WebSocket | None = None
         self._thread = threading.Thread(target=self._run, name="comfyui-websocket", daemon=True)
 
     @property
     def connected(self) -> bool:
         """Whether messages arrive; without them waiting has to poll more often."""
         return self._connected.is_set()
+
+    @property
+    def ever_connected(self) -> bool:
+        """Whether there has been a connection at all."""
+        return self._heard_at > float("-inf")
+
+    @property
+    def heard_at(self) -> float:
+        """When the last message came, or the connection was made; on the monotonic clock."""
+        return self._heard_at
 
     def start(self) -> None:
         """Connect, now or as soon as the server can be reached."""
@@ -116,17 +149,18 @@ class Notifications:
         while not self._stopping.is_set():
             began = time.monotonic()
             try:
-                self._socket = websocket.create_connection(
-                    self._url,
-                    timeout=self._timeout,
-                    header=self._headers,
-                    # A redirect would carry our headers to somebody else.
-                    redirect_limit=0,
+                self._socket = _WebSocket()
+                self._socket.settimeout(self._timeout)
+                # A redirect would carry our headers to somebody else.
+                self._socket.connect(  # type: ignore[no-untyped-call]
+                    self._url, header=self._headers, redirect_limit=0
                 )
                 self._listen(self._socket)
             except Exception as error:  # noqa: BLE001  # a dead thread would be deaf for good
                 if not self._stopping.is_set() and failures in (0, len(_RECONNECT_SECONDS)):
-                    logger.warning("websocket to ComfyUI: %s; polling until it is back", error)
+                    # A refused handshake is told with all that the server answered.
+                    reason = f"{type(error).__name__}: {label(str(error))}"
+                    logger.warning("websocket to ComfyUI: %s; polling until it is back", reason)
             finally:
                 self._connected.clear()
                 if self._socket is not None:
@@ -134,14 +168,17 @@ class Notifications:
                     self._socket = None
             if time.monotonic() - began > _PING_SECONDS:
                 failures = 0
+            if not self._stopping.is_set():
+                self._on_failure()
             # Whatever was sent meanwhile is lost: everyone looks for himself.
             self._look(lambda _: True)
             delay = _RECONNECT_SECONDS[min(failures, len(_RECONNECT_SECONDS) - 1)]
             failures += 1
             self._stopping.wait(delay)
 
-    def _listen(self, socket: websocket.WebSocket) -> None:
+    def _listen(self, socket: _WebSocket) -> None:
         socket.settimeout(_PING_SECONDS)
+        self._heard_at = time.monotonic()
         self._connected.set()
         self._look(lambda _: True)
         silent = False
@@ -157,6 +194,9 @@ class Notifications:
             silent = False
             if opcode == ABNF.OPCODE_CLOSE:
                 return
+            if opcode in (ABNF.OPCODE_TEXT, ABNF.OPCODE_BINARY):
+                socket.received = 0
+                self._heard_at = time.monotonic()
             # Binary frames are preview images.
             if opcode == ABNF.OPCODE_TEXT:
                 self._dispatch(frame.data)
@@ -164,7 +204,7 @@ class Notifications:
     def _dispatch(self, text: bytes) -> None:
         try:
             message = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return
         match message:
             case {"type": "status"}:

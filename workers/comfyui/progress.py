@@ -3,12 +3,18 @@
 Message types and fields are recorded in tests/fixtures/wire.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 from typing import Any
 
+from tasks.request import is_encodable
 from tasks.workflow import Workflow
+
+# More steps than any sampler takes, more nodes than any workflow has.
+_MOST_STEPS = 1_000_000_000
+_MOST_NODES = 10_000
+_MOST_NAME = 1000
 
 
 @dataclass(frozen=True)
@@ -28,7 +34,7 @@ class PromptProgress:
         """The share of the workflow's nodes that is done, 0 to 1; steps count in part."""
         running = (self.step or 0) / self.steps if self.steps else 0.0
         part = min(1.0, max(0.0, running))
-        return min(1.0, (len(self.done & workflow.keys()) + part) / len(workflow))
+        return min(1.0, (len(self.done & workflow.keys()) + part) / max(1, len(workflow)))
 
 
 def fold(  # noqa: PLR0911  # one return a message type
@@ -46,21 +52,31 @@ def fold(  # noqa: PLR0911  # one return a message type
         case "execution_start", _:
             return replace(progress, started=True)
         case "execution_cached", {"nodes": list(nodes)}:
-            done = progress.done | {str(node) for node in nodes}
+            more = (node for node in nodes if _is_node_id(node))
+            done = frozenset(islice(chain(progress.done, more), _MOST_NODES))
             return replace(progress, started=True, done=done)
         case "executing", {"node": None}:
             return replace(_node_ended(progress, now), finished=True)
-        case "executing", {"node": str(node)}:
+        case "executing", {"node": node} if (
+            _is_node_id(node) and len(progress.node_seconds) < _MOST_NODES
+        ):
             ended = _node_ended(progress, now)
             return replace(ended, started=True, node_id=node, node_since=now)
-        case "progress", {"value": int() | float() as value, "max": int() | float() as steps} if (
-            math.isfinite(value) and math.isfinite(steps)
-        ):
+        case "progress", {"value": value, "max": steps} if _is_count(value) and _is_count(steps):
             return replace(progress, started=True, step=int(value), steps=int(steps))
         case (("execution_success" | "execution_error" | "execution_interrupted"), _):
             return replace(_node_ended(progress, now), finished=True)
         case _:
             return progress
+
+
+def _is_node_id(value: Any) -> bool:
+    # Progress and result show it.
+    return isinstance(value, str) and len(value) <= _MOST_NAME and is_encodable(value)
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int | float) and 0 <= value <= _MOST_STEPS
 
 
 def _node_ended(progress: PromptProgress, now: float) -> PromptProgress:

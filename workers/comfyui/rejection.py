@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from tasks.request import label, shown
 from tasks.workflow import Workflow, node_name
 
 _MOST_FAULTS = 3
@@ -41,8 +42,8 @@ def _node_faults(workflow: Workflow, node_errors: Any) -> Iterator[str]:
 
 def _node_fault(workflow: Workflow, node_id: str, error: Mapping[str, Any]) -> str:
     extra = error.get("extra_info")
-    name = extra.get("input_name") if isinstance(extra, Mapping) else None
-    where = node_name(workflow, node_id) + (f", input {name}" if name else "")
+    name = _string(extra.get("input_name")) if isinstance(extra, Mapping) else ""
+    where = node_name(workflow, node_id) + (f", input {label(name)}" if name else "")
     message, details = _text(error.get("message")), _text(error.get("details"))
     # For a single value ComfyUI's details repeat only the input's name.
     reason = f"{message} ({details})" if details and details != name else message
@@ -58,15 +59,18 @@ def _prompt_fault(workflow: Workflow, error: Any) -> str:
     if node_id is None and (found := _NODE_ID.match(details)):
         node_id = found["id"]
     if node_id is not None:
-        return f"{node_name(workflow, str(node_id))}: {message}"
+        return f"{node_name(workflow, _string(node_id))}: {message}"
     return f"{message} ({details})" if details and details != message else message
 
 
 def _items(value: Any) -> Iterator[tuple[str, Any]]:
     if isinstance(value, Mapping):
-        yield from ((str(key), item) for key, item in value.items())
+        yield from value.items()
+
+
+def _string(value: Any) -> str:
+    return value if isinstance(value, str) else shown(value) if value else ""
 
 
 def _text(value: Any) -> str:
-    text = " ".join(str(value or "").split()).rstrip(".")
-    return text if len(text) <= _MOST_CHARACTERS else text[: _MOST_CHARACTERS - 3] + "..."
+    return label(_string(value), _MOST_CHARACTERS).rstrip(".")

@@ -212,8 +212,8 @@ class Executor:
     def _stage(self, job: Job) -> dict[str, Any]:
         """The workflow as it is submitted: checked, with params set and inputs placed."""
         check_workflow(job.request.workflow)
-        check_size(job.request.workflow, self._workflow_max_bytes)
         workflow = with_params(job.request.workflow, job.request.params)
+        check_size(workflow, self._workflow_max_bytes)
         if job.start is not Start.SUBMIT:
             return workflow
         placed = place_inputs(

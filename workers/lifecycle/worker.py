@@ -1,5 +1,6 @@
 """Celery's worker with our settings check, our name and our clients."""
 
+import logging
 import sys
 from typing import Any, NoReturn
 
@@ -32,6 +33,9 @@ class Worker(CeleryWorker):  # type: ignore[misc]  # celery has no types for it
     def on_before_init(self, *, settings: Settings, **options: Any) -> None:
         """Celery's hook: make the clients and give the task its executor."""
         super().on_before_init(**options)
+        # At DEBUG these write whole requests, with signatures, passwords and input files.
+        for name in ("botocore", "celery.pool"):
+            logging.getLogger(name).setLevel(logging.INFO)
         self._parts = assemble(settings, self.hostname)
         # Where the gate looks for it.
         self.circuit = self._parts.circuit
