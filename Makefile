@@ -1,11 +1,12 @@
 # comfyfleet: `make help` lists the targets.
 PYTHON ?= python3
 VENV := .venv
+SEED ?= 1
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format clean
+.PHONY: help demo test chaos lint format clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -15,6 +16,9 @@ demo: $(VENV)/.demo ## render on an embedded stack; COMFYUI_URL=http://... for a
 
 test: $(VENV)/.dev ## the whole suite on real Valkey, real SeaweedFS and the stand-in ComfyUI
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --cov --cov-report=term
+
+chaos: $(VENV)/.dev ## hurt a fleet for ten minutes, account for every job; SEED=2 for other faults
+	@$(BIN)/python -m tests.chaos --seed $(SEED)
 
 lint: $(VENV)/.dev ## linters, types, import rules, container files
 	@$(BIN)/ruff format --check .

@@ -89,15 +89,29 @@ class ChildProcess:
         """Send it a signal."""
         self._process.send_signal(number)
 
+    def pause(self) -> None:
+        """Hang it: it does nothing and keeps its connections, until `resume` or `stop`."""
+        self.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Let a paused one go on; nothing happens to any other."""
+        self.send_signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """End it at once, as a power cut would, and wait until it is gone."""
+        self._process.kill()
+        self._process.wait()
+
     def stop(self, patience: float = 15.0) -> None:
         """Ask it to end, and make it end when the patience, in seconds, is over."""
         if self.returncode is None:
             self._process.terminate()
+            # A paused one hears it only then.
+            self.resume()
             try:
                 self._process.wait(patience)
             except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
+                self.kill()
 
 
 def free_ports(count: int) -> list[int]:

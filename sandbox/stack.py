@@ -10,13 +10,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-import requests
-
+from sandbox.executions import FILE_NAME, Execution, ExecutionLog
 from sandbox.processes import ChildProcess
 from sandbox.seaweedfs import SeaweedFS
 from sandbox.valkey import Valkey
 
-_LISTENING = re.compile(r"listening on (\S+:\d+)$", re.MULTILINE)
+_LISTENING = re.compile(r"listening on http://127.0.0.1:(\d+)$", re.MULTILINE)
 
 
 # No proxy stands between the parts of the stack.
@@ -35,25 +34,50 @@ class StandIn:
             step_seconds: how long each sampling step takes.
         """
         self.directory = directory / "data"
+        self.port = 0
+        self._log = directory / "comfyui.log"
+        self._options = ("--comfyui-version", version, "--step-seconds", str(step_seconds))
+        self._execution_log = ExecutionLog(self.directory / FILE_NAME)
+        self._log.touch()
+        self.start()
+
+    @property
+    def url(self) -> str:
+        """Its base URL, the same after each start."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start it again on its port and its folders, after a `stop`, a `kill` or its own end."""
+        before = len(self._ports())
         self.process = ChildProcess(
             [
-                *(sys.executable, "-m", "sandbox.comfyui", "--port", "0"),
-                *("--directory", self.directory, "--comfyui-version", version),
-                *("--step-seconds", str(step_seconds)),
+                *(sys.executable, "-m", "sandbox.comfyui", "--port", str(self.port)),
+                *("--directory", self.directory, *self._options),
             ],
-            directory / "comfyui.log",
+            self._log,
         )
-        self.process.wait_until(lambda: _LISTENING.search(self.process.tail()) is not None)
-        self.url = _LISTENING.findall(self.process.tail())[0]
+        # One line a start: the earlier ones are still in the log.
+        self.process.wait_until(lambda: len(self._ports()) > before)
+        self.port = self._ports()[-1]
 
     def stop(self) -> None:
         """Stop it; it forgets its history."""
         self.process.stop()
 
+    def kill(self) -> None:
+        """End it at once; it forgets its history and what it was executing."""
+        self.process.kill()
+
     def executions(self) -> dict[str, int]:
-        """How often it began to execute each prompt."""
-        answer = requests.get(f"{self.url}/sandbox/executions", timeout=5)
-        return dict(answer.json())
+        """How often it began to execute each prompt, all its starts together, alive or dead."""
+        return dict(self._execution_log.counts())
+
+    def execution_log(self) -> list[Execution]:
+        """When it executed what, all its starts together, alive or dead."""
+        return self._execution_log.read()
+
+    def _ports(self) -> list[int]:
+        return [int(port) for port in _LISTENING.findall(self._log.read_text(errors="replace"))]
 
 
 class Stack:
@@ -120,6 +144,14 @@ class Stack:
             comfyui_url: the server that it drives; default: the stack's first one.
             settings: variables beside those of the stack.
         """
+        process = self.launch_worker(comfyui_url, settings)
+        process.wait_until(lambda: " ready." in process.tail())
+        return process
+
+    def launch_worker(
+        self, comfyui_url: str | None = None, settings: Mapping[str, str] | None = None
+    ) -> ChildProcess:
+        """Start a worker as `worker` does, and wait for nothing."""
         process = ChildProcess(
             [Path(sys.executable).with_name("celery"), "-A", "workers", "worker"],
             self.folder("worker") / "worker.log",
@@ -133,5 +165,4 @@ class Stack:
             },
         )
         self._undo.callback(process.stop)
-        process.wait_until(lambda: " ready." in process.tail())
         return process

@@ -19,12 +19,21 @@ class Valkey:
         self.start()
 
     def start(self) -> None:
-        """Start it again on its port and its data, after a `stop`."""
+        """Start it again on its port and its data, after a `stop` or a `kill`."""
         self.process = ChildProcess(
             [
                 get_binary_path(),
                 *("--bind", "127.0.0.1", "--port", str(self.port)),
-                *("--dir", str(self._directory), "--appendonly", "yes", "--save", ""),
+                *(
+                    "--dir",
+                    str(self._directory),
+                    "--appendonly",
+                    "yes",
+                    "--appendfsync",
+                    "always",
+                    "--save",
+                    "",
+                ),
                 # As a broker must be: it refuses rather than forgets.
                 *("--maxmemory-policy", "noeviction"),
             ],
@@ -35,6 +44,10 @@ class Valkey:
     def stop(self) -> None:
         """Stop it; its data stay."""
         self.process.stop()
+
+    def kill(self) -> None:
+        """End it at once; what it has answered for stays."""
+        self.process.kill()
 
     def _answers(self) -> bool:
         with redis.Redis.from_url(self.url, socket_timeout=1) as client:

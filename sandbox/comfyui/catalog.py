@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import os
+import signal
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -34,6 +36,7 @@ SCHEDULERS = (
 )
 MAX_SEED = 2**64 - 1
 MAX_SIZE = 16384
+_INTERRUPT_SECONDS = 0.02
 PNG_METADATA = {"prompt": "PROMPT", "extra_pnginfo": "EXTRA_PNGINFO"}
 
 
@@ -65,6 +68,20 @@ async def _render_bars(call: Call) -> Result:
             raise OutOfMemoryError("bars: deliberate out of memory")
     size = inputs["width"], inputs["height"], inputs["batch_size"]
     return Result((await asyncio.to_thread(rendering.bars, str(inputs["seed"]), *size),))
+
+
+async def _fail_the_server(call: Call) -> Result:
+    """What a workflow can do to its server: `hang` does not even hear an interrupt."""
+    match call.inputs["fault"]:
+        case "die":
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "hang":
+            await asyncio.Event().wait()
+        case "hang_interruptible":
+            while True:
+                call.check()
+                await asyncio.sleep(_INTERRUPT_SECONDS)
+    return Result((call.inputs["images"],))
 
 
 async def _load_checkpoint(call: Call) -> Result:
@@ -251,6 +268,20 @@ _STATIC_CLASSES = (
         run=_render_bars,
         outputs=("IMAGE",),
         python_module="custom_nodes.bars_render",
+    ),
+    NodeClass(
+        # The one class that no real server has.
+        name="SandboxFault",
+        display_name="Fault (sandbox only)",
+        category="sandbox",
+        description="Kills or hangs the server that executes it, or passes its pictures on.",
+        inputs=lambda: {
+            "images": ["IMAGE", {}],
+            "fault": [["none", "die", "hang", "hang_interruptible"]],
+        },
+        run=_fail_the_server,
+        outputs=("IMAGE",),
+        python_module="sandbox",
     ),
     NodeClass(
         name="CheckpointLoaderSimple",

@@ -1,7 +1,6 @@
 """Executes one prompt at a time, and tells about it."""
 
 import time
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from traceback import format_tb
@@ -12,6 +11,7 @@ from sandbox.comfyui.events import Clients
 from sandbox.comfyui.nodes import Call, Installation, NodeClass, OutOfMemoryError
 from sandbox.comfyui.queue import PromptQueue, QueuedPrompt, history_entry
 from sandbox.comfyui.validation import is_link
+from sandbox.executions import FILE_NAME, ExecutionLog
 
 # As recorded: real servers append this advice to the exception's own message.
 _OUT_OF_MEMORY_ADVICE = (
@@ -42,15 +42,14 @@ class Executor:
         self._cache: dict[str, CachedNode] = {}
         self._forget_cache = False
         self._execution: _Execution | None = None
-        self.started: Counter[str] = Counter()
-        """How many executions each prompt id has had."""
+        self.log = ExecutionLog(installation.folders.directory / FILE_NAME)
 
     async def serve(self) -> None:
         """Execute prompts until cancelled."""
         while True:
             queued = await self._queue.take()
-            self.started[queued.prompt_id] += 1
-            await self._execute(queued)
+            with self.log.execution(queued.prompt_id):
+                await self._execute(queued)
             if self._forget_cache:
                 self._cache.clear()
                 self._forget_cache = False
@@ -158,8 +157,7 @@ class _Execution:
         node = self.queued.prompt[node_id]
         inputs: dict[str, Any] = {}
         try:
-            if self.interrupted:
-                raise InterruptedPromptError
+            self._check()
             inputs = self._inputs(node)
             call = Call(
                 inputs,
@@ -167,6 +165,7 @@ class _Execution:
                 self.queued.prompt,
                 self.queued.extra_data.get("extra_pnginfo"),
                 lambda value, maximum: self._step(node_id, value, maximum),
+                self._check,
             )
             result = await self.classes[node["class_type"]].run(call)
         except InterruptedPromptError:
@@ -199,9 +198,12 @@ class _Execution:
             raise RuntimeError(f"node {link[0]} has not run")
         return source.result.values[link[1]]
 
-    def _step(self, node_id: str, value: int, maximum: int) -> None:
+    def _check(self) -> None:
         if self.interrupted:
             raise InterruptedPromptError
+
+    def _step(self, node_id: str, value: int, maximum: int) -> None:
+        self._check()
         self._tell_progress(node_id, value, maximum, "running")
         told = {
             "value": value,

@@ -105,4 +105,4 @@ class Faults:
         return web.Response()
 
     async def _executions(self, _: web.Request) -> web.Response:
-        return web.json_response(self._executor.started)
+        return web.json_response(self._executor.log.counts())

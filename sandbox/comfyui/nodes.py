@@ -39,6 +39,8 @@ class Call:
     extra_pnginfo: Mapping[str, Any] | None
     progress: Callable[[int, int], None]
     """Reports step `value` of `maximum`; raises when the prompt has been interrupted."""
+    check: Callable[[], None]
+    """Raises when the prompt has been interrupted, and tells nobody anything."""
 
 
 @dataclass(frozen=True)

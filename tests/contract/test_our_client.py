@@ -10,7 +10,7 @@ from tasks.errors import InvalidInputError, InvalidWorkflowError, OutputMissingE
 from tests.stack import Workflow, bars
 from workers.comfyui import ComfyUI, Notifications
 from workers.comfyui.history import failure_in, output_files
-from workers.comfyui.model import FileRef
+from workers.comfyui.model import FileRef, PromptState
 
 from .comfyui import ComfyUI as Server
 from .comfyui import eventually
@@ -43,12 +43,12 @@ def finish(client: ComfyUI, prompt_id: str) -> dict:
 
 def test_a_prompt_from_queue_to_file(client: ComfyUI, workflow: Workflow) -> None:
     prompt_id = str(uuid.uuid4())
-    assert not client.knows(prompt_id)
+    assert client.state_of(prompt_id) is PromptState.UNKNOWN
     client.submit(workflow, prompt_id, "client")
-    assert client.knows(prompt_id)
+    assert client.state_of(prompt_id) is not PromptState.UNKNOWN
     entry = finish(client, prompt_id)
     assert failure_in(entry, workflow) is None
-    assert client.knows(prompt_id)
+    assert client.state_of(prompt_id) is PromptState.ENDED
     (output,) = output_files(entry, include_temp=False)
     with client.view(output.file) as download:
         assert Image.open(BytesIO(download.read(2**20))).size == (64, 48)

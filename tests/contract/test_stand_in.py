@@ -10,7 +10,9 @@ import pytest
 import requests
 import websocket
 
-from .comfyui import ComfyUI, bars_and_save, show, unique
+from sandbox import stack
+
+from .comfyui import ComfyUI, bars, bars_and_save, save, show, unique
 from .stand_in import StandIn
 
 pytestmark = pytest.mark.contract
@@ -24,6 +26,14 @@ def server(fresh: StandIn) -> Iterator[ComfyUI]:
     server = ComfyUI(fresh.url)
     with server.http:
         yield server
+
+
+@pytest.fixture
+def embedded(tmp_path: Path) -> Iterator[stack.StandIn]:
+    """One as the stack starts it, which can be started again."""
+    one = stack.StandIn(tmp_path)
+    yield one
+    one.stop()
 
 
 def set_faults(server: ComfyUI, **faults: Any) -> None:
@@ -169,3 +179,84 @@ def test_websockets_may_be_cut(server: ComfyUI) -> None:
         second.wait_closed()
     with server.listen() as again:
         assert not again.closed
+
+
+def faulty(fault: str) -> dict[str, Any]:
+    """A workflow whose server meets with the fault between rendering and saving."""
+    images = {"images": ["1", 0], "fault": fault}
+    return {
+        "1": bars(seconds=0.0),
+        "2": {"class_type": "SandboxFault", "inputs": images},
+        "3": save("2"),
+    }
+
+
+def test_workflow_may_kill_its_server(fresh: StandIn, server: ComfyUI) -> None:
+    with server.listen() as listener:
+        server.submit(faulty("die"))
+        listener.wait_closed()
+    assert fresh.stop()[0] == -signal.SIGKILL
+
+
+@pytest.mark.parametrize(("fault", "hears"), [("hang", False), ("hang_interruptible", True)])
+def test_workflow_may_hang_its_server(
+    fresh: StandIn, server: ComfyUI, fault: str, hears: bool
+) -> None:
+    client_id = unique()
+    with server.listen(client_id) as listener:
+        hung = server.submit(faulty(fault), client_id=client_id)
+        listener.until(lambda message: message["data"].get("node") == "2")
+        listener.take()
+        after = server.submit({"1": show("x")}, prompt_id=unique())
+        server.post("/interrupt", json={"prompt_id": hung})
+        if hears:
+            assert server.finished(hung)["status"]["status_str"] == "error"
+            assert server.finished(after)["status"]["completed"]
+        else:
+            time.sleep(0.2)
+            queue = server.queue()
+            assert [item[1] for item in queue["queue_running"]] == [hung]
+            assert [item[1] for item in queue["queue_pending"]] == [after]
+            assert {message["type"] for message in listener.take()} == {"status"}
+    assert fresh.stop() == (0, "")
+
+
+def test_workflow_may_do_no_harm(server: ComfyUI) -> None:
+    assert server.run(faulty("none"), client_id="me")["outputs"]["3"]["images"]
+
+
+def test_it_remembers_executions_however_it_ended(embedded: stack.StandIn) -> None:
+    ids = [unique() for _ in range(2)]
+    start, port, server = time.time(), embedded.port, ComfyUI(embedded.url)
+    with server.http:
+        server.run(bars_and_save(seconds=0.2), prompt_id=ids[0])
+        server.submit(bars_and_save(seconds=60), prompt_id=ids[1])
+        server.running(ids[1])
+        embedded.kill()
+        assert embedded.executions() == {ids[0]: 1, ids[1]: 1}
+        embedded.start()
+        assert embedded.port == port
+        assert server.get("/history").json() == {}
+        server.submit(bars_and_save(seconds=60), prompt_id=ids[1])
+        server.running(ids[1])
+        assert server.get("/sandbox/executions").json() == {ids[0]: 1, ids[1]: 2}
+        embedded.stop()
+        done, killed, stopped = embedded.execution_log()
+        embedded.start()
+        assert server.get("/queue").json() == {"queue_running": [], "queue_pending": []}
+    assert [done.prompt_id, killed.prompt_id, stopped.prompt_id] == [ids[0], ids[1], ids[1]]
+    assert done.ended is not None
+    assert stopped.ended is not None
+    assert start < done.began < done.ended - 0.2 < killed.began < stopped.began < stopped.ended
+    assert killed.ended is None
+
+
+def test_it_can_hang_and_go_on(embedded: stack.StandIn) -> None:
+    embedded.process.pause()
+    with pytest.raises(requests.exceptions.ReadTimeout):
+        requests.get(f"{embedded.url}/queue", timeout=0.3)
+    embedded.process.resume()
+    assert requests.get(f"{embedded.url}/queue", timeout=5).ok
+    embedded.process.pause()
+    embedded.stop()
+    assert embedded.process.returncode == 0

@@ -1,0 +1,1 @@
+"""The soak: a fleet that is hurt all the time, and an account of every job afterwards."""
