@@ -94,6 +94,7 @@ def assemble(settings: Settings, worker: str) -> Parts:
         takes_jobs=takes_jobs,
         stop_prompt=comfyui.try_cancel,
     )
+    circuit.subscribe(lambda _: keeper.nudge())
     leaving = Leaving(keeper.stop_jobs, settings.shutdown_grace_seconds)
     executor = Executor(
         comfyui=comfyui,

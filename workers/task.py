@@ -12,6 +12,7 @@ from tasks.errors import InternalError, JobCancelledError, JobError
 from tasks.request import JobRequest, parse_request
 from tasks.result import Attempt, Progress
 from workers.broker.consumer import RECEIVED_AT, ComesAgain, Request, Revoked
+from workers.broker.results import PROGRESS
 from workers.execution import Custody, JobFailed, NotNow, Order, Report
 
 logger = logging.getLogger(__name__)
@@ -77,9 +78,10 @@ class RunWorkflow(celery.Task):  # type: ignore[misc]  # celery has no types for
     def _throttled_report(self, job_id: str) -> Report:
         told_at = float("-inf")
         highest = 0.0
+        lost = False
 
         def report(progress: Progress) -> None:
-            nonlocal told_at, highest
+            nonlocal told_at, highest, lost
             highest = max(highest, progress.value)
             now = time.monotonic()
             if now - told_at < PROGRESS_INTERVAL:
@@ -87,10 +89,13 @@ class RunWorkflow(celery.Task):  # type: ignore[misc]  # celery has no types for
             told_at = now
             meta = progress.model_copy(update={"value": highest}).model_dump(mode="json")
             try:
-                self.update_state(task_id=job_id, state="PROGRESS", meta=meta)
+                self.update_state(task_id=job_id, state=PROGRESS, meta=meta)
+                lost = False
             except Exception as error:  # noqa: BLE001
                 # Nobody may lose a job because nobody could be told how far it was.
-                logger.warning("progress could not be written: %s", error)
+                if not lost:
+                    logger.warning("job %s: progress cannot be written: %s", job_id, error)
+                lost = True
 
         return report
 

@@ -22,7 +22,8 @@ from tasks.errors import (
 from tests.stack import Client, bars
 from workers.comfyui import ComfyUI, Notifications
 from workers.comfyui.notifications import Subscription
-from workers.execution.waiting import await_entry
+from workers.execution.control import Control
+from workers.execution.waiting import Patience, await_entry
 
 pytestmark = pytest.mark.integration
 
@@ -45,7 +46,7 @@ def wait_for(
     comfyui: ComfyUI,
     notifications: Notifications,
     subscription: Subscription,
-    on_tick: Callable[[], None] = lambda: None,
+    on_tick: Callable[[bool], None] = lambda _: None,
 ) -> dict[str, Any]:
     """The prompt's history entry, in twenty seconds at the most."""
     return await_entry(
@@ -53,8 +54,10 @@ def wait_for(
         comfyui=comfyui,
         notifications=notifications,
         subscription=subscription,
-        deadline=time.monotonic() + 20,
+        patience=Patience(deadline=time.monotonic() + 20),
+        control=Control(),
         on_tick=on_tick,
+        on_trouble=lambda: None,
     )
 
 
@@ -204,7 +207,7 @@ def test_with_the_websocket_dead_polling_finishes_the_job(
             comfyui,
             notifications,
             subscription,
-            on_tick=lambda: ticks.append(time.monotonic()),
+            on_tick=lambda _: ticks.append(time.monotonic()),
         )
     notifications.stop()
     assert entry["status"]["completed"]

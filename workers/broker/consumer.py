@@ -1,5 +1,6 @@
 """Celery's consumer and request, made safe against messages of any form and a broker that goes."""
 
+import functools
 import logging
 import time
 from collections.abc import Callable
@@ -77,6 +78,11 @@ class Request(CeleryRequest):  # type: ignore[misc]  # celery has no types for i
         """Celery's hook for `inspect`, whatever it was asked for: without arguments."""
         return dict(super().info(safe=True))
 
+    def on_accepted(self, *args: Any, **kwargs: Any) -> None:
+        """Celery's hook for a job that begins."""
+        self._message.begin()
+        super().on_accepted(*args, **kwargs)
+
     def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> None:
         """Celery's hook for a task that raised."""
         match getattr(exc_info.exception, "exc", exc_info.exception):
@@ -99,13 +105,20 @@ class Request(CeleryRequest):  # type: ignore[misc]  # celery has no types for i
 class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types for it
     """Celery's consumer, which also records the failure of messages that it drops."""
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Make the consumer; it serves all the worker's connections, one after the other."""
+        # Messages of jobs that have begun here.
+        self.unsettled: set[Any] = set()
+        super().__init__(*args, **kwargs)
+
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
         """Celery's hook: the function that takes each message."""
         handle = super().create_task_handler(*args, **kwargs)
 
         def on_task_received(message: Any) -> None:
-            message.ack_log_error = _surviving(message.ack_log_error)
-            message.reject_log_error = _surviving(message.reject_log_error)
+            message.ack_log_error = self._settling(message, message.ack_log_error)
+            message.reject_log_error = self._settling(message, message.reject_log_error)
+            message.begin = functools.partial(self.unsettled.add, message)
             message.postpone = self._postpone
             if not _has_usable_id(message):
                 logger.error("a message has no usable task id and is dropped")
@@ -118,6 +131,17 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types for
                 self.on_invalid_task(None, message, InvalidTaskError(repr(error)))
 
         return on_task_received
+
+    def _settling(self, message: Any, settle: Callable[..., None]) -> Callable[..., None]:
+        def settling(*args: Any, **kwargs: Any) -> None:
+            try:
+                settle(*args, **kwargs)
+            except AttributeError:
+                # The channel was closed when the broker went; the message comes again.
+                logger.warning("a message outlived its connection and could not be settled")
+            self.unsettled.discard(message)
+
+        return settling
 
     def _postpone(self, request: Request, seconds: float) -> None:
         """Keep a message, and no slot for it, until it goes back to the queue."""
@@ -199,14 +223,3 @@ def _has_usable_id(message: Any) -> bool:
         and job_id != ""
         and job_id.encode("utf-8", "replace").decode() == job_id
     )
-
-
-def _surviving(settle: Callable[..., None]) -> Callable[..., None]:
-    def surviving(*args: Any, **kwargs: Any) -> None:
-        try:
-            settle(*args, **kwargs)
-        except AttributeError:
-            # The channel was closed when the broker went; the message comes again.
-            logger.warning("a message outlived its connection and could not be settled")
-
-    return surviving

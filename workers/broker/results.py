@@ -8,9 +8,17 @@ from redis.exceptions import OutOfMemoryError, ReadOnlyError
 
 logger = logging.getLogger(__name__)
 
+PROGRESS = "PROGRESS"
+
 
 class Backend(RedisBackend):  # type: ignore[misc]  # celery has no types for it
     """The result backend of workers."""
+
+    def store_result(self, task_id: str, result: Any, state: str, *args: Any, **kwargs: Any) -> Any:
+        """Celery's hook: store a result, however long that takes; but progress now or never."""
+        if state == PROGRESS:
+            return self._store_result(task_id, result, state, *args, **kwargs)
+        return super().store_result(task_id, result, state, *args, **kwargs)
 
     def exception_safe_to_retry(self, exc: Exception) -> bool:
         """Whether storing a result is tried again: also while Redis is full, or fails over."""

@@ -216,6 +216,11 @@ class ComfyUI:
         if response.status_code in (400, 413):
             raise InvalidWorkflowError(describe_rejection(workflow, _json_or_text(response)))
         answer = self._json(self._checked(response), dict)
+        if (given := answer.get("prompt_id", prompt_id)) != prompt_id:
+            self.try_cancel(str(given))
+            raise ComfyUIProtocolError(
+                f"ComfyUI at {self.base_url} gives prompts ids of its own: it is older than 0.3.45"
+            )
         if answer.get("node_errors"):
             self.try_cancel(prompt_id)
             raise InvalidWorkflowError(describe_rejection(workflow, answer))

@@ -35,7 +35,7 @@ from workers.ledger.dead_letters import DeadLetter, DeadLetters
 logger = logging.getLogger(__name__)
 
 # Seconds for which a wish about the place of the next attempt holds, once that is due.
-_PREFER_SECONDS = 10.0
+_PREFER_SECONDS = 6.0
 _AVOID_SECONDS = 30.0
 # Seconds that a worker keeps a job to itself which is meant for another one.
 _PASS_SECONDS = 0.5
@@ -202,6 +202,7 @@ class Custody:
                 if not claim.is_new:
                     job, record = self._next_attempt(order, record)
                     self._save(lease, record)
+                logger.info("job %s: attempt %d on %s", job.id, job.number, job.instance)
                 result = self._executor.run(job, lease, report)
         except (AttemptFailed, JobError) as failed:
             if isinstance(failed, JobCancelledError):

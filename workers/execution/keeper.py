@@ -57,7 +57,8 @@ class Keeper:
         self._stop_prompt = stop_prompt
         self._leases: dict[tuple[str, int], Lease] = {}
         self._lock = threading.Lock()
-        self._stopping = threading.Event()
+        self._stopping = False
+        self._nudged = threading.Event()
         self._reached = True
         self._thread = threading.Thread(target=self._run, name="lease-keeper", daemon=True)
 
@@ -67,13 +68,18 @@ class Keeper:
 
     def stop(self) -> None:
         """End the thread; other workers no longer count on this one."""
-        self._stopping.set()
+        self._stopping = True
+        self._nudged.set()
         if self._thread.is_alive():
             self._thread.join()
         try:
             self._ledger.announce(self._place, live=False)
         except JobError as error:
             logger.warning("other workers could not be told that this one leaves: %s", error)
+
+    def nudge(self) -> None:
+        """Tell the others now: whether this worker takes jobs has changed."""
+        self._nudged.set()
 
     @contextmanager
     def holding(self, job_id: str, token: int, claimed_at: float) -> Iterator[Lease]:
@@ -109,7 +115,9 @@ class Keeper:
         lease.control.check()
 
     def _run(self) -> None:
-        while not self._stopping.wait(RENEW_SECONDS):
+        while not self._stopping:
+            self._nudged.wait(RENEW_SECONDS)
+            self._nudged.clear()
             try:
                 with self._lock:
                     leases = list(self._leases.values())

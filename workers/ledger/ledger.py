@@ -18,6 +18,9 @@ from workers.ledger.seam import translated
 LEASE_SECONDS = 12.0
 # Seconds between renewals: three may fail.
 RENEW_SECONDS = 3.0
+# Seconds after a restart of the server in which owners can renew what has run out meanwhile: they
+# try each RENEW_SECONDS.
+RESTART_GRACE_SECONDS = 6.0
 # Seconds that a worker counts as live after it said so.
 PLACE_SECONDS = 12.0
 
@@ -127,7 +130,12 @@ class Ledger:
         with translated():
             answer = self._claim(
                 keys=[_JOB + job_id],
-                args=[_ms(LEASE_SECONDS), self._keep, record.model_dump_json()],
+                args=[
+                    _ms(LEASE_SECONDS),
+                    self._keep,
+                    record.model_dump_json(),
+                    _ms(RESTART_GRACE_SECONDS),
+                ],
             )
         return _verdict(answer)
 

@@ -10,7 +10,7 @@ local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 """
 
-# KEYS: job. ARGV: lease ms, keep ms, the record of a job that nobody had before.
+# KEYS: job. ARGV: lease ms, keep ms, the record of a job that nobody had before, grace ms.
 CLAIM = (
     _NOW
     + """
@@ -21,7 +21,7 @@ if j[6] == '1' and tonumber(j[4]) > now then return {'held', tonumber(j[4]) - no
 if j[6] == '1' then
     -- While Redis was away nobody could renew.
     local up = tonumber(string.match(redis.call('INFO', 'server'), 'uptime_in_seconds:(%d+)'))
-    local grace = ARGV[1] - up * 1000
+    local grace = ARGV[4] - up * 1000
     if grace > 0 then return {'held', grace} end
 end
 if tonumber(j[5] or 0) > now then return {'held', tonumber(j[5]) - now} end

@@ -28,6 +28,9 @@ class Worker(CeleryWorker):  # type: ignore[misc]  # celery has no types for it
             options["hostname"] = node_name(settings)
         if not _on_command_line("loglevel"):
             options["loglevel"] = settings.log_level
+        # What workers must know of each other stands in the ledger. These two only delay the start
+        # by a second, and make workers talk the more the more they are.
+        options |= {"without_mingle": True, "without_gossip": True}
         super().__init__(app, settings=settings, **options)
 
     def on_before_init(self, *, settings: Settings, **options: Any) -> None:
