@@ -2,4 +2,4 @@
 
 
 class CommandError(Exception):
-    """One sentence for whoever typed the command."""
+    """One sentence, and perhaps a hint, for whoever typed the command."""

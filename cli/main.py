@@ -1,6 +1,5 @@
 """`comfyfleet`: the commands and what they delegate to."""
 
-import json
 import signal
 import sys
 from collections.abc import Iterator
@@ -10,11 +9,12 @@ from types import FrameType
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
+from cli.dead import dead
 from cli.errors import CommandError
+from cli.output import AsJson, cell, print_json, print_table
+from cli.result import find, show
 from sandbox.processes import StartupError
 from settings import SettingsError, load
 from tasks import JobError
@@ -28,7 +28,7 @@ app = typer.Typer(
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+app.add_typer(dead, name="dead")
 
 
 @app.command("settings")
@@ -36,12 +36,30 @@ def show_settings(as_json: AsJson = False) -> None:
     """Print the effective settings, secrets masked."""
     values = load().masked()
     if as_json:
-        typer.echo(json.dumps(values, indent=2))
+        print_json(values)
         return
     table = Table("variable", "value")
     for variable, value in values.items():
-        table.add_row(variable, escape(value) if value is not None else "[dim]unset[/dim]")
-    Console().print(table)
+        table.add_row(variable, cell(value) if value is not None else "[dim]unset[/dim]")
+    print_table(table)
+
+
+@app.command()
+def result(
+    job: Annotated[str, typer.Argument(metavar="JOB", help="The job's id.", show_default=False)],
+    prefix: Annotated[
+        str, typer.Option(help="Its output.prefix, where nothing but its manifest is left.")
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Print a job's result, even after it has expired; or how far the job is.
+
+    The exit code is 0 if the job succeeded, 1 if it failed or was cancelled, 3 if it has not
+    finished yet, and 4 if it is not known.
+    """
+    found = find(job, prefix)
+    show(job, found, as_json=as_json)
+    raise typer.Exit(found.exit_code)
 
 
 @app.command()

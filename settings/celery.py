@@ -17,8 +17,6 @@ def celery_options(settings: Settings) -> dict[str, Any]:
         "broker_url": settings.broker_url.get_secret_value(),
         "result_backend": settings.result_backend.get_secret_value(),
         "result_expires": settings.result_expires_seconds,
-        # A result that cannot be stored is stored later: nobody would render it again for that.
-        "result_backend_always_retry": True,
         # Packets that vanish must not hold a job for ever.
         "redis_socket_timeout": 30.0,
         "redis_socket_connect_timeout": 5.0,
@@ -45,6 +43,8 @@ def worker_options() -> dict[str, Any]:
     are left behind.
     """
     return {
+        # A result that cannot be stored is stored later: nobody would render it again for that.
+        "result_backend_always_retry": True,
         "broker_transport_options": {
             # Seconds without a sign of life, which comes every three, until a message is given to
             # another worker; and between two looks for such messages.

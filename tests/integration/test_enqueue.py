@@ -3,11 +3,13 @@
 from collections.abc import Iterator
 
 import pytest
+import redis
 from celery import Celery
 
 from sandbox.stack import Stack
+from sandbox.valkey import Valkey
 from tasks import JobError, JobResult, enqueue
-from tasks.errors import InvalidRequestError, InvalidWorkflowError
+from tasks.errors import BrokerFullError, InvalidRequestError, InvalidWorkflowError
 from tests.stack import bars
 
 pytestmark = pytest.mark.integration
@@ -59,3 +61,16 @@ def test_what_cannot_work_is_not_sent(celery: Celery, seed: int) -> None:
         enqueue(bars(seed), output={"prefx": "x"}, celery=celery)
     with pytest.raises(InvalidRequestError, match="'timeout_seconds': found -1"):
         enqueue(bars(seed), timeout_seconds=-1, celery=celery)
+
+
+def test_a_full_broker_is_named(stack: Stack, seed: int) -> None:
+    valkey = Valkey(stack.folder("valkey"))
+    with redis.Redis.from_url(valkey.url) as client, Celery(broker=valkey.url) as producer:
+        client.config_set("maxmemory", "1mb")
+        with pytest.raises(BrokerFullError, match="the job was not enqueued"):
+            enqueue(bars(seed), celery=producer)
+        assert client.llen("comfyui") == 0
+        client.config_set("maxmemory", "0")
+        enqueue(bars(seed), celery=producer)
+        assert client.llen("comfyui") == 1
+    valkey.stop()

@@ -98,7 +98,7 @@ class Notifications:
         self._subscriptions: list[tuple[str, Subscription]] = []
         self._lock = threading.Lock()
         self._stopping = threading.Event()
-        self._heard_at = float("-inf")
+        self._heard_at = self._connected_at = float("-inf")
         self._connected = threading.Event()
         self._socket: _WebSocket | None = None
         self._thread = threading.Thread(target=self._run, name="comfyui-websocket", daemon=True)
@@ -117,6 +117,10 @@ class Notifications:
     def heard_at(self) -> float:
         """When the last message came, or the connection was made; on the monotonic clock."""
         return self._heard_at
+
+    def held_since(self, moment: float) -> bool:
+        """Whether one connection has lasted since then, on the monotonic clock."""
+        return self.connected and self._connected_at <= moment
 
     def start(self) -> None:
         """Connect, now or as soon as the server can be reached."""
@@ -178,7 +182,7 @@ class Notifications:
 
     def _listen(self, socket: _WebSocket) -> None:
         socket.settimeout(_PING_SECONDS)
-        self._heard_at = time.monotonic()
+        self._heard_at = self._connected_at = time.monotonic()
         self._connected.set()
         self._look(lambda _: True)
         silent = False

@@ -46,6 +46,9 @@ _STAGED, _EXECUTED = 0.05, 0.9
 # Seconds that a stopped prompt has to leave the server before the server counts as hung.
 _STOP_SECONDS = 10.0
 
+# Seconds after which a job that was seen to execute says nothing about others any more.
+_SEEN_SECONDS = 30.0
+
 # An input that no node has. It changes what the server's cache knows a node by, and nothing else.
 _BYPASS = "comfyfleet_attempt"
 
@@ -78,6 +81,7 @@ class _Run:
     lease: Lease
     report: Report
     began: float
+    submitted_at: float | None = None
     executing: bool = False
     node_id: str | None = None
 
@@ -133,6 +137,8 @@ class Executor:
         self._inputs_max_bytes = inputs_max_bytes
         self._stall_seconds = stall_seconds
         self._s3_patience_seconds = s3_patience_seconds
+        # The job that was seen to execute last, and when (monotonic clock).
+        self._seen_executing = ("", float("-inf"))
 
     def run(self, job: Job, lease: Lease, report: Report) -> JobResult:
         """Run one attempt at a job: its whole story.
@@ -150,7 +156,8 @@ class Executor:
         except JobError as error:
             if isinstance(error, _SERVER_TROUBLE):
                 self._breaker.suspect()
-            raise AttemptFailed(error, executing=run.executing, node_id=run.node_id) from error
+            executing = run.executing or self._went_down_with(run)
+            raise AttemptFailed(error, executing=executing, node_id=run.node_id) from error
 
     def _run(self, run: _Run) -> JobResult:
         job, started = run.job, run.began
@@ -160,6 +167,7 @@ class Executor:
             if job.start is Start.SUBMIT:
                 self._submit(job, workflow)
             staged = time.monotonic()
+            run.submitted_at = staged
             entry = self._await(run, workflow, server, notifications, subscription)
             executed = time.monotonic()
             outputs = self._upload(run, entry, server)
@@ -273,6 +281,8 @@ class Executor:
         def tick(running: bool) -> None:
             progress = subscription.progress
             run.executing = running or progress.started
+            if run.executing:
+                self._seen_executing = (job.id, time.monotonic())
             value = _STAGED + (_EXECUTED - _STAGED) * progress.share(workflow)
             node = workflow.get(progress.node_id or "", {})
             self._report(
@@ -306,7 +316,9 @@ class Executor:
         except TransientError:
             run.executing = run.executing or subscription.progress.started
             raise
-        run.executing = False
+        # From here on no server can die of it.
+        run.submitted_at, run.executing = None, False
+        self._seen_executing = ("", float("-inf"))
         if (failure := failure_in(entry, workflow)) is not None:
             raise failure
         return entry
@@ -370,6 +382,13 @@ class Executor:
             control=run.lease.control,
             storage_patience=self._s3_patience_seconds,
         )
+
+    def _went_down_with(self, run: _Run) -> bool:
+        """Whether the server died of a prompt before it was seen to execute."""
+        if run.submitted_at is None or self._notifications.held_since(run.submitted_at):
+            return False
+        other, seen_at = self._seen_executing
+        return other == run.job.id or time.monotonic() - seen_at > _SEEN_SECONDS
 
     def _remove(self, job: Job) -> None:
         """Take back what a cancelled job has stored."""

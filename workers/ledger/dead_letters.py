@@ -1,12 +1,15 @@
 """Jobs that take down whoever tries them, put aside until somebody has had a look."""
 
+import logging
 from typing import Any
 
 import redis
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from tasks.result import Attempt
 from workers.ledger.seam import translated
+
+logger = logging.getLogger(__name__)
 
 KEY = "comfyfleet:dead"
 
@@ -43,7 +46,13 @@ class DeadLetters:
         """Every job that was put aside, oldest first."""
         with translated():
             found = self._redis.hvals(KEY)
-        letters = (DeadLetter.model_validate_json(one) for one in found)
+        letters = []
+        for one in found:
+            try:
+                letters.append(DeadLetter.model_validate_json(one))
+            except ValidationError:
+                # The others must be seen all the same.
+                logger.warning("a dead letter cannot be read")
         return sorted(letters, key=lambda letter: letter.at)
 
     def get(self, job_id: str) -> DeadLetter | None:
