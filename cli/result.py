@@ -13,11 +13,11 @@ from rich.table import Table
 from cli.errors import CommandError
 from cli.fleet import open_ledger
 from cli.output import attempts_table, cell, print_json, print_table
-from cli.waiting import is_waiting
 from settings import load
 from tasks import app
 from tasks.errors import JobCancelledError
 from tasks.result import Attempt, JobResult, Progress
+from workers.broker.waiting import is_waiting
 from workers.ledger import Ended
 from workers.storage.keys import job_folder, manifest_key
 

@@ -65,6 +65,13 @@ class RunWorkflow(celery.Task):  # type: ignore[misc]  # celery has no types for
         logger.info("job %s: finished with %d outputs", job_id, len(result.outputs))
         return result.model_dump(mode="json")
 
+    def clean_up(self, job_id: str, args: Any, kwargs: Any) -> None:
+        """Remove what earlier attempts left of a job that was revoked between two."""
+        try:
+            self.custody.clean_up(Order(job_id, parse_request(args, kwargs)))
+        except JobError as error:
+            logger.warning("job %s: could not be cleaned up: %s", job_id, error)
+
     def _order(self, request: JobRequest) -> Order:
         headers = self.request.headers or {}
         since = _first_number(headers.get(ENQUEUED_AT), headers.get(RECEIVED_AT))

@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -97,6 +98,14 @@ class Request(CeleryRequest):  # type: ignore[misc]  # celery has no types for i
                     self._announce_revoked("terminated", True, "SIGTERM", False)
             case _:
                 super().on_failure(exc_info, *args, **kwargs)
+
+    def _announce_revoked(self, reason: str, terminated: bool, *args: Any) -> None:
+        super()._announce_revoked(reason, terminated, *args)
+        if not terminated:
+            # Not in the consumer's thread: an earlier attempt may have left things on servers.
+            threading.Thread(
+                target=self.task.clean_up, args=(self.id, self.args, self.kwargs), daemon=True
+            ).start()
 
     def terminate(self, pool: Any, signal: Any = None) -> None:
         """Celery's hook for `revoke(terminate=True)`: the job's own thread ends it."""

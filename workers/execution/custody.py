@@ -166,6 +166,19 @@ class Custody:
         if running:
             self._keeper.stop_jobs(JobCancelledError("the job was revoked"), job_id)
 
+    def clean_up(self, order: Order) -> None:
+        """Stop the prompt and remove the files of a job that ended between two attempts.
+
+        Raises:
+            JobError: something of it may be left.
+        """
+        record = self._ledger.unowned(order.job_id)
+        if record is None:
+            return
+        if not record.spent:
+            self._prompt_before(order.job_id, record, stop=True)
+        self._executor.remove(_job(order, record))
+
     def _claim(self, job_id: str) -> Verdict:
         if not self._takes_jobs():
             return Held(0.0)
@@ -250,9 +263,12 @@ class Custody:
             logger.info("job %s: its prompt is there: %s", order.job_id, start.value)
         return _job(order, record, start), record
 
-    def _prompt_before(self, job_id: str, record: Record) -> Start:
+    def _prompt_before(self, job_id: str, record: Record, *, stop: bool = False) -> Start:
+        """What an attempt can do with the prompt of the one before; elsewhere it is stopped."""
         prompt = prompt_id(job_id, record.prompt)
         if record.place == self._place.key:
+            if stop:
+                self._comfyui.try_cancel(prompt)
             known = self._comfyui.state_of(prompt) is not PromptState.UNKNOWN
             return Start.ADOPT if known else Start.SUBMIT
         if self._place.reaches(record.place, record.instance):

@@ -151,7 +151,7 @@ class Executor:
         try:
             return self._run(run)
         except JobCancelledError:
-            self._remove(job)
+            self.remove(job)
             raise
         except JobError as error:
             if isinstance(error, _SERVER_TROUBLE):
@@ -390,7 +390,7 @@ class Executor:
         other, seen_at = self._seen_executing
         return other == run.job.id or time.monotonic() - seen_at > _SEEN_SECONDS
 
-    def _remove(self, job: Job) -> None:
+    def remove(self, job: Job) -> None:
         """Take back what a cancelled job has stored."""
         folder = self._folder(job)
         try:

@@ -105,6 +105,7 @@ class Ledger:
         self._release = self._redis.register_script(scripts.RELEASE)
         self._end = self._redis.register_script(scripts.END)
         self._cancel = self._redis.register_script(scripts.CANCEL)
+        self._unowned = self._redis.register_script(scripts.UNOWNED)
         self._announce = self._redis.register_script(scripts.ANNOUNCE)
         self._live = self._redis.register_script(scripts.LIVE)
 
@@ -177,6 +178,12 @@ class Ledger:
         """What is known of a job that has not ended."""
         with translated():
             found = self._redis.hget(_JOB + job_id, "record")
+        return Record.model_validate_json(found) if found else None
+
+    def unowned(self, job_id: str) -> Record | None:
+        """What is known of a job that nobody has and that has not ended."""
+        with translated():
+            found = self._unowned(keys=[_JOB + job_id])
         return Record.model_validate_json(found) if found else None
 
     def ended(self, job_id: str) -> Ended | None:

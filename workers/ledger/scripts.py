@@ -71,6 +71,16 @@ redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return 1
 """
 
+# KEYS: job. The record of a job that nobody has and that has not ended.
+UNOWNED = (
+    _NOW
+    + """
+local j = redis.call('HMGET', KEYS[1], 'record', 'until', 'live')
+if j[3] == '1' and tonumber(j[2]) > now then return false end
+return j[1]
+"""
+)
+
 # KEYS: job. ARGV: keep ms, 1 to cancel it also while somebody has it. The outcome, if it has one.
 CANCEL = (
     _NOW
