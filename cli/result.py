@@ -121,7 +121,7 @@ def _in_ledger(job_id: str, in_backend: Found) -> Found | None:
         case Ended("cancelled"):
             return Found("REVOKED", error=JobCancelledError("the job was revoked"))
         case Ended("failed", detail):
-            from workers.execution.custody import failure_from
+            from workers.ledger.outcomes import failure_from
 
             failed = failure_from(detail)
             return Found("FAILURE", None, failed.error, failed.attempts)

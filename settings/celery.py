@@ -43,6 +43,8 @@ def worker_options() -> dict[str, Any]:
     are left behind.
     """
     return {
+        # What runs is held over a new connection too, and so counted by it.
+        "worker_enable_prefetch_count_reduction": False,
         # A result that cannot be stored is stored later: nobody would render it again for that.
         "result_backend_always_retry": True,
         "broker_transport_options": {

@@ -89,6 +89,10 @@ class ComfyUIHungError(TransientError):
     """
 
 
+class HistoryUnreadableError(TransientError):
+    """The prompt has ended, and ComfyUI does not say in a readable way how."""
+
+
 class WorkerDiedError(TransientError):
     """The worker that had the job vanished."""
 
@@ -134,3 +138,7 @@ class InternalError(PermanentError):
 
 class JobCancelledError(CancelledError):
     """The job was revoked."""
+
+
+class JobExpiredError(CancelledError):
+    """The job was not begun before its `expires`."""

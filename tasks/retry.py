@@ -9,6 +9,7 @@ from tasks.errors import (
     BrokerUnavailableError,
     ComfyUIHungError,
     ComfyUIUnavailableError,
+    HistoryUnreadableError,
     JobError,
     OutOfMemoryError,
     OutputMissingError,
@@ -30,6 +31,7 @@ _MOST_ATTEMPTS = 10
 # After these the prompt is over; after the others it may still run, or have ended well.
 _SPENT = (
     ComfyUIHungError,
+    HistoryUnreadableError,
     OutOfMemoryError,
     OutputMissingError,
     PromptInterruptedError,

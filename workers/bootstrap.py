@@ -12,7 +12,7 @@ from celery.utils.nodenames import gethostname
 
 from settings import Settings
 from workers.comfyui import ComfyUI, Notifications
-from workers.execution import Custody, Executor, Keeper, Limits
+from workers.execution import Custody, Executor, Keeper, Limits, Takeover
 from workers.execution.place import Place
 from workers.ledger import Ledger
 from workers.lifecycle.circuit import Circuit
@@ -95,7 +95,7 @@ def assemble(settings: Settings, worker: str) -> Parts:
         stop_prompt=comfyui.try_cancel,
     )
     circuit.subscribe(lambda _: keeper.nudge())
-    leaving = Leaving(keeper.stop_jobs, settings.shutdown_grace_seconds)
+    leaving = Leaving(keeper, settings.shutdown_grace_seconds)
     executor = Executor(
         comfyui=comfyui,
         notifications=notifications,
@@ -113,11 +113,10 @@ def assemble(settings: Settings, worker: str) -> Parts:
     )
     custody = Custody(
         ledger=ledger,
-        dead_letters=ledger.dead_letters,
         keeper=keeper,
         executor=executor,
+        takeover=Takeover(ledger=ledger, comfyui=comfyui, server_at=server_at, place=place),
         comfyui=comfyui,
-        server_at=server_at,
         takes_jobs=takes_jobs,
         place=place,
         client_id=notifications.client_id,

@@ -2,18 +2,22 @@
 
 import logging
 import time
+from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 import celery
+from celery.utils.time import maybe_iso8601
+from celery.worker import state
 
 from tasks.app import TASK_NAME
 from tasks.enqueue import ENQUEUED_AT
-from tasks.errors import InternalError, JobCancelledError, JobError
+from tasks.errors import CancelledError, JobError, JobExpiredError
 from tasks.request import JobRequest, parse_request
 from tasks.result import Attempt, Progress
 from workers.broker.consumer import RECEIVED_AT, ComesAgain, Request, Revoked
 from workers.broker.results import PROGRESS
-from workers.execution import Custody, JobFailed, NotNow, Order, Report
+from workers.execution import Custody, NotNow, Order, Report
+from workers.ledger.outcomes import JobFailed
 
 logger = logging.getLogger(__name__)
 
@@ -55,31 +59,24 @@ class RunWorkflow(celery.Task):  # type: ignore[misc]  # celery has no types for
             if later.error is not None:
                 self.backend.mark_as_retry(job_id, later.error, request=self.request)
             raise ComesAgain(later.seconds) from None
-        except JobCancelledError as error:
-            raise Revoked(error.message) from None
+        except CancelledError as error:
+            expired = isinstance(error, JobExpiredError)
+            raise Revoked(error.message, expired=expired) from None
         except JobFailed as failed:
             _fail(failed.error, failed.attempts)
-        except Exception as error:
-            logger.exception("job %s: a fault of comfyfleet's own", job_id)
-            _fail(_internal(error))
         logger.info("job %s: finished with %d outputs", job_id, len(result.outputs))
         return result.model_dump(mode="json")
 
-    def clean_up(self, job_id: str, args: Any, kwargs: Any) -> None:
-        """Remove what earlier attempts left of a job that was revoked between two."""
-        try:
-            self.custody.clean_up(Order(job_id, parse_request(args, kwargs)))
-        except JobError as error:
-            logger.warning("job %s: could not be cleaned up: %s", job_id, error)
-
     def _order(self, request: JobRequest) -> Order:
-        headers = self.request.headers or {}
+        job_id, headers = self.request.id, self.request.headers or {}
         since = _first_number(headers.get(ENQUEUED_AT), headers.get(RECEIVED_AT))
         return Order(
-            job_id=self.request.id,
+            job_id=job_id,
             request=request,
             queued_seconds=max(0.0, time.time() - since),
             priority=self.request.delivery_info.get("priority"),
+            expired=_is_past(self.request.expires),
+            revoked=job_id in state.revoked,
         )
 
     def _throttled_report(self, job_id: str) -> Report:
@@ -126,11 +123,13 @@ def _with_attempts(message: str, attempts: tuple[Attempt, ...]) -> str:
     return f"{message} (attempts: {told})"
 
 
+def _is_past(expires: Any) -> bool:
+    if expires is None:
+        return False
+    moment = expires if isinstance(expires, datetime) else maybe_iso8601(expires)
+    aware = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+    return datetime.now(UTC) > aware
+
+
 def _first_number(*values: Any) -> float:
     return next((v for v in values if isinstance(v, int | float) and 0 < v < 1e12), time.time())
-
-
-def _internal(error: Exception) -> InternalError:
-    return InternalError(
-        f"comfyfleet itself failed with {type(error).__name__}; the worker's log says where"
-    )

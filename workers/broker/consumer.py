@@ -2,7 +2,6 @@
 
 import functools
 import logging
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -19,12 +18,16 @@ from workers.broker.envelopes import MALFORMED
 logger = logging.getLogger(__name__)
 
 _NOT_SHOWN = "(not shown)"
+_REPRS = ("argsrepr", "kwargsrepr")
 
 # What Celery logs of a message that it cannot read.
 celery_consumer.dump_body = lambda _message, _body: _NOT_SHOWN
 
 # The message header in which a request keeps when it reached this worker (Unix time, seconds).
 RECEIVED_AT = "received_at"
+
+# Seconds until it is looked again whether there is a connection.
+_RECONNECTING_SECONDS = 1.0
 
 # Fields of a message, beside its id, that Celery trusts to be of these types.
 _FIELDS = {
@@ -51,6 +54,11 @@ class ComesAgain(Ignore):  # type: ignore[misc]  # celery has no types for it
 class Revoked(Ignore):  # type: ignore[misc]  # celery has no types for it
     """The job was cancelled, and has ended."""
 
+    def __init__(self, reason: str, *, expired: bool) -> None:
+        """Say why: somebody asked for it, or it was too late to begin."""
+        super().__init__(reason)
+        self.expired = expired
+
 
 class Request(CeleryRequest):  # type: ignore[misc]  # celery has no types for it
     """Celery's request of a job, which also knows when the message came."""
@@ -71,7 +79,6 @@ class Request(CeleryRequest):  # type: ignore[misc]  # celery has no types for i
                     f"{name} is a {type(value).__name__}, expected {kind.__name__}"
                 )
         self._request_dict[RECEIVED_AT] = time.time()
-        # What producers sent for logs and events holds input files and whatever is in workflows.
         self._argsrepr = self._request_dict["argsrepr"] = _NOT_SHOWN
         self._kwargsrepr = self._request_dict["kwargsrepr"] = _NOT_SHOWN
 
@@ -93,19 +100,23 @@ class Request(CeleryRequest):  # type: ignore[misc]  # celery has no types for i
                     self._message.postpone(self, seconds)
                 else:
                     self.reject(requeue=True)
-            case Revoked():
-                if not self._already_revoked:
-                    self._announce_revoked("terminated", True, "SIGTERM", False)
+            case Revoked() as revoked:
+                terminated = not revoked.expired
+                signal = "SIGTERM" if terminated else None
+                reason = "expired" if revoked.expired else "terminated"
+                self._announce_revoked(reason, terminated, signal, revoked.expired)
             case _:
                 super().on_failure(exc_info, *args, **kwargs)
 
-    def _announce_revoked(self, reason: str, terminated: bool, *args: Any) -> None:
-        super()._announce_revoked(reason, terminated, *args)
-        if not terminated:
-            # Not in the consumer's thread: an earlier attempt may have left things on servers.
-            threading.Thread(
-                target=self.task.clean_up, args=(self.id, self.args, self.kwargs), daemon=True
-            ).start()
+    def revoked(self) -> bool:
+        """Celery's hook: the ledger knows better which job is not to be begun, and which has been.
+
+        Only what has been revoked by a stamped header, of which the ledger knows nothing, is
+        Celery's to tell.
+        """
+        if self.stamped_headers and state.revoked_stamps:
+            return bool(super().revoked())
+        return bool(self._already_revoked)
 
     def terminate(self, pool: Any, signal: Any = None) -> None:
         """Celery's hook for `revoke(terminate=True)`: the job's own thread ends it."""
@@ -116,8 +127,9 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types for
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         """Make the consumer; it serves all the worker's connections, one after the other."""
-        # Messages of jobs that have begun here.
+        # Messages of jobs that have begun here, and those of them that wait to be given back.
         self.unsettled: set[Any] = set()
+        self.postponed: set[Any] = set()
         super().__init__(*args, **kwargs)
 
     def create_task_handler(self, *args: Any, **kwargs: Any) -> Callable[[Any], None]:
@@ -125,6 +137,10 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types for
         handle = super().create_task_handler(*args, **kwargs)
 
         def on_task_received(message: Any) -> None:
+            # What producers send for logs and events shows input files and whole workflows.
+            hidden = {name: _NOT_SHOWN for name in _REPRS if name in (message.headers or {})}
+            if hidden:
+                message.headers = {**message.headers, **hidden}
             message.ack_log_error = self._settling(message, message.ack_log_error)
             message.reject_log_error = self._settling(message, message.reject_log_error)
             message.begin = functools.partial(self.unsettled.add, message)
@@ -154,18 +170,29 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types for
 
     def _postpone(self, request: Request, seconds: float) -> None:
         """Keep a message, and no slot for it, until it goes back to the queue."""
-        # After a new connection the counts of this one mean nothing.
-        qos = self.qos
+        message = request.message
 
         def give_back() -> None:
-            qos.decrement_eventually()
+            if self.task_consumer is None:
+                # There is no connection to give it back over.
+                self.timer.call_after(_RECONNECTING_SECONDS, give_back)
+                return
+            self.postponed.discard(message)
+            self.qos.decrement_eventually()
             request.reject(requeue=True)
 
         def wait() -> None:
-            qos.increment_eventually()
+            self.postponed.add(message)
+            self.qos.increment_eventually()
             self.timer.call_after(seconds, give_back)
 
         self.call_soon(wait)
+
+    def call_soon_ack(self, settle: Any, *args: Any, **kwargs: Any) -> Any:
+        """Celery's hook for settling a message: at once when the loop that would do it ends."""
+        if state.should_stop is None:
+            return super().call_soon_ack(settle, *args, **kwargs)
+        return settle(*args, **kwargs)
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
         """Celery's hook for a body that is not what its content type says."""

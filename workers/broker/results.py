@@ -3,8 +3,9 @@
 import logging
 from typing import Any
 
+from celery import states
 from celery.backends.redis import RedisBackend
-from redis.exceptions import OutOfMemoryError, ReadOnlyError
+from redis.exceptions import OutOfMemoryError, ResponseError
 
 logger = logging.getLogger(__name__)
 
@@ -20,6 +21,16 @@ class Backend(RedisBackend):  # type: ignore[misc]  # celery has no types for it
             return self._store_result(task_id, result, state, *args, **kwargs)
         return super().store_result(task_id, result, state, *args, **kwargs)
 
+    def _store_result(
+        self, task_id: str, result: Any, state: str, *args: Any, **kwargs: Any
+    ) -> Any:
+        # Of a worker that does not know yet that the job was taken from it, and has ended.
+        if state in (PROGRESS, states.RETRY):
+            known = self._get_task_meta_for(task_id)
+            if known["status"] in states.READY_STATES:
+                return result
+        return super()._store_result(task_id, result, state, *args, **kwargs)
+
     def exception_safe_to_retry(self, exc: Exception) -> bool:
         """Whether storing a result is tried again: also while Redis is full, or fails over."""
         if isinstance(exc, OutOfMemoryError):
@@ -28,7 +39,8 @@ class Backend(RedisBackend):  # type: ignore[misc]  # celery has no types for it
                 "policy is noeviction); trying again"
             )
             return True
-        return isinstance(exc, ReadOnlyError) or super().exception_safe_to_retry(exc)
+        # Whatever else the server refuses, it may take later; nobody renders again for that.
+        return isinstance(exc, ResponseError) or super().exception_safe_to_retry(exc)
 
     def prepare_exception(self, exc: Any, serializer: Any = None) -> Any:
         """Celery's hook: an error as it is stored, with the attempts at the job."""

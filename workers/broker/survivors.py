@@ -21,6 +21,8 @@ class Survivors(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no
         if consumer.connection.transport.driver_type != "redis":
             return
         channel = consumer.task_consumer.channel
-        for message in consumer.unsettled:
+        for message in tuple(consumer.unsettled):
             message.channel = channel
             virtual.QoS.append(channel.qos, message, message.delivery_tag)
+            if message in consumer.postponed:
+                consumer.qos.increment_eventually()

@@ -41,7 +41,17 @@ class TaskPool(CeleryTaskPool):  # type: ignore[misc]  # celery has no types for
                 time.sleep(_PAUSE)
                 return _given_back(error)
 
-        return super().on_apply(settled, args, kwargs, callback, **options)
+        def told(result: Any, *args: Any, **kwargs: Any) -> None:
+            if callback is None:
+                return
+            try:
+                callback(result, *args, **kwargs)
+            except Exception as error:
+                logger.exception("how a job ended could not be told; it goes back to the queue")
+                time.sleep(_PAUSE)
+                callback(_given_back(error), *args, **kwargs)
+
+        return super().on_apply(settled, args, kwargs, told, **options)
 
 
 def _given_back(error: Exception) -> tuple[int, Any, float]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks.errors import (
-    ComfyUIProtocolError,
+    HistoryUnreadableError,
     JobError,
     NodeFailedError,
     OutOfMemoryError,
@@ -42,7 +42,7 @@ def failure_in(entry: Mapping[str, Any], workflow: Workflow) -> JobError | None:
     """
     status = entry.get("status")
     if not isinstance(status, Mapping):
-        return ComfyUIProtocolError("the history entry has no status")
+        return HistoryUnreadableError("the history entry has no status")
     if status.get("status_str") == "success":
         return None
     messages = dict(_messages(status))
@@ -50,7 +50,7 @@ def failure_in(entry: Mapping[str, Any], workflow: Workflow) -> JobError | None:
         return PromptInterruptedError("the prompt was interrupted on the ComfyUI server")
     error = messages.get("execution_error")
     if error is None:
-        return ComfyUIProtocolError(
+        return HistoryUnreadableError(
             f"the prompt ended as {shown(status.get('status_str'))} and ComfyUI does not say why"
         )
     return _execution_error(error, workflow)

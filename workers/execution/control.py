@@ -17,6 +17,10 @@ class WorkerLeaving(HandedOn):
     """This worker was asked to end."""
 
 
+class ServerHung(HandedOn):
+    """Another prompt hangs on the server that has this job's."""
+
+
 class Control:
     """One running job's ear for reasons to end. Thread-safe."""
 
@@ -28,7 +32,7 @@ class Control:
         self._wake: Callable[[], None] = _nothing
 
     def stop(self, reason: Exception) -> bool:
-        """End the job with this reason; whether it does: the first wins, and none after `seal`."""
+        """End the job with this reason; whether it does: the first wins, none once it is sealed."""
         with self._lock:
             if self._sealed or self._reason is not None:
                 return False
@@ -48,11 +52,18 @@ class Control:
         self._stopped.wait(seconds)
         self.check()
 
-    def seal(self) -> None:
-        """Let nothing end the job any more: it is about to be committed. Raises as `check`."""
+    @contextmanager
+    def sealed(self) -> Iterator[None]:
+        """Let nothing end the job while it is committed, nor after. Raises as `check`."""
         with self._lock:
             self.check()
             self._sealed = True
+        try:
+            yield
+        except BaseException:
+            with self._lock:
+                self._sealed = False
+            raise
 
     @contextmanager
     def waking(self, wake: Callable[[], None]) -> Iterator[None]:

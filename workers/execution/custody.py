@@ -1,20 +1,21 @@
 """Whose a job is, what its next attempt does, and how it ends: the story around the attempts."""
 
-import json
 import logging
 import random
 import time
-from collections.abc import Callable, Iterable
+import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NoReturn
 
-from tasks import errors
 from tasks.errors import (
     BrokerFullError,
     BrokerUnavailableError,
+    CancelledError,
     InternalError,
     JobCancelledError,
     JobError,
+    JobExpiredError,
     PoisonedJobError,
     WorkerDiedError,
 )
@@ -23,14 +24,15 @@ from tasks.result import Attempt, JobResult
 from tasks.retry import DeadLetter as PutAside
 from tasks.retry import Fail, Failure, Retry, Where, after_failure
 from workers.comfyui import ComfyUI
-from workers.comfyui.model import PromptState
 from workers.execution.control import HandedOn, LeaseLost
 from workers.execution.executor import Executor, Report
 from workers.execution.job import AttemptFailed, Job, Start, prompt_id
 from workers.execution.keeper import Keeper, Lease
 from workers.execution.place import Place
+from workers.execution.takeover import Takeover
 from workers.ledger import Cancelled, Claimed, Ended, Held, Ledger, Outcome, Record, Route, Verdict
-from workers.ledger.dead_letters import DeadLetter, DeadLetters
+from workers.ledger.dead_letters import DeadLetter
+from workers.ledger.outcomes import JobFailed, failure_detail, failure_from
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +44,7 @@ _PASS_SECONDS = 0.5
 # Seconds after which a job that somebody else has is looked at again, at the latest.
 _LOOK_SECONDS = 10.0
 # Seconds between questions to a Redis that does not answer.
-_PAUSE = 1.0
+_REDIS_PAUSE = 1.0
 
 
 class NotNow(Exception):  # noqa: N818  # no error: the job goes on
@@ -55,16 +57,6 @@ class NotNow(Exception):  # noqa: N818  # no error: the job goes on
         self.error = error
 
 
-class JobFailed(Exception):  # noqa: N818  # an outcome, of which the error is a part
-    """The job has failed: its error, and every attempt at it."""
-
-    def __init__(self, error: JobError, attempts: Iterable[Attempt]) -> None:
-        """Tell how it ended."""
-        super().__init__(error)
-        self.error = error
-        self.attempts = tuple(attempts)
-
-
 @dataclass(frozen=True)
 class Order:
     """A job as its message brings it.
@@ -74,12 +66,16 @@ class Order:
         request: what to do.
         queued_seconds: from enqueue to now.
         priority: as the broker has it.
+        expired: whether it is too late to begin with it.
+        revoked: whether this worker has heard that it is not to be begun.
     """
 
     job_id: str
     request: JobRequest
     queued_seconds: float = 0.0
     priority: int | None = None
+    expired: bool = False
+    revoked: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,11 +98,10 @@ class Custody:
         self,
         *,
         ledger: Ledger,
-        dead_letters: DeadLetters,
         keeper: Keeper,
         executor: Executor,
+        takeover: Takeover,
         comfyui: ComfyUI,
-        server_at: Callable[[str], ComfyUI],
         takes_jobs: Callable[[], bool],
         place: Place,
         client_id: str,
@@ -116,22 +111,20 @@ class Custody:
 
         Args:
             ledger: what the fleet knows.
-            dead_letters: where jobs go that take down whoever tries them.
             keeper: of this worker's leases.
             executor: runs the attempts.
+            takeover: finds the prompts of earlier attempts.
             comfyui: this worker's server.
-            server_at: makes a client of another server, by its base URL.
             takes_jobs: whether this worker is to begin anything at all.
             place: of that server.
             client_id: of this worker's websocket.
             limits: how often a job may fail.
         """
         self._ledger = ledger
-        self._dead_letters = dead_letters
         self._keeper = keeper
         self._executor = executor
+        self._takeover = takeover
         self._comfyui = comfyui
-        self._server_at = server_at
         self._takes_jobs = takes_jobs
         self._place = place
         self._client_id = client_id
@@ -143,22 +136,23 @@ class Custody:
         Raises:
             NotNow: somebody else has it, or it goes on later or elsewhere.
             JobFailed: it has failed, now or before.
-            JobCancelledError: it was cancelled.
+            CancelledError: it was cancelled, or is too late.
         """
         claimed_at = time.monotonic()
-        match self._claim(order.job_id):
-            case Held(seconds):
-                raise NotNow(min(seconds + _PASS_SECONDS, _LOOK_SECONDS))
-            case Cancelled():
-                raise JobCancelledError("the job was revoked")
+        match self._claim(order):
+            case Claimed() as claim:
+                with self._keeper.holding(order.job_id, claim, claimed_at) as lease:
+                    return self._run_claimed(order, claim, lease, report)
             case Ended() as ended:
                 return self._recall(order, ended)
-            case Claimed() as claim:
-                with self._keeper.holding(order.job_id, claim.token, claimed_at) as lease:
-                    return self._run_claimed(order, claim, lease, report)
+            case Cancelled() as cancelled:
+                self._end_cancelled(order, cancelled)
+            case Held(seconds):
+                pause = min(seconds + _PASS_SECONDS, _LOOK_SECONDS)
+        raise NotNow(pause)
 
     def cancel(self, job_id: str, *, running: bool) -> None:
-        """Keep a job from being begun; stop it `running` too, wherever that is."""
+        """Keep a job from being begun again; stop it `running` too, wherever that is."""
         try:
             self._ledger.cancel(job_id, running=running)
         except JobError as error:
@@ -166,27 +160,54 @@ class Custody:
         if running:
             self._keeper.stop_jobs(JobCancelledError("the job was revoked"), job_id)
 
-    def clean_up(self, order: Order) -> None:
-        """Stop the prompt and remove the files of a job that ended between two attempts.
+    def _run_claimed(self, order: Order, claim: Claimed, lease: Lease, report: Report) -> JobResult:
+        record = _with_crash(order.job_id, claim, lease) if claim.owner_died else claim.record
+        job = self._job(order, lease, record)
+        began = time.monotonic()
+        result: JobResult | None = None
+        try:
+            if claim.is_new:
+                self._refuse_late(order)
+            else:
+                self._pass_on(lease, record)
+                if (result := self._executor.committed(job, lease)) is None:
+                    self._refuse_poison(order, lease, record)
+                    job, record = self._next_attempt(order, lease, record)
+            if result is None:
+                logger.info("job %s: attempt %d on %s", job.id, job.number, job.instance)
+                result = self._executor.run(job, lease, report)
+        except (NotNow, JobFailed):
+            raise
+        except CancelledError:
+            self._end(lease, "cancelled")
+            raise
+        except HandedOn as reason:
+            self._hand_on(lease, job, record, reason, seconds=_since(began))
+        except (AttemptFailed, JobError) as failed:
+            self._after_failure(order, lease, job, record, _failed(failed), seconds=_since(began))
+        except Exception as error:
+            logger.exception("job %s: a fault of comfyfleet's own", order.job_id)
+            self._comfyui.try_cancel(job.prompt_id)
+            internal = _internal(error)
+            self._fail(lease, internal, (*record.attempts, job.attempt(_since(began), internal)))
+        self._end(lease, "succeeded", result.manifest.key)
+        return result
 
-        Raises:
-            JobError: something of it may be left.
-        """
-        record = self._ledger.unowned(order.job_id)
-        if record is None:
-            return
-        if not record.spent:
-            self._prompt_before(order.job_id, record, stop=True)
-        self._executor.remove(_job(order, record))
+    # Claim
 
-    def _claim(self, job_id: str) -> Verdict:
+    def _claim(self, order: Order) -> Verdict:
         if not self._takes_jobs():
             return Held(0.0)
+        job_id = order.job_id
         try:
-            return self._ledger.claim(job_id, self._new_record())
+            if order.revoked:
+                # In case it could not be recorded when it was heard.
+                self._ledger.cancel(job_id, running=False)
+            record = self._new_record(self._executor.folder(job_id, order.request))
+            return self._ledger.claim(job_id, record, uuid.uuid4().hex)
         except (BrokerUnavailableError, BrokerFullError) as error:
             logger.warning("job %s: cannot be claimed: %s", job_id, error)
-            return Held(_PAUSE)
+            return Held(_REDIS_PAUSE)
 
     def _recall(self, order: Order, ended: Ended) -> JobResult:
         """The end of a job that has ended before."""
@@ -202,42 +223,23 @@ class Custody:
             raise JobFailed(InternalError(f"the job had ended, but {ended.detail} is gone"), ())
         return result
 
-    def _run_claimed(self, order: Order, claim: Claimed, lease: Lease, report: Report) -> JobResult:
-        record = _with_crash(order.job_id, claim.record) if claim.owner_died else claim.record
-        job = _job(order, record)
-        began = time.monotonic()
-        try:
-            self._pass_on(lease, record)
-            result = None if claim.is_new else self._executor.committed(job, lease)
-            if result is None:
-                if record.crashes >= self._limits.max_crashes:
-                    self._bury(order, lease, record.attempts)
-                if not claim.is_new:
-                    job, record = self._next_attempt(order, record)
-                    self._save(lease, record)
-                logger.info("job %s: attempt %d on %s", job.id, job.number, job.instance)
-                result = self._executor.run(job, lease, report)
-        except (AttemptFailed, JobError) as failed:
-            if isinstance(failed, JobCancelledError):
-                self._end(lease, "cancelled")
-                raise
-            if not isinstance(failed, AttemptFailed):
-                failed = AttemptFailed(failed)
-            self._after_failure(order, lease, job, record, failed, seconds=_since(began))
-        except HandedOn as reason:
-            self._hand_on(lease, job, record, reason, seconds=_since(began))
-        self._end(lease, "succeeded", result.manifest.key)
-        return result
+    def _end_cancelled(self, order: Order, cancelled: Cancelled) -> NoReturn:
+        """End a job that was cancelled while nobody had it, with what it has left behind."""
+        record, lease = cancelled.record, Lease(order.job_id, cancelled.token, 0.0)
+        if record is not None:
+            try:
+                self._takeover.stop(order.job_id, record)
+            except JobError as error:
+                logger.warning("job %s: its prompt may run for nobody: %s", order.job_id, error)
+            self._executor.remove(self._job(order, lease, record))
+        self._end(lease, "cancelled")
+        raise JobCancelledError("the job was revoked")
 
-    # The next attempt
-
-    def _new_record(self) -> Record:
-        return Record(
-            place=self._place.key,
-            instance=self._place.url,
-            client_id=self._client_id,
-            since=time.time(),
-        )
+    @staticmethod
+    def _refuse_late(order: Order) -> None:
+        """Let a job expire that nobody had before."""
+        if order.expired:
+            raise JobExpiredError("the job has expired")
 
     def _pass_on(self, lease: Lease, record: Record) -> None:
         """Leave a job to the worker that it is meant for, if there is one.
@@ -246,44 +248,57 @@ class Custody:
             NotNow: there is.
         """
         route = record.route
-        if time.time() >= route.until or not _is_meant_for_others(route, self._place.key):
+        if lease.now() >= route.until or not _is_meant_for_others(route, self._place.key):
             return
         others = self._ledger.live_places() - {self._place.key}
         if route.prefer in others if route.prefer else others - set(route.avoid):
             self._ledger.release(lease.job_id, lease.token, record)
             raise NotNow(_PASS_SECONDS)
 
-    def _next_attempt(self, order: Order, record: Record) -> tuple[Job, Record]:
+    def _refuse_poison(self, order: Order, lease: Lease, record: Record) -> None:
+        """Put a job aside that has taken down too many."""
+        if record.crashes >= self._limits.max_crashes:
+            self._bury(order, lease, record.attempts)
+
+    # The next attempt
+
+    def _next_attempt(self, order: Order, lease: Lease, record: Record) -> tuple[Job, Record]:
         """What is to be done, now that it is known what became of the prompt before."""
-        start = Start.SUBMIT if record.spent else self._prompt_before(order.job_id, record)
+        start = self._takeover.of(order.job_id, record)
+        logger.info("job %s: goes on with %s", order.job_id, start.value)
         if start is Start.SUBMIT:
-            changes = {**self._new_record().model_dump(include=_HERE), "prompt": record.number}
-            record = record.model_copy(update={**changes, "spent": False})
-        else:
-            logger.info("job %s: its prompt is there: %s", order.job_id, start.value)
-        return _job(order, record, start), record
+            here = self._new_record(record.folder).model_dump(include=_HERE)
+            changes = {"prompt": record.number, "since": lease.now(), "spent": False}
+            record = record.model_copy(update={**here, **changes})
+        if not self._ledger.save(lease.job_id, lease.token, record):
+            raise LeaseLost("somebody else has the job")
+        return self._job(order, lease, record, start), record
 
-    def _prompt_before(self, job_id: str, record: Record, *, stop: bool = False) -> Start:
-        """What an attempt can do with the prompt of the one before; elsewhere it is stopped."""
-        prompt = prompt_id(job_id, record.prompt)
-        if record.place == self._place.key:
-            if stop:
-                self._comfyui.try_cancel(prompt)
-            known = self._comfyui.state_of(prompt) is not PromptState.UNKNOWN
-            return Start.ADOPT if known else Start.SUBMIT
-        if self._place.reaches(record.place, record.instance):
-            try:
-                with self._server_at(record.instance) as server:
-                    if server.state_of(prompt) is PromptState.ENDED:
-                        return Start.COLLECT
-                    server.cancel(prompt)
-                return Start.SUBMIT
-            except JobError as error:
-                logger.info("job %s: %s; its prompt there is to be stopped", job_id, error)
-        self._ledger.order_stop(record.place, prompt)
-        return Start.SUBMIT
+    def _new_record(self, folder: str) -> Record:
+        return Record(
+            place=self._place.key,
+            instance=self._place.url,
+            client_id=self._client_id,
+            folder=folder,
+        )
 
-    # Ends
+    def _job(self, order: Order, lease: Lease, record: Record, start: Start = Start.SUBMIT) -> Job:
+        return Job(
+            id=order.job_id,
+            request=order.request,
+            instance=record.instance,
+            client_id=record.client_id,
+            folder=record.folder,
+            number=record.number,
+            prompt=record.prompt,
+            start=start,
+            age=0.0 if start is Start.SUBMIT else max(0.0, lease.now() - record.since),
+            earlier=record.attempts,
+            bypass=record.bypass,
+            queued_seconds=order.queued_seconds,
+        )
+
+    # After an attempt
 
     def _after_failure(
         self,
@@ -333,7 +348,7 @@ class Custody:
                     "crashes": record.crashes + failure.crashed,
                     "spent": retry.spent,
                     "bypass": (failed.node_id,) if retry.bypass_cache and failed.node_id else (),
-                    "route": self._route(retry),
+                    "route": self._route(retry, lease.now() + retry.seconds),
                 }
                 self._release(lease, record.model_copy(update=changes), retry.seconds)
                 raise NotNow(retry.seconds, error)
@@ -342,8 +357,7 @@ class Custody:
             case Fail():
                 self._fail(lease, error, attempts)
 
-    def _route(self, retry: Retry) -> Route:
-        due = time.time() + retry.seconds
+    def _route(self, retry: Retry, due: float) -> Route:
         match retry.where:
             case Where.HERE:
                 return Route(prefer=self._place.key, until=due + _PREFER_SECONDS)
@@ -375,7 +389,7 @@ class Custody:
         )
         changes = {
             "attempts": (*record.attempts, left),
-            "spent": job.start is not Start.COLLECT,
+            "spent": record.spent or lease.prompt_stopped,
             "route": Route(),
         }
         try:
@@ -394,6 +408,8 @@ class Custody:
         if current is None or (current.place, current.prompt) != mine:
             self._comfyui.try_cancel(job.prompt_id)
 
+    # Ends
+
     def _bury(self, order: Order, lease: Lease, attempts: tuple[Attempt, ...]) -> NoReturn:
         """Put the job aside.
 
@@ -408,100 +424,90 @@ class Custody:
             error=attempts[-1].error or "",
             at=time.time(),
         )
-        _until_reached(lambda: self._dead_letters.put(letter))
         error = PoisonedJobError(
             f"the job took its worker or its ComfyUI down {self._limits.max_crashes} times and "
             f"lies in the dead letters (comfyfleet dead show {order.job_id}); "
             f"the last error: {letter.error}"
         )
         logger.error("job %s: put aside: %s", order.job_id, letter.error)
-        self._fail(lease, error, attempts)
+        self._fail(lease, error, attempts, letter)
 
-    def _fail(self, lease: Lease, error: JobError, attempts: tuple[Attempt, ...]) -> NoReturn:
+    def _fail(
+        self,
+        lease: Lease,
+        error: JobError,
+        attempts: tuple[Attempt, ...],
+        letter: DeadLetter | None = None,
+    ) -> NoReturn:
+        """End the job as failed.
+
+        Raises:
+            JobFailed: always, unless somebody else has it by now.
+            NotNow: somebody has.
+        """
         failed = JobFailed(error, attempts)
-        self._end(lease, "failed", failure_detail(failed))
+        if not self._end(lease, "failed", failure_detail(failed), letter):
+            # Its end is the other's to tell, and so is its message to acknowledge.
+            raise NotNow(_LOOK_SECONDS)
         raise failed.with_traceback(None) from None
-
-    def _save(self, lease: Lease, record: Record) -> None:
-        if not self._ledger.save(lease.job_id, lease.token, record):
-            raise LeaseLost("somebody else has the job")
 
     def _release(self, lease: Lease, record: Record, pause: float) -> None:
         _until_reached(lambda: self._ledger.release(lease.job_id, lease.token, record, pause))
 
-    def _end(self, lease: Lease, outcome: Outcome, detail: str = "") -> None:
-        _until_reached(lambda: self._ledger.end(lease.job_id, lease.token, outcome, detail))
+    def _end(
+        self, lease: Lease, outcome: Outcome, detail: str = "", letter: DeadLetter | None = None
+    ) -> bool:
+        """Record how the job ended; whether it was still ours."""
+        job_id, token = lease.job_id, lease.token
+        return _until_reached(lambda: self._ledger.end(job_id, token, outcome, detail, letter))
 
 
-_HERE = {"place", "instance", "client_id", "since"}
+_HERE = {"place", "instance", "client_id"}
 
 
-def failure_detail(failed: JobFailed) -> str:
-    """A failure as the ledger keeps it."""
-    attempts = [attempt.model_dump(mode="json") for attempt in failed.attempts]
-    error = failed.error
-    return json.dumps(
-        {"type": type(error).__name__, "message": error.message, "attempts": attempts}
+def _failed(failed: AttemptFailed | JobError) -> AttemptFailed:
+    return failed if isinstance(failed, AttemptFailed) else AttemptFailed(failed)
+
+
+def _internal(error: Exception) -> InternalError:
+    return InternalError(
+        f"comfyfleet itself failed with {type(error).__name__}; the worker's log says where"
     )
 
 
-def failure_from(detail: str) -> JobFailed:
-    """The failure that was kept in the ledger."""
-    kept = json.loads(detail)
-    leaf = getattr(errors, kept["type"], InternalError)
-    return JobFailed(leaf(kept["message"]), map(Attempt.model_validate, kept["attempts"]))
-
-
-def _job(order: Order, record: Record, start: Start = Start.SUBMIT) -> Job:
-    return Job(
-        id=order.job_id,
-        request=order.request,
-        instance=record.instance,
-        client_id=record.client_id,
-        number=record.number,
-        prompt=record.prompt,
-        start=start,
-        age=0.0 if start is Start.SUBMIT else max(0.0, time.time() - record.since),
-        earlier=record.attempts,
-        bypass=record.bypass,
-        queued_seconds=order.queued_seconds,
-    )
-
-
-def _with_crash(job_id: str, record: Record) -> Record:
+def _with_crash(job_id: str, claim: Claimed, lease: Lease) -> Record:
     """The record after the attempt that ended with its worker."""
+    record = claim.record
     died = WorkerDiedError("its worker vanished")
     attempt = Attempt(
         number=record.number,
         instance=record.instance,
         prompt_id=prompt_id(job_id, record.prompt),
         error=f"{type(died).__name__}: {died.message}",
-        seconds=round(max(0.0, time.time() - record.since), 3),
+        seconds=round(max(0.0, lease.now() - record.since), 3),
     )
     # If the server goes on, or has a worker again, it is the best place to go on.
-    route = Route(prefer=record.place, until=time.time() + _PREFER_SECONDS)
+    route = Route(prefer=record.place, until=lease.now() + _PREFER_SECONDS)
     changes = {"attempts": (*record.attempts, attempt), "crashes": record.crashes + 1}
     return record.model_copy(update={**changes, "route": route})
-
-
-def _since(began: float) -> float:
-    return time.monotonic() - began
 
 
 def _is_meant_for_others(route: Route, here: str) -> bool:
     return here in route.avoid or route.prefer not in (None, here)
 
 
-def _until_reached(action: Callable[[], object]) -> None:
+def _since(began: float) -> float:
+    return time.monotonic() - began
+
+
+def _until_reached(action: Callable[[], bool]) -> bool:
     """Do what must not be left out, as soon as Redis lets it."""
     warned = False
     while True:
         try:
-            action()
+            return action()
         except (BrokerUnavailableError, BrokerFullError) as error:
             if not warned:
                 logger.warning("a job's end cannot be recorded yet: %s", error)
             warned = True
-            time.sleep(_PAUSE)
-        else:
-            return
+            time.sleep(_REDIS_PAUSE)

@@ -27,7 +27,7 @@ from workers.comfyui import ComfyUI, Notifications
 from workers.comfyui.history import OutputFile, failure_in, output_files, shown_values
 from workers.comfyui.model import PromptState
 from workers.comfyui.notifications import Subscription
-from workers.execution.control import WorkerLeaving
+from workers.execution.control import ServerHung, WorkerLeaving
 from workers.execution.inputs import place_inputs
 from workers.execution.job import AttemptFailed, Job, Start
 from workers.execution.keeper import Keeper, Lease
@@ -53,7 +53,7 @@ _SEEN_SECONDS = 30.0
 _BYPASS = "comfyfleet_attempt"
 
 # After these nobody waits for the prompt any more: it must not hold up the next one.
-_GIVEN_UP = (JobCancelledError, JobTimeoutError, PromptStalledError, WorkerLeaving)
+_GIVEN_UP = (JobCancelledError, JobTimeoutError, PromptStalledError, ServerHung, WorkerLeaving)
 
 _SERVER_TROUBLE = (
     ComfyUIAccessDeniedError,
@@ -154,7 +154,7 @@ class Executor:
             self.remove(job)
             raise
         except JobError as error:
-            if isinstance(error, _SERVER_TROUBLE):
+            if isinstance(error, _SERVER_TROUBLE) and job.start is not Start.COLLECT:
                 self._breaker.suspect()
             executing = run.executing or self._went_down_with(run)
             raise AttemptFailed(error, executing=executing, node_id=run.node_id) from error
@@ -181,7 +181,7 @@ class Executor:
             attempts=[*job.earlier, job.attempt(time.monotonic() - started, error=None)],
             metadata=job.request.metadata,
             outputs=outputs,
-            manifest=ObjectRef(bucket=self._store.bucket, key=manifest_key(self._folder(job))),
+            manifest=ObjectRef(bucket=self._store.bucket, key=manifest_key(job.folder)),
             timings=Timings(
                 queued=round(job.queued_seconds, 3),
                 staged=round(staged - started, 3),
@@ -202,7 +202,7 @@ class Executor:
             Exception: whatever reason the lease's control gives to end.
         """
         return patiently(
-            lambda: self.recall(manifest_key(self._folder(job)), job.request),
+            lambda: self.recall(manifest_key(job.folder), job.request),
             what=f"job {job.id}: manifest",
             control=lease.control,
             storage_patience=self._s3_patience_seconds,
@@ -307,11 +307,11 @@ class Executor:
                     patience=patience,
                     control=run.lease.control,
                     on_tick=tick,
-                    on_trouble=self._breaker.suspect,
+                    on_trouble=_nothing if job.start is Start.COLLECT else self._breaker.suspect,
                     adopted=job.start is not Start.SUBMIT,
                 )
         except _GIVEN_UP as reason:
-            self._give_up(job, reason)
+            self._give_up(run, reason)
             raise
         except TransientError:
             run.executing = run.executing or subscription.progress.started
@@ -323,13 +323,18 @@ class Executor:
             raise failure
         return entry
 
-    def _give_up(self, job: Job, reason: Exception) -> None:
+    def _give_up(self, run: _Run, reason: Exception) -> None:
         """Stop the prompt.
 
         Raises:
             ComfyUIHungError: it stalled, and cannot even be stopped.
         """
-        self._comfyui.try_cancel(job.prompt_id)
+        job = run.job
+        if job.start is Start.COLLECT:
+            return
+        run.lease.prompt_stopped = self._comfyui.try_cancel(job.prompt_id)
+        if not run.lease.prompt_stopped:
+            self._keeper.order_stop(job.prompt_id)
         if not isinstance(reason, PromptStalledError):
             return
         deadline = time.monotonic() + _STOP_SECONDS
@@ -342,7 +347,7 @@ class Executor:
             time.sleep(_STOP_SECONDS / 20)
         self._breaker.quarantine(job.prompt_id)
         # Whatever else waits on that server waits in vain.
-        self._keeper.stop_jobs(PromptLostError(f"ComfyUI at {self.instance} hangs"))
+        self._keeper.stop_jobs(ServerHung(f"ComfyUI at {self.instance} hangs"))
         raise ComfyUIHungError(f"{reason}, and does not stop the prompt") from None
 
     def _upload(self, run: _Run, entry: Mapping[str, Any], server: ComfyUI) -> list[Output]:
@@ -356,9 +361,8 @@ class Executor:
         return outputs
 
     def _upload_one(self, run: _Run, file: OutputFile, server: ComfyUI) -> Output:
-        folder = self._folder(run.job)
         return patiently(
-            lambda: upload(file, folder, run.job.prompt, comfyui=server, store=self._store),
+            lambda: upload(file, run.job.folder, run.job.prompt, comfyui=server, store=self._store),
             what=f"job {run.job.id}: output of node {file.node_id}",
             control=run.lease.control,
             storage_patience=self._s3_patience_seconds,
@@ -366,12 +370,13 @@ class Executor:
 
     def _commit(self, run: _Run, result: JobResult) -> JobResult:
         """Write the manifest, once; the result that stands in it is the job's."""
-        self._keeper.confirm(run.lease)
-        run.lease.control.seal()
         manifest = result.model_dump_json(indent=1).encode()
 
         def create() -> JobResult:
-            if self._store.create(result.manifest.key, manifest, "application/json"):
+            self._keeper.confirm(run.lease)
+            with run.lease.control.sealed():
+                created = self._store.create(result.manifest.key, manifest, "application/json")
+            if created:
                 return result
             logger.info("job %s: was committed by another attempt", result.job_id)
             return _read_manifest(self._store.get(result.manifest.key) or manifest)
@@ -392,7 +397,7 @@ class Executor:
 
     def remove(self, job: Job) -> None:
         """Take back what a cancelled job has stored."""
-        folder = self._folder(job)
+        folder = job.folder
         try:
             # Of a job that was committed by another attempt nothing is taken back.
             if self._store.size(manifest_key(folder)) is None:
@@ -411,11 +416,17 @@ class Executor:
         ]
         return result.model_copy(update={"outputs": outputs})
 
-    def _folder(self, job: Job) -> str:
-        return job_folder(self._prefix, job.request.output.prefix, job.id)
+    def folder(self, job_id: str, request: JobRequest) -> str:
+        """Where the objects of a job go that nobody had before."""
+        return job_folder(self._prefix, request.output.prefix, job_id)
 
     def _report(self, run: _Run, stage: str, value: float, **where: Any) -> None:
-        run.report(Progress(stage=stage, value=round(value, 3), instance=self.instance, **where))
+        instance = run.job.instance
+        run.report(Progress(stage=stage, value=round(value, 3), instance=instance, **where))
+
+
+def _nothing() -> None:
+    pass
 
 
 def _bypassing(workflow: Workflow, job: Job) -> dict[str, Any]:

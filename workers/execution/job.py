@@ -33,6 +33,7 @@ class Job:
     Attributes:
         id: Celery's task id.
         request: what to do.
+        folder: where its objects go, without a slash at its end.
         number: the attempt's number, from 1.
         prompt: the number of the attempt from which the prompt's id is made; an earlier one if
             this attempt goes on with its prompt.
@@ -49,6 +50,7 @@ class Job:
     request: JobRequest
     instance: str
     client_id: str
+    folder: str
     number: int = 1
     prompt: int = 1
     start: Start = Start.SUBMIT

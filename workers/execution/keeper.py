@@ -9,13 +9,16 @@ from dataclasses import dataclass, field
 
 from tasks.errors import JobCancelledError, JobError
 from workers.execution.control import Control, LeaseLost
-from workers.ledger import Ledger
+from workers.ledger import Claimed, Ledger
 from workers.ledger.ledger import CANCEL, LEASE_SECONDS, LOST, RENEW_SECONDS
 
 logger = logging.getLogger(__name__)
 
 # A lease that ends sooner is not worth trusting.
 _MARGIN = 2.0
+
+# Seconds that the end of the thread is waited for.
+_JOIN_SECONDS = 2.0
 
 # Seconds between questions to a Redis that does not answer.
 _PAUSE = 1.0
@@ -28,7 +31,15 @@ class Lease:
     job_id: str
     token: int
     valid_until: float
+    # The server's clock, Unix time, minus this process's monotonic one; seconds.
+    offset: float = 0.0
+    # The prompt was taken off its server, so that nobody can go on with it.
+    prompt_stopped: bool = False
     control: Control = field(default_factory=Control)
+
+    def now(self) -> float:
+        """The time by the ledger's clock, Unix time in seconds."""
+        return time.monotonic() + self.offset
 
 
 class Keeper:
@@ -55,8 +66,10 @@ class Keeper:
         self._place = place
         self._takes_jobs = takes_jobs
         self._stop_prompt = stop_prompt
+        self._leaving: Exception | None = None
         self._leases: dict[tuple[str, int], Lease] = {}
         self._lock = threading.Lock()
+        self._obeying = threading.Lock()
         self._stopping = False
         self._nudged = threading.Event()
         self._reached = True
@@ -71,7 +84,7 @@ class Keeper:
         self._stopping = True
         self._nudged.set()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(_JOIN_SECONDS)
         try:
             self._ledger.announce(self._place, live=False)
         except JobError as error:
@@ -82,11 +95,15 @@ class Keeper:
         self._nudged.set()
 
     @contextmanager
-    def holding(self, job_id: str, token: int, claimed_at: float) -> Iterator[Lease]:
+    def holding(self, job_id: str, claim: Claimed, claimed_at: float) -> Iterator[Lease]:
         """Keep a job that was claimed at this moment of the monotonic clock."""
-        lease = Lease(job_id, token, claimed_at + LEASE_SECONDS)
+        token = claim.token
+        valid_until, offset = claimed_at + LEASE_SECONDS, claim.now - claimed_at
+        lease = Lease(job_id, token, valid_until, offset)
         with self._lock:
             self._leases[job_id, token] = lease
+            if self._leaving is not None:
+                lease.control.stop(self._leaving)
         try:
             yield lease
         finally:
@@ -99,6 +116,29 @@ class Keeper:
             leases = [one for one in self._leases.values() if job_id in (None, one.job_id)]
         for lease in leases:
             lease.control.stop(reason)
+
+    def announce_leaving(self) -> None:
+        """Say that this worker may be gone before it lets go of its jobs: they are not to blame."""
+        with self._lock:
+            claims = list(self._leases)
+        try:
+            self._ledger.leave(claims)
+        except JobError as error:
+            logger.warning("other workers could not be told that this one leaves: %s", error)
+        self.nudge()
+
+    def leave(self, reason: Exception) -> None:
+        """End every job that runs here, or still begins, with this reason."""
+        with self._lock:
+            self._leaving = reason
+        self.stop_jobs(reason)
+
+    def order_stop(self, prompt_id: str) -> None:
+        """Have a prompt of this worker's own place stopped as soon as that is possible."""
+        try:
+            self._ledger.order_stop(self._place, prompt_id)
+        except JobError as error:
+            logger.warning("prompt %s may run for nobody: %s", prompt_id, error)
 
     def confirm(self, lease: Lease) -> None:
         """Return if the job is still ours; waits for Redis if that is what it takes.
@@ -147,5 +187,14 @@ class Keeper:
     def _announce(self) -> None:
         live = self._takes_jobs()
         orders = self._ledger.announce(self._place, live=live)
-        if live and (stopped := [one for one in orders if self._stop_prompt(one)]):
-            self._ledger.stopped(self._place, stopped)
+        if live and orders and not self._obeying.locked():
+            # Not here: a slow server must not keep leases from being renewed.
+            threading.Thread(target=self._obey, args=(orders,), daemon=True).start()
+
+    def _obey(self, orders: Iterable[str]) -> None:
+        with self._obeying:
+            try:
+                if stopped := [one for one in orders if self._stop_prompt(one)]:
+                    self._ledger.stopped(self._place, stopped)
+            except JobError as error:
+                logger.warning("prompts were stopped, which could not be noted: %s", error)

@@ -126,7 +126,7 @@ class _Waiting:
         now = time.monotonic()
         deadline = self._patience.deadline
         if deadline is not None and now >= deadline:
-            raise JobTimeoutError("the job was stopped: its timeout_seconds have passed")
+            return self._last_look()
         if now >= self._look_at:
             if (entry := self._ask()) is not None:
                 return entry
@@ -138,6 +138,16 @@ class _Waiting:
                 self._look_at = now + self._pause()
         self._check_life(now)
         return None
+
+    def _last_look(self) -> dict[str, Any]:
+        # What has ended in time, and was not collected since, is as good as ever.
+        try:
+            entry = self._comfyui.history(self._prompt_id)
+        except TransientError:
+            entry = None
+        if entry is None:
+            raise JobTimeoutError("the job was stopped: its timeout_seconds have passed")
+        return entry
 
     def wait(self) -> None:
         """Wait until it is time to look, or for half a second."""

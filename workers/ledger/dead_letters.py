@@ -37,11 +37,6 @@ class DeadLetters:
         """Take a Redis client that decodes answers; it stays its maker's to close."""
         self._redis = client
 
-    def put(self, letter: DeadLetter) -> None:
-        """Put a job aside."""
-        with translated():
-            self._redis.hset(KEY, letter.job_id, letter.model_dump_json())
-
     def all(self) -> list[DeadLetter]:
         """Every job that was put aside, oldest first."""
         with translated():
@@ -49,7 +44,7 @@ class DeadLetters:
         letters = []
         for one in found:
             try:
-                letters.append(DeadLetter.model_validate_json(one))
+                letters.append(DeadLetter.model_validate_json(one, extra="ignore"))
             except ValidationError:
                 # The others must be seen all the same.
                 logger.warning("a dead letter cannot be read")
@@ -59,7 +54,7 @@ class DeadLetters:
         """One job that was put aside."""
         with translated():
             found = self._redis.hget(KEY, job_id)
-        return DeadLetter.model_validate_json(found) if found is not None else None
+        return DeadLetter.model_validate_json(found, extra="ignore") if found is not None else None
 
     def discard(self, job_id: str) -> bool:
         """Forget a job that was put aside; whether it was there."""

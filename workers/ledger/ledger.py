@@ -9,7 +9,8 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from workers.ledger import scripts
-from workers.ledger.dead_letters import DeadLetters
+from workers.ledger.dead_letters import KEY as DEAD
+from workers.ledger.dead_letters import DeadLetter, DeadLetters
 from workers.ledger.record import Record
 from workers.ledger.seam import translated
 
@@ -40,12 +41,14 @@ class Claimed:
 
     Attributes:
         token: proves it, against all who had the job before.
+        now: the server's time of the claim, Unix time in seconds.
         is_new: nobody had it before.
-        owner_died: the one who had it last did not let go of it.
+        owner_died: the one who had it last did not let go of it, nor say that it was leaving.
         record: what is known of it.
     """
 
     token: int
+    now: float
     is_new: bool
     owner_died: bool
     record: Record
@@ -68,7 +71,15 @@ class Ended:
 
 @dataclass(frozen=True)
 class Cancelled:
-    """The job is not to be begun any more."""
+    """The job is not to be begun any more, and is ours to end.
+
+    Attributes:
+        token: proves it.
+        record: of a job that somebody had before.
+    """
+
+    token: int
+    record: Record | None
 
 
 Verdict = Claimed | Held | Ended | Cancelled
@@ -105,7 +116,6 @@ class Ledger:
         self._release = self._redis.register_script(scripts.RELEASE)
         self._end = self._redis.register_script(scripts.END)
         self._cancel = self._redis.register_script(scripts.CANCEL)
-        self._unowned = self._redis.register_script(scripts.UNOWNED)
         self._announce = self._redis.register_script(scripts.ANNOUNCE)
         self._live = self._redis.register_script(scripts.LIVE)
 
@@ -121,12 +131,13 @@ class Ledger:
 
     # Jobs
 
-    def claim(self, job_id: str, record: Record) -> Verdict:
+    def claim(self, job_id: str, record: Record, nonce: str) -> Verdict:
         """Take a job, if nobody has it.
 
         Args:
             job_id: of the job.
             record: kept for a job that nobody had before.
+            nonce: of this claim; one that is repeated, as its answer was lost, is the same claim.
         """
         with translated():
             answer = self._claim(
@@ -136,6 +147,7 @@ class Ledger:
                     self._keep,
                     record.model_dump_json(),
                     _ms(RESTART_GRACE_SECONDS),
+                    nonce,
                 ],
             )
         return _verdict(answer)
@@ -161,14 +173,35 @@ class Ledger:
             args: list[str | int] = [token, _ms(pause), self._keep, record.model_dump_json()]
             return bool(self._release(keys=[_JOB + job_id], args=args))
 
-    def end(self, job_id: str, token: int, outcome: Outcome, detail: str = "") -> bool:
-        """Record how a job ended; whether it was still ours."""
+    def leave(self, claims: Iterable[tuple[str, int]]) -> None:
+        """Say of these jobs and tokens that their owner may be gone before it lets go of them."""
         with translated():
-            args: list[str | int] = [token, self._keep, outcome, detail]
-            return bool(self._end(keys=[_JOB + job_id], args=args))
+            pipe = self._redis.pipeline(transaction=False)
+            for job_id, token in claims:
+                pipe.eval(scripts.LEAVE, 1, _JOB + job_id, token)
+            pipe.execute()
+
+    def end(
+        self,
+        job_id: str,
+        token: int,
+        outcome: Outcome,
+        detail: str = "",
+        letter: DeadLetter | None = None,
+    ) -> bool:
+        """Record how a job ended, and its dead letter if it gets one; whether it was still ours."""
+        with translated():
+            put_aside = letter.model_dump_json() if letter else ""
+            args: list[str | int] = [token, self._keep, outcome, detail, job_id, put_aside]
+            return bool(self._end(keys=[_JOB + job_id, DEAD], args=args))
 
     def cancel(self, job_id: str, *, running: bool) -> str | None:
-        """Keep a job from being begun, and stop it `running` too; its outcome if it has ended."""
+        """Keep a job from being begun again; its outcome if it has ended.
+
+        Args:
+            job_id: of the job.
+            running: whether it is to end also while somebody has it.
+        """
         with translated():
             args = [self._keep, int(running)]
             outcome: str | None = self._cancel(keys=[_JOB + job_id], args=args)
@@ -178,13 +211,7 @@ class Ledger:
         """What is known of a job that has not ended."""
         with translated():
             found = self._redis.hget(_JOB + job_id, "record")
-        return Record.model_validate_json(found) if found else None
-
-    def unowned(self, job_id: str) -> Record | None:
-        """What is known of a job that nobody has and that has not ended."""
-        with translated():
-            found = self._unowned(keys=[_JOB + job_id])
-        return Record.model_validate_json(found) if found else None
+        return _record(found) if found else None
 
     def ended(self, job_id: str) -> Ended | None:
         """How a job ended; None if it has not, or is not remembered."""
@@ -223,16 +250,22 @@ class Ledger:
 
 def _verdict(answer: Sequence[Any]) -> Verdict:
     match answer:
-        case ["claimed", token, is_new, owner_died, record]:
-            return Claimed(
-                token, bool(is_new), bool(owner_died), Record.model_validate_json(record)
-            )
-        case ["held", milliseconds]:
-            return Held(milliseconds / 1000)
-        case ["ended", outcome, detail]:
+        case ["claimed", now, token, is_new, owner_died, begun, text]:
+            record = _record(text)
+            if not record.since:
+                record = record.model_copy(update={"since": begun / 1000})
+            return Claimed(token, now / 1000, bool(is_new), bool(owner_died), record)
+        case ["cancelled", _, token, record]:
+            return Cancelled(token, _record(record) if record else None)
+        case ["ended", _, outcome, detail]:
             return Ended(outcome, detail)
         case _:
-            return Cancelled()
+            return Held(answer[2] / 1000)
+
+
+def _record(text: str | bytes) -> Record:
+    # A later version may have written more than this one knows, in each part of it.
+    return Record.model_validate_json(text, extra="ignore")
 
 
 def _ms(seconds: float) -> int:

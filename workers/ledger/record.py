@@ -6,8 +6,7 @@ from tasks.result import Attempt
 
 
 class _Model(BaseModel):
-    # A later version may have written more than this one knows.
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True)
 
 
 class Route(_Model):
@@ -15,7 +14,7 @@ class Route(_Model):
 
     prefer: str | None = None
     avoid: tuple[str, ...] = ()
-    until: float = Field(0.0, description="Unix time, seconds.")
+    until: float = Field(0.0, description="The server's time, Unix time in seconds.")
 
 
 class Record(_Model):
@@ -26,7 +25,10 @@ class Record(_Model):
     instance: str = Field(description="Base URL of the ComfyUI server at that place.")
     client_id: str = Field(description="The websocket client that hears of the prompt.")
     prompt: int = Field(1, description="The attempt from which the prompt's id is made.")
-    since: float = Field(description="When the current attempt began, Unix time in seconds.")
+    folder: str = Field(description="Where the job's objects are, as its first message asked.")
+    since: float = Field(
+        0.0, description="When the prompt's attempt began, by the server; 0 for the first one."
+    )
     spent: bool = Field(
         False, description="The prompt has ended in vain: the next attempt needs a new one."
     )

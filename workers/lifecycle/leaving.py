@@ -5,7 +5,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable
 from types import FrameType
 from typing import Any
 
@@ -13,6 +12,7 @@ from celery import platforms, signals
 from celery.worker import state
 
 from workers.execution.control import WorkerLeaving
+from workers.execution.keeper import Keeper
 
 logger = logging.getLogger(__name__)
 
@@ -25,14 +25,14 @@ _HURRY_SECONDS = 2.0
 class Leaving:
     """SIGTERM and SIGINT leave with grace; a second one, or SIGQUIT, at once."""
 
-    def __init__(self, stop_jobs: Callable[[Exception], None], grace_seconds: float) -> None:
+    def __init__(self, keeper: Keeper, grace_seconds: float) -> None:
         """Prepare.
 
         Args:
-            stop_jobs: ends every running job with a reason.
+            keeper: of the running jobs.
             grace_seconds: that running jobs have to end by themselves.
         """
-        self._stop_jobs = stop_jobs
+        self._keeper = keeper
         self._grace_seconds = grace_seconds
         self.begun = False
         self._hurrying = False
@@ -69,9 +69,11 @@ class Leaving:
         self._give_back_after(0.0, _HURRY_SECONDS)
 
     def _give_back_after(self, seconds: float, farewell: float) -> None:
+        # Whoever has us killed before we are done: the jobs are not to blame.
+        self._keeper.announce_leaving()
         # In a daemon: a worker whose jobs have ended is gone before.
         time.sleep(seconds)
-        self._stop_jobs(WorkerLeaving("its worker was asked to end"))
+        self._keeper.leave(WorkerLeaving("its worker was asked to end"))
         time.sleep(farewell)
         logger.warning("something holds up the end of this worker; its jobs go on elsewhere")
         logging.shutdown()
