@@ -138,14 +138,14 @@ def after_failure(
 
 def _costs_nothing(failure: Failure) -> bool:
     """Whether another attempt pays for no GPU time again, and it is not the job's fault."""
+    if len(failure.earlier) + 1 >= _MOST_ATTEMPTS:
+        return False
     match failure.error:
-        case BrokerUnavailableError() | BrokerFullError():
-            return True
-        case StorageUnavailableError():
+        case BrokerUnavailableError() | BrokerFullError() | StorageUnavailableError():
             # What was rendered lies on the server.
-            return len(failure.earlier) + 1 < _MOST_ATTEMPTS
+            return True
         case PromptLostError():
-            return not failure.executing and len(failure.earlier) + 1 < _MOST_ATTEMPTS
+            return not failure.executing
         case _:
             return False
 

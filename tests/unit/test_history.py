@@ -3,7 +3,7 @@ from typing import Any
 import pytest
 
 from tasks.errors import (
-    ComfyUIProtocolError,
+    HistoryUnreadableError,
     JobError,
     NodeFailedError,
     OutOfMemoryError,
@@ -73,8 +73,8 @@ def test_failures(version: str, scenario: str, leaf: type[JobError], sentence: s
         {"status": {"status_str": "error", "messages": [None, [], ["x"], ["execution_error", 5]]}},
     ],
 )
-def test_entries_of_another_form_are_protocol_errors(version: str, entry: Any) -> None:  # noqa: ARG001
-    assert type(failure_in(entry, {})) is ComfyUIProtocolError
+def test_entries_of_another_form_cannot_be_read(version: str, entry: Any) -> None:  # noqa: ARG001
+    assert type(failure_in(entry, {})) is HistoryUnreadableError
 
 
 def test_what_cannot_be_encoded_is_made_so(version: str) -> None:  # noqa: ARG001

@@ -346,8 +346,8 @@ class Custody:
                     "attempts": attempts,
                     "failures": record.failures + retry.counts,
                     "crashes": record.crashes + failure.crashed,
-                    "spent": retry.spent,
-                    "bypass": (failed.node_id,) if retry.bypass_cache and failed.node_id else (),
+                    "spent": record.spent or retry.spent,
+                    "bypass": _bypassing(record, retry, failed),
                     "route": self._route(retry, lease.now() + retry.seconds),
                 }
                 self._release(lease, record.model_copy(update=changes), retry.seconds)
@@ -467,6 +467,11 @@ _HERE = {"place", "instance", "client_id"}
 
 def _failed(failed: AttemptFailed | JobError) -> AttemptFailed:
     return failed if isinstance(failed, AttemptFailed) else AttemptFailed(failed)
+
+
+def _bypassing(record: Record, retry: Retry, failed: AttemptFailed) -> tuple[str, ...]:
+    missing = (failed.node_id,) if retry.bypass_cache and failed.node_id else ()
+    return (*record.bypass, *missing)
 
 
 def _internal(error: Exception) -> InternalError:

@@ -32,6 +32,8 @@ class Place:
 def _is_loopback(url: str) -> bool:
     name = urlsplit(url).hostname or ""
     try:
-        return ipaddress.ip_address(name).is_loopback
+        address = ipaddress.ip_address(name)
     except ValueError:
         return name == "localhost" or name.endswith(".localhost")
+    # Who connects to the unspecified address reaches itself, too.
+    return address.is_loopback or address.is_unspecified

@@ -59,12 +59,13 @@ def patiently(
         JobError: any other error of the action, at once.
         Exception: whatever reason the control gives.
     """
-    began = time.monotonic()
+    failed_at: float | None = None
     for pause in _pauses():
         try:
             return action()
         except (ComfyUIUnavailableError, StorageUnavailableError) as error:
-            left = began + _patience(error, storage_patience) - time.monotonic()
+            failed_at = failed_at or time.monotonic()
+            left = failed_at + _patience(error, storage_patience) - time.monotonic()
             if left <= 0:
                 raise
             logger.warning("%s: %s; again in %.1f s", what, error, min(pause, left))

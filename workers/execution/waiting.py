@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,6 +115,7 @@ class _Waiting:
         self._after_end = POLL_ENDED
         self._answered_at = self._moved_at = time.monotonic()
         self._queue = PromptQueue((), ())
+        self._in_trouble = False
         self._look_at = 0.0 if adopted else self._answered_at + self._pause()
 
     @property
@@ -141,10 +143,11 @@ class _Waiting:
 
     def _last_look(self) -> dict[str, Any]:
         # What has ended in time, and was not collected since, is as good as ever.
-        try:
-            entry = self._comfyui.history(self._prompt_id)
-        except TransientError:
-            entry = None
+        entry = None
+        # A server that has just not answered would only hold up the end.
+        if not self._in_trouble:
+            with suppress(TransientError):
+                entry = self._comfyui.history(self._prompt_id)
         if entry is None:
             raise JobTimeoutError("the job was stopped: its timeout_seconds have passed")
         return entry
@@ -162,10 +165,12 @@ class _Waiting:
             self._on_trouble()
             raise
         except TransientError:
+            self._in_trouble = True
             self._on_trouble()
             if time.monotonic() - self._answered_at > OUTAGE_PATIENCE:
                 raise
             return None
+        self._in_trouble = False
         if not isinstance(found, PromptQueue):
             return found
         self._answered_at = time.monotonic()
