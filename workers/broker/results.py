@@ -24,8 +24,9 @@ class Backend(RedisBackend):  # type: ignore[misc]  # celery has no types for it
     def _store_result(
         self, task_id: str, result: Any, state: str, *args: Any, **kwargs: Any
     ) -> Any:
-        # Of a worker that does not know yet that the job was taken from it, and has ended.
-        if state in (PROGRESS, states.RETRY):
+        # A worker may not know yet that the job was taken from it and has ended; and a revocation
+        # is recorded by whoever hears of it, and by who stops the job.
+        if state in (PROGRESS, states.RETRY, states.REVOKED):
             known = self._get_task_meta_for(task_id)
             if known["status"] in states.READY_STATES:
                 return result
