@@ -1,5 +1,6 @@
 """A ComfyUI that misbehaves, seen by the client and by the worker."""
 
+import re
 import socket
 import threading
 import time
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 import requests
+from celery.result import AsyncResult
 
 from sandbox.stack import Stack, StandIn
 from tasks.errors import (
@@ -23,6 +25,7 @@ from tests.stack import Client, bars
 from workers.comfyui import ComfyUI, Notifications
 from workers.comfyui.notifications import Subscription
 from workers.execution.control import Control
+from workers.execution.job import prompt_id
 from workers.execution.waiting import Patience, await_entry
 
 pytestmark = pytest.mark.integration
@@ -59,6 +62,15 @@ def wait_for(
         on_tick=on_tick,
         on_trouble=lambda: None,
     )
+
+
+def meta_in(client: Client, job: AsyncResult[Any], state: str) -> dict[str, Any]:
+    """What is told of the job as soon as it is in this state."""
+    deadline = time.monotonic() + 20
+    while (meta := client.celery.backend.get_task_meta(job.id))["status"] != state:
+        assert time.monotonic() < deadline, meta
+        time.sleep(0.02)
+    return meta
 
 
 def inject(server: StandIn, websocket: str | None = None, **rule: object) -> None:
@@ -263,12 +275,47 @@ def test_a_forgotten_prompt_is_noticed(server: StandIn, comfyui: ComfyUI) -> Non
 @pytest.mark.usefixtures("running_worker")
 def test_a_passing_fault_is_retried_and_kept(client: Client, server: StandIn, seed: int) -> None:
     inject(server, method="POST", path="/prompt", status=503, times=1)
-    result = client.run(bars(seed))
+    job = client.send(bars(seed))
+    # Its message is not sent again but given back; that an attempt has failed shows all the same.
+    retrying = meta_in(client, job, "RETRY")
+    assert type(retrying["result"]).__name__ == "ComfyUIUnavailableError"
+    result = job.get(timeout=30)
     first, second = result["attempts"]
     assert first["error"].startswith("ComfyUIUnavailableError: ComfyUI at ")
+    assert first["error"].endswith(str(retrying["result"]))
     assert (second["number"], second["error"]) == (2, None)
     assert first["prompt_id"] != second["prompt_id"] == result["prompt_id"]
     assert f"/{result['job_id']}/2/" in f"/{result['outputs'][0]['key']}"
+
+
+@pytest.mark.usefixtures("running_worker")
+def test_out_of_memory_is_tried_once_more_with_memory_freed(
+    client: Client, server: StandIn, seed: int
+) -> None:
+    before = server.executions()
+    # Saved before the other node fails, and then answered from the cache, unless that was freed.
+    workflow = {
+        "3": {
+            "class_type": "EmptyImage",
+            "inputs": {"width": 8, "height": 8, "batch_size": 1, "color": seed},
+        },
+        "4": {
+            "class_type": "SaveImage",
+            "inputs": {"images": ["3", 0], "filename_prefix": f"oom-{seed}"},
+        },
+        **bars(seed, mode="oom"),
+    }
+    job = client.send(workflow)
+    error = job.get(timeout=30, propagate=False)
+    assert type(error).__name__ == "OutOfMemoryError"
+    reason, _, attempts = str(error).partition(" (attempts: ")
+    assert reason.startswith("node 1 (BarsRender) ran out of memory: ")
+    # There is no other server: a third one would be in vain.
+    one = rf"{server.url} OutOfMemoryError after \d\.\d s"
+    assert re.fullmatch(rf"1 on {one}, 2 on {one}\)", attempts)
+    prompts = {prompt_id(job.id, number) for number in (1, 2)}
+    assert server.executions().keys() - before.keys() == prompts
+    assert len(list(server.directory.rglob(f"oom-{seed}_*.png"))) == 2
 
 
 @pytest.mark.usefixtures("running_worker")

@@ -8,10 +8,14 @@ from typing import Any
 import boto3.exceptions
 import botocore.exceptions
 import pytest
+import redis
+import redis.exceptions
 import requests
 import urllib3
 
 from tasks.errors import (
+    BrokerFullError,
+    BrokerUnavailableError,
     ComfyUIProtocolError,
     ComfyUIUnavailableError,
     JobError,
@@ -19,6 +23,7 @@ from tasks.errors import (
     StorageUnavailableError,
 )
 from workers.comfyui import seam as comfyui_seam
+from workers.ledger import seam as ledger_seam
 from workers.storage import seam as storage_seam
 
 
@@ -109,3 +114,45 @@ def test_an_upload_that_failed_tells_why() -> None:
     error = boto3.exceptions.S3UploadFailedError("x")
     error.__cause__ = botocore.exceptions.ClientError(answer, "UploadPart")  # type: ignore[arg-type]
     assert type(storage_seam.meaning_of(error, "b")) is StorageDeniedError
+
+
+# Of a cluster's client, of a fork and of asyncio's policies: nothing that a plain client raises.
+NOT_OF_A_PLAIN_CLIENT = {
+    "ChildDeadlockedError",
+    "CrossSlotTransactionError",
+    "IncorrectPolicyType",
+    "InvalidPipelineStack",
+    "RedisClusterException",
+    "SlotNotCoveredError",
+}
+REDIS_ERRORS = set(raised_by(redis.exceptions))
+
+
+@pytest.mark.parametrize("cls", sorted(REDIS_ERRORS, key=str), ids=lambda c: c.__name__)
+def test_every_error_of_the_redis_client_becomes_ours(cls: type[Exception]) -> None:
+    if cls.__name__ in NOT_OF_A_PLAIN_CLIENT:
+        assert not issubclass(cls, redis.RedisError)
+        return
+    full = cls is redis.exceptions.OutOfMemoryError
+    with pytest.raises(BrokerFullError if full else BrokerUnavailableError, match="^Redis "):
+        with ledger_seam.translated():
+            raise blank(cls)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "OOM command not allowed when used memory > 'maxmemory'.",
+        "-OOM command not allowed when used memory > 'maxmemory'. script: 1, on @user_script:7.",
+    ],
+)
+def test_a_full_redis_is_known_by_its_code_also_from_a_script(text: str) -> None:
+    error = ledger_seam.meaning_of(redis.ResponseError(text))
+    assert type(error) is BrokerFullError
+    assert "maxmemory" in error.message
+
+
+def test_an_answer_of_redis_is_not_quoted() -> None:
+    # It may hold a command, and that a request with its inputs.
+    error = ledger_seam.meaning_of(redis.ResponseError("unknown command 'x' secret"))
+    assert error.message == "Redis did not answer (ResponseError)"

@@ -3,6 +3,7 @@ import pytest
 from settings import Settings, SettingsError, load
 from settings.celery import celery_options
 from settings.model import MASK, without_password
+from workers.ledger import Ledger
 
 
 def read(monkeypatch: pytest.MonkeyPatch, **variables: str) -> Settings:
@@ -59,6 +60,16 @@ def test_the_backend_follows_a_redis_broker(monkeypatch: pytest.MonkeyPatch) -> 
         ("S3_PREFIX", "a/../b", "'a/../b'", "without . or .."),
         ("WORKER_SLOTS", "many", "'many'", "integer"),
         ("WORKER_SLOTS", "0", "'0'", "greater than or equal to 1"),
+        ("JOB_MAX_ATTEMPTS", "0", "'0'", "greater than or equal to 1"),
+        ("JOB_MAX_CRASHES", "0", "'0'", "greater than or equal to 1"),
+        ("JOB_MAX_CRASHES", "2.5", "'2.5'", "integer"),
+        ("S3_PATIENCE_SECONDS", "-1", "'-1'", "greater than or equal to 0"),
+        ("S3_PATIENCE_SECONDS", "inf", "'inf'", "less than or equal to 86400"),
+        ("S3_PATIENCE_SECONDS", "nan", "'nan'", "than or equal to"),
+        ("STALL_SECONDS", "0", "'0'", "greater than 0"),
+        ("STALL_SECONDS", "1h", "'1h'", "number"),
+        ("SHUTDOWN_GRACE_SECONDS", "-0.1", "'-0.1'", "greater than or equal to 0"),
+        ("SHUTDOWN_GRACE_SECONDS", "86401", "'86401'", "less than or equal to 86400"),
         ("LOG_LEVEL", "loud", "'LOUD'", "'DEBUG', 'INFO'"),
     ],
 )
@@ -71,6 +82,37 @@ def test_a_wrong_value_is_named_with_found_and_expected(
     assert message.startswith(f"{variable}: found {found}, expected ")
     assert expected in message
     assert "secret" not in message
+
+
+def test_no_patience_and_no_grace_are_valid(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = read(monkeypatch, S3_PATIENCE_SECONDS="0", SHUTDOWN_GRACE_SECONDS="0")
+    assert (settings.s3_patience_seconds, settings.shutdown_grace_seconds) == (0.0, 0.0)
+
+
+def test_the_limits_of_failing_by_default() -> None:
+    settings = load()
+    assert (settings.max_attempts, settings.max_crashes) == (3, 3)
+    assert (settings.s3_patience_seconds, settings.stall_seconds) == (900.0, 600.0)
+    # Docker's ten seconds are less than this: the compose file says so.
+    assert settings.shutdown_grace_seconds == 15.0
+
+
+@pytest.mark.parametrize(
+    ("broker", "ledger"),
+    [
+        ("redis://:p%2Fw@broker:6379/3", "redis://:p%2Fw@broker:6379/3"),
+        ("rediss://h/0?ssl_cert_reqs=CERT_NONE", "rediss://h/0?ssl_cert_reqs=none"),
+        ("rediss://h/0?a=b&ssl_cert_reqs=CERT_REQUIRED", "rediss://h/0?a=b&ssl_cert_reqs=required"),
+        ("rediss://h/0?ssl_cert_reqs=required", "rediss://h/0?ssl_cert_reqs=required"),
+    ],
+)
+def test_workers_agree_on_the_brokers_own_server(
+    monkeypatch: pytest.MonkeyPatch, broker: str, ledger: str
+) -> None:
+    url = read(monkeypatch, CELERY_BROKER_URL=broker, CELERY_RESULT_BACKEND="redis://x").ledger_url
+    assert url == ledger
+    # Nothing is opened, but every option is understood.
+    Ledger(url).close()
 
 
 def test_every_wrong_value_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,150 +1,269 @@
-"""The task's body with an executor that does as the test says."""
+"""The task's body with a custody that does as the test says."""
 
+import json
 import time
+from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from celery import Celery
-from celery.exceptions import Reject, Retry
+from celery.worker import state
 
-from tasks.errors import InternalError, InvalidRequestError, NodeFailedError, OutOfMemoryError
-from tasks.result import Attempt, Progress
-from workers.execution import Job, Report
-from workers.task import ATTEMPTS, PROGRESS_INTERVAL, RunWorkflow
+from tasks.errors import (
+    ComfyUIUnavailableError,
+    InvalidRequestError,
+    JobCancelledError,
+    JobError,
+    JobExpiredError,
+    NodeFailedError,
+    OutOfMemoryError,
+)
+from tasks.result import Attempt, JobResult, ObjectRef, Progress, Timings
+from workers.broker.consumer import ComesAgain, Revoked
+from workers.execution import NotNow, Order, Report
+from workers.ledger.outcomes import JobFailed
+from workers.task import PROGRESS_INTERVAL, RunWorkflow
 
 WORKFLOW = {"1": {"class_type": "SaveImage", "inputs": {}}}
+RESULT = JobResult(
+    job_id="job",
+    prompt_id="p",
+    instance="http://gpu",
+    worker="w",
+    attempts=[],
+    metadata={},
+    outputs=[],
+    manifest=ObjectRef(bucket="b", key="job/manifest.json"),
+    timings=Timings(queued=0, staged=0, executed=0, uploaded=0, total=0),
+    values={},
+)
 
 
-class Executor:
-    """Raises what it is given, and keeps what it was asked."""
+class Custody:
+    """Does what it is given to do, and keeps what it was asked."""
 
-    instance = "http://gpu"
-
-    def __init__(self, error: Exception, progress: list[Progress] | None = None) -> None:
-        self.error = error
+    def __init__(self, end: Exception | JobResult, progress: list[Progress] | None = None) -> None:
+        self.end = end
         self.progress = progress or []
-        self.jobs: list[Job] = []
+        self.orders: list[Order] = []
 
-    def run(self, job: Job, report: Report) -> Any:
-        self.jobs.append(job)
+    def run(self, order: Order, report: Report) -> JobResult:
+        self.orders.append(order)
         for progress in self.progress:
             report(progress)
-        raise self.error
-
-    def attempt(self, job: Job, started: float, error: Exception) -> Attempt:
-        seconds = time.monotonic() - started
-        return Attempt(
-            number=job.attempt, instance="i", prompt_id="p", error=str(error), seconds=seconds
-        )
+        if isinstance(self.end, Exception):
+            raise self.end
+        return self.end
 
 
 @pytest.fixture
 def task() -> RunWorkflow:
-    app = Celery(broker="memory://", backend="cache+memory://")
-    one = app.register_task(RunWorkflow())
-    one.max_attempts = 3
-    return one
+    app = Celery(broker="memory://", backend="cache+memory://", set_as_current=False)
+    return app.register_task(RunWorkflow())
 
 
-def run(task: RunWorkflow, retries: int = 0, headers: Any = None, **arguments: Any) -> Any:
-    task.push_request(
-        id="job",
-        retries=retries,
-        headers=headers,
-        delivery_info={"redelivered": False},
-        args=[],
-        kwargs={"workflow": WORKFLOW, **arguments},
-        called_directly=False,
-    )
-    try:
-        return task.run(workflow=WORKFLOW, **arguments)
-    finally:
-        task.pop_request()
+Play = Callable[..., Any]
 
 
-def test_a_transient_error_puts_the_next_attempt_on_the_queue(task: RunWorkflow) -> None:
-    task.executor = Executor(OutOfMemoryError("x"))  # type: ignore[assignment]
-    sent: list[dict[str, Any]] = []
-    task.signature_from_request = lambda *_, **options: sent.append(options) or _Sent()  # type: ignore[method-assign]
-    with pytest.raises(Retry):
-        run(task, headers={"enqueued_at": 1.0})
-    (options,) = sent
-    assert options["retries"] == 1
-    assert 1 <= options["countdown"] <= 2
-    assert options["headers"]["enqueued_at"] == 1.0
-    assert [a["number"] for a in options["headers"][ATTEMPTS]] == [1]
+@pytest.fixture
+def play(task: RunWorkflow) -> Play:
+    def run(
+        custody: Custody,
+        *,
+        headers: Any = None,
+        priority: Any = None,
+        expires: Any = None,
+        **arguments: Any,
+    ) -> Any:
+        task.custody = custody  # type: ignore[assignment]
+        task.push_request(
+            id="job",
+            headers=headers,
+            expires=expires,
+            delivery_info={"redelivered": False, "priority": priority},
+            args=[],
+            kwargs={"workflow": WORKFLOW, **arguments},
+            called_directly=False,
+        )
+        try:
+            return task.run(workflow=WORKFLOW, **arguments)
+        finally:
+            task.pop_request()
+
+    return run
 
 
-def test_a_next_attempt_that_cannot_be_published_gives_the_job_back(task: RunWorkflow) -> None:
-    task.executor = Executor(OutOfMemoryError("x"))  # type: ignore[assignment]
-    task.signature_from_request = lambda *_, **__: _Sent(ConnectionError())  # type: ignore[method-assign]
-    with pytest.raises(Reject) as caught:
-        run(task)
-    assert caught.value.requeue
+def attempt(number: int, error: str | None) -> Attempt:
+    instance = f"http://gpu-{number}"
+    return Attempt(number=number, instance=instance, prompt_id="p", error=error, seconds=2.34)
 
 
-class _Sent:
-    def __init__(self, error: Exception | None = None) -> None:
-        self.error = error
-
-    def apply_async(self) -> None:
-        if self.error:
-            raise self.error
+# What it asks for
 
 
-def test_the_last_attempt_fails_with_the_error_itself(task: RunWorkflow) -> None:
-    earlier = [{"number": 1, "instance": "i", "prompt_id": "p", "error": "x", "seconds": 1.0}]
-    executor = Executor(OutOfMemoryError("x"))
-    task.executor = executor  # type: ignore[assignment]
-    with pytest.raises(OutOfMemoryError):
-        run(task, retries=2, headers={ATTEMPTS: earlier})
-    (job,) = executor.jobs
-    assert (job.attempt, len(job.earlier)) == (3, 1)
+def test_the_order_is_what_the_message_says(play: Play) -> None:
+    custody = Custody(RESULT)
+    before = time.time()
+    play(custody, headers={"enqueued_at": before - 7.0}, priority=3, metadata={"a": "b"})
+    (order,) = custody.orders
+    assert (order.job_id, order.priority) == ("job", 3)
+    assert (order.request.workflow, order.request.metadata) == (WORKFLOW, {"a": "b"})
+    assert 7.0 <= order.queued_seconds <= 7.0 + time.time() - before
 
 
-def test_a_permanent_error_fails_at_once(task: RunWorkflow) -> None:
-    task.executor = Executor(NodeFailedError("x"))  # type: ignore[assignment]
-    with pytest.raises(NodeFailedError):
-        run(task)
+@pytest.mark.parametrize("nonsense", ["noon", None, -1, 0, float("nan"), 1e15, [1]])
+def test_a_message_that_does_not_say_when_it_was_sent_waits_from_its_arrival(
+    play: Play, nonsense: Any
+) -> None:
+    custody = Custody(RESULT)
+    before = time.time()
+    play(custody, headers={"enqueued_at": nonsense, "received_at": before - 2.0})
+    assert 2.0 <= custody.orders[0].queued_seconds <= 2.0 + time.time() - before
 
 
-def test_a_fault_of_ours_is_a_sentence_of_ours(task: RunWorkflow) -> None:
-    task.executor = Executor(KeyError("secret"))  # type: ignore[assignment]
-    with pytest.raises(InternalError) as caught:
-        run(task, retries=2)
+def test_a_clock_that_runs_ahead_is_no_negative_wait(play: Play) -> None:
+    custody = Custody(RESULT)
+    play(custody, headers={"enqueued_at": time.time() + 3600})
+    assert custody.orders[0].queued_seconds == 0.0
+
+
+@pytest.mark.parametrize(
+    ("expires", "expired"),
+    [
+        (None, False),
+        ("2999-01-01T00:00:00+00:00", False),
+        ("2001-01-01T00:00:00+00:00", True),
+        ("2001-01-01T00:00:00", True),
+        (datetime(2001, 1, 1, tzinfo=UTC), True),
+        (datetime(2999, 1, 1, tzinfo=UTC), False),
+    ],
+    ids=str,
+)
+def test_the_order_says_whether_it_is_too_late(play: Play, expires: Any, expired: bool) -> None:
+    custody = Custody(RESULT)
+    play(custody, expires=expires)
+    assert custody.orders[0].expired == expired
+
+
+def test_the_order_says_whether_this_worker_heard_of_its_revocation(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    custody = Custody(RESULT)
+    play(custody)
+    monkeypatch.setattr(state, "revoked", {"job"})
+    play(custody)
+    assert [order.revoked for order in custody.orders] == [False, True]
+
+
+def test_a_wrong_request_fails_before_there_is_a_job(play: Play) -> None:
+    custody = Custody(RESULT)
+    with pytest.raises(InvalidRequestError, match="unknown argument 'parms'"):
+        play(custody, parms={})
+    assert custody.orders == []
+
+
+# How it ends
+
+
+def test_a_result_is_returned_as_json(play: Play) -> None:
+    returned = play(Custody(RESULT))
+    assert JobResult.model_validate(json.loads(json.dumps(returned))) == RESULT
+
+
+def test_another_attempt_gives_the_message_back_and_shows_why(
+    play: Play, task: RunWorkflow
+) -> None:
+    # Not a new message, as before: the ledger knows of the attempts, this one only comes again.
+    with pytest.raises(ComesAgain) as caught:
+        play(Custody(NotNow(1.5, ComfyUIUnavailableError("it is down"))))
+    assert caught.value.seconds == 1.5
+    meta = task.backend.get_task_meta("job")
+    assert meta["status"] == "RETRY"
+    assert type(meta["result"]) is ComfyUIUnavailableError
+    assert str(meta["result"]) == "it is down"
+
+
+def test_a_job_that_somebody_else_has_leaves_its_state_alone(play: Play, task: RunWorkflow) -> None:
+    task.backend.store_result("job", {"stage": "executing"}, "PROGRESS")
+    with pytest.raises(ComesAgain) as caught:
+        play(Custody(NotNow(0.0)))
+    assert caught.value.seconds == 0.0
+    assert task.backend.get_task_meta("job")["status"] == "PROGRESS"
+
+
+@pytest.mark.parametrize(
+    ("error", "expired"), [(JobCancelledError("why"), False), (JobExpiredError("why"), True)]
+)
+def test_a_cancelled_job_and_one_that_came_too_late_are_revoked(
+    play: Play, error: JobError, expired: bool
+) -> None:
+    with pytest.raises(Revoked, match="why") as caught:
+        play(Custody(error))
+    assert caught.value.expired == expired
+
+
+def test_a_failure_after_one_attempt_is_the_error_itself(play: Play) -> None:
+    one = attempt(1, "NodeFailedError: node 3 broke")
+    with pytest.raises(NodeFailedError) as caught:
+        play(Custody(JobFailed(NodeFailedError("node 3 broke"), [one])))
+    assert caught.value.message == "node 3 broke"
+    assert caught.value.attempts == [one.model_dump(mode="json")]
+
+
+def test_a_failure_after_several_attempts_tells_them(play: Play) -> None:
+    attempts = [attempt(1, "WorkerDiedError: its worker vanished"), attempt(2, "OutOfMemoryError:")]
+    with pytest.raises(OutOfMemoryError) as caught:
+        play(Custody(JobFailed(OutOfMemoryError("node 3 ran out of memory"), attempts)))
     assert caught.value.message == (
-        "comfyfleet itself failed with KeyError; the worker's log says where"
+        "node 3 ran out of memory (attempts: "
+        "1 on http://gpu-1 WorkerDiedError after 2.3 s, "
+        "2 on http://gpu-2 OutOfMemoryError after 2.3 s)"
     )
+    assert [one["number"] for one in caught.value.attempts] == [1, 2]
 
 
-def test_a_header_that_is_not_ours_is_refused(task: RunWorkflow) -> None:
-    task.executor = Executor(NodeFailedError("x"))  # type: ignore[assignment]
-    with pytest.raises(InvalidRequestError, match="header 'attempts' is not ours"):
-        run(task, headers={ATTEMPTS: 5})
+def test_a_failure_carries_no_foreign_error(play: Play) -> None:
+    # Celery stores the traceback, and foreign errors may quote headers and URLs.
+    error = NodeFailedError("x")
+    error.__cause__ = KeyError("secret")
+    with pytest.raises(NodeFailedError) as caught:
+        play(Custody(JobFailed(error, [])))
+    assert caught.value is not error
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
 
 
-def test_progress_that_cannot_be_written_harms_no_job(task: RunWorkflow) -> None:
-    progress = Progress(stage="executing", value=0.5, instance="i")
-    task.executor = Executor(NodeFailedError("x"), [progress])  # type: ignore[assignment]
+def test_a_header_named_attempts_means_nothing(play: Play) -> None:
+    # It was where attempts were kept; they are in the ledger now, where no producer writes.
+    custody = Custody(RESULT)
+    play(custody, headers={"attempts": 5})
+    assert len(custody.orders) == 1
 
+
+# Progress
+
+
+def test_progress_that_cannot_be_written_harms_no_job(play: Play, task: RunWorkflow) -> None:
     def gone(**_: Any) -> None:
         raise ConnectionError
 
     task.update_state = gone  # type: ignore[method-assign]
-    with pytest.raises(NodeFailedError):
-        run(task)
+    progress = Progress(stage="executing", value=0.5, instance="i")
+    assert play(Custody(RESULT, [progress]))["job_id"] == "job"
 
 
 @pytest.mark.parametrize(("interval", "told"), [(0.0, [0.4, 0.9, 0.9]), (0.5, [0.4])])
 def test_progress_is_written_at_most_each_interval_and_never_falls(
-    task: RunWorkflow, monkeypatch: pytest.MonkeyPatch, interval: float, told: list[float]
+    play: Play,
+    task: RunWorkflow,
+    monkeypatch: pytest.MonkeyPatch,
+    interval: float,
+    told: list[float],
 ) -> None:
     assert PROGRESS_INTERVAL == 0.5
     monkeypatch.setattr("workers.task.PROGRESS_INTERVAL", interval)
     written: list[float] = []
     task.update_state = lambda **told: written.append(told["meta"]["value"])  # type: ignore[method-assign]
-    values = [Progress(stage="s", value=v, instance="i") for v in (0.4, 0.9, 0.2)]
-    task.executor = Executor(NodeFailedError("x"), values)  # type: ignore[assignment]
-    with pytest.raises(NodeFailedError):
-        run(task)
+    play(Custody(RESULT, [Progress(stage="s", value=v, instance="i") for v in (0.4, 0.9, 0.2)]))
     assert written == told

@@ -1,0 +1,1050 @@
+"""Whose a job is and how it ends: custody's decisions, with a ledger and servers of paper."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
+from typing import Any, Self
+
+import pytest
+
+from tasks.errors import (
+    BrokerFullError,
+    BrokerUnavailableError,
+    ComfyUIUnavailableError,
+    InternalError,
+    JobCancelledError,
+    JobError,
+    JobExpiredError,
+    JobTimeoutError,
+    NodeFailedError,
+    OutOfMemoryError,
+    OutputMissingError,
+    PoisonedJobError,
+    StorageUnavailableError,
+)
+from tasks.request import JobRequest
+from tasks.result import Attempt, JobResult, ObjectRef, Timings
+from workers.comfyui import Notifications
+from workers.comfyui.model import PromptState
+from workers.execution import Custody, Executor, Limits, NotNow, Order, Takeover, waiting
+from workers.execution import custody as module
+from workers.execution.control import HandedOn, LeaseLost, WorkerLeaving
+from workers.execution.custody import _is_meant_for_others, _with_crash
+from workers.execution.job import AttemptFailed, Job, Start, prompt_id
+from workers.execution.keeper import Lease
+from workers.execution.place import Place
+from workers.ledger import Cancelled, Claimed, Ended, Held, Record, Route
+from workers.ledger.dead_letters import DeadLetter
+from workers.ledger.outcomes import JobFailed, failure_detail, failure_from
+from workers.storage.store import StoredObject
+
+HERE, NEIGHBOUR, AFAR = "http://here", "http://neighbour", "http://127.0.0.1:8188 on another"
+REQUEST = JobRequest(workflow={"1": {"class_type": "A", "inputs": {}}}, metadata={"shot": "7"})
+ORDER = Order("job", REQUEST, queued_seconds=1.5, priority=3)
+TOKEN = 5
+# The ledger's clock: that of a worker may be wrong.
+NOW = 5000.0
+RESULT = JobResult(
+    job_id="job",
+    prompt_id="p",
+    instance=HERE,
+    worker="w",
+    attempts=[],
+    metadata={},
+    outputs=[],
+    manifest=ObjectRef(bucket="b", key="job/manifest.json"),
+    timings=Timings(queued=0, staged=0, executed=0, uploaded=0, total=0),
+    values={},
+)
+RECORD = Record(place=HERE, instance=HERE, client_id="mine", folder="first", since=NOW - 60.0)
+CRASHED = Attempt(
+    number=1,
+    instance=HERE,
+    prompt_id=prompt_id("job", 1),
+    error="WorkerDiedError: its worker vanished",
+    seconds=1.0,
+)
+# Had before, and let go of.
+AGAIN = RECORD.model_copy(
+    update={"attempts": (CRASHED.model_copy(update={"error": "PromptLostError: x"}),)}
+)
+
+
+class Ledger:
+    """One job; what is written to it is kept in order."""
+
+    def __init__(self, verdict: Any) -> None:
+        self.verdict = verdict
+        self.nonces: list[str] = []
+        self.kept: Record | None = getattr(verdict, "record", None)
+        self.live = {HERE}
+        self.ours = True
+        self.away: list[Exception] = []
+        self.written: list[tuple[Any, ...]] = []
+
+    def claim(self, job_id: str, record: Record, nonce: str) -> Any:
+        assert job_id == "job"
+        self._answer()
+        self.nonces.append(nonce)
+        if isinstance(self.verdict, Claimed) and self.verdict.is_new:
+            return replace(self.verdict, record=record)
+        return self.verdict
+
+    def save(self, _: str, token: int, record: Record) -> bool:
+        return self._write("save", token, record)
+
+    def release(self, _: str, token: int, record: Record, pause: float = 0.0) -> bool:
+        return self._write("release", token, record, pause)
+
+    def end(
+        self,
+        _: str,
+        token: int,
+        outcome: str,
+        detail: str = "",
+        letter: DeadLetter | None = None,
+    ) -> bool:
+        return self._write("end", token, outcome, detail, *([letter] if letter else []))
+
+    def cancel(self, job_id: str, *, running: bool) -> None:
+        self._answer()
+        self.written.append(("cancel", job_id, running))
+
+    def record(self, _: str) -> Record | None:
+        self._answer()
+        return self.kept
+
+    def live_places(self) -> frozenset[str]:
+        self._answer()
+        return frozenset(self.live)
+
+    def order_stop(self, place: str, prompt: str) -> None:
+        self.written.append(("stop", place, prompt))
+
+    def _write(self, what: str, token: int, *values: Any) -> bool:
+        assert token == TOKEN
+        self._answer()
+        self.written.append((what, *values))
+        return self.ours
+
+    def _answer(self) -> None:
+        if self.away:
+            raise self.away.pop(0)
+
+    @property
+    def steps(self) -> list[str]:
+        return [what for what, *_ in self.written]
+
+    def last(self, what: str) -> tuple[Any, ...]:
+        """What was written of this kind, which was written once."""
+        ((_, *values),) = (one for one in self.written if one[0] == what)
+        return tuple(values)
+
+
+class Attempts:
+    """Ends an attempt as it is told."""
+
+    def __init__(self) -> None:
+        self.end: Exception | JobResult = RESULT
+        self.manifest: Exception | JobResult | None = None
+        self.jobs: list[Job] = []
+        self.stops_prompt = False
+        self.recalled: list[str] = []
+        self.removed: list[Job] = []
+
+    def folder(self, job_id: str, _: JobRequest) -> str:
+        return f"as asked now/{job_id}"
+
+    def remove(self, job: Job) -> None:
+        self.removed.append(job)
+
+    def run(self, job: Job, lease: Lease, _report: Any) -> JobResult:
+        self.jobs.append(job)
+        lease.prompt_stopped = self.stops_prompt
+        return _given(self.end)
+
+    def committed(self, _job: Job, _lease: Lease) -> JobResult | None:
+        return _given(self.manifest)
+
+    def recall(self, manifest: str, _: JobRequest) -> JobResult | None:
+        self.recalled.append(manifest)
+        return _given(self.manifest)
+
+
+@dataclass
+class Server:
+    """A ComfyUI with at most one prompt, which it has rendered when it is asked for."""
+
+    base_url = HERE
+
+    state: PromptState | Exception = PromptState.UNKNOWN
+    asked: list[str] = field(default_factory=list)
+    cancelled: list[str] = field(default_factory=list)
+    freed: int = 0
+
+    def state_of(self, prompt: str) -> PromptState:
+        self.asked.append(prompt)
+        return _given(self.state)
+
+    def cancel(self, prompt: str) -> None:
+        self.cancelled.append(prompt)
+
+    def try_cancel(self, prompt: str) -> bool:
+        self.cancel(prompt)
+        return True
+
+    def try_free(self) -> None:
+        self.freed += 1
+
+    def submit(self, *_: Any) -> None:
+        pass
+
+    def history(self, _: str) -> dict[str, Any]:
+        images = {"images": [{"filename": "a.png"}]}
+        return {"status": {"status_str": "success"}, "outputs": {"9": images}}
+
+    @contextmanager
+    def view(self, _: Any) -> Iterator[None]:
+        yield
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+class Keeper:
+    """Keeps nothing, but remembers whom it was to stop."""
+
+    def __init__(self) -> None:
+        self.stopped: list[tuple[Exception, str | None]] = []
+
+    @contextmanager
+    def holding(self, job_id: str, claim: Claimed, claimed_at: float) -> Iterator[Lease]:
+        self.lease = Lease(job_id, claim.token, claimed_at + 12.0, claim.now - claimed_at)
+        yield self.lease
+
+    def confirm(self, lease: Lease) -> None:
+        lease.control.check()
+
+    def stop_jobs(self, reason: Exception, job_id: str | None = None) -> None:
+        self.stopped.append((reason, job_id))
+
+
+class Scene:
+    """A worker at `HERE` whose neighbour it can reach, to which a message comes."""
+
+    def __init__(self, verdict: Any = None) -> None:
+        self.ledger = Ledger(verdict)
+        self.executor: Any = Attempts()
+        self.keeper = Keeper()
+        self.server = Server()
+        self.neighbour = Server()
+        self.takes_jobs = True
+        self.max_attempts = self.max_crashes = 3
+
+    @property
+    def custody(self) -> Custody:
+        paper: Any = self.ledger
+        return Custody(
+            ledger=paper,
+            keeper=self.keeper,  # type: ignore[arg-type]
+            executor=self.executor,
+            takeover=Takeover(
+                ledger=paper,
+                comfyui=self.server,  # type: ignore[arg-type]
+                server_at={NEIGHBOUR: self.neighbour}.__getitem__,  # type: ignore[arg-type]
+                place=Place(HERE, "this-host"),
+            ),
+            comfyui=self.server,  # type: ignore[arg-type]
+            takes_jobs=lambda: self.takes_jobs,
+            place=Place(HERE, "this-host"),
+            client_id="mine",
+            limits=Limits(self.max_attempts, self.max_crashes),
+        )
+
+    def run(self) -> JobResult:
+        return self.custody.run(ORDER, lambda _: None)
+
+    def postponed(self) -> NotNow:
+        with pytest.raises(NotNow) as caught:
+            self.run()
+        return caught.value
+
+    def failed(self) -> JobFailed:
+        with pytest.raises(JobFailed) as caught:
+            self.run()
+        return caught.value
+
+    @property
+    def job(self) -> Job:
+        """What was attempted, which was attempted once."""
+        (job,) = self.executor.jobs
+        return job
+
+
+def _given(value: Any) -> Any:
+    if isinstance(value, Exception):
+        raise value
+    return value
+
+
+def new() -> Scene:
+    return Scene(Claimed(TOKEN, NOW, is_new=True, owner_died=False, record=RECORD))
+
+
+def again(record: Record = AGAIN) -> Scene:
+    return Scene(Claimed(TOKEN, NOW, is_new=False, owner_died=False, record=record))
+
+
+def orphaned(record: Record = RECORD, **changes: Any) -> Scene:
+    changed = record.model_copy(update=changes)
+    return Scene(Claimed(TOKEN, NOW, is_new=False, owner_died=True, record=changed))
+
+
+@pytest.fixture(autouse=True)
+def _redis_is_asked_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_REDIS_PAUSE", 0.0)
+
+
+# The helpers
+
+
+@pytest.mark.parametrize("attempts", [(), (CRASHED,), (CRASHED, CRASHED)])
+def test_a_failure_comes_back_from_the_ledger_as_it_was(attempts: tuple[Attempt, ...]) -> None:
+    kept = failure_detail(JobFailed(NodeFailedError("node 3: ü"), attempts))
+    failed = failure_from(kept)
+    assert type(failed.error) is NodeFailedError
+    assert failed.error.message == "node 3: ü"
+    assert failed.attempts == attempts
+
+
+def test_a_failure_of_a_later_version_keeps_its_sentence() -> None:
+    detail = '{"type": "NotKnownYetError", "message": "x", "attempts": []}'
+    assert type(failure_from(detail).error) is InternalError
+    assert failure_from(detail).error.message == "x"
+
+
+def crashed(record: Record) -> Record:
+    claim = Claimed(TOKEN, NOW, is_new=False, owner_died=True, record=record)
+    lease = Lease("job", TOKEN, 0.0, NOW - time.monotonic())
+    return _with_crash("job", claim, lease)
+
+
+def test_a_vanished_worker_is_an_attempt_that_ended() -> None:
+    record = crashed(AGAIN.model_copy(update={"since": NOW - 7.0, "prompt": 2}))
+    attempt = record.attempts[-1]
+    assert (attempt.number, attempt.instance) == (2, HERE)
+    assert attempt.prompt_id == prompt_id("job", 2)
+    assert attempt.error == "WorkerDiedError: its worker vanished"
+    assert 7.0 <= attempt.seconds < 30.0
+    assert (record.number, record.crashes, record.failures) == (3, 1, 0)
+
+
+def test_a_vanished_workers_job_waits_a_little_for_its_server() -> None:
+    route = crashed(RECORD).route
+    assert route.prefer == HERE
+    assert 0 < route.until - NOW <= module._PREFER_SECONDS + 1.0
+
+
+def test_a_clock_that_was_set_back_is_no_negative_time() -> None:
+    record = RECORD.model_copy(update={"since": NOW + 3600})
+    assert crashed(record).attempts[-1].seconds == 0.0
+
+
+@pytest.mark.parametrize(
+    ("route", "others"),
+    [
+        (Route(), False),
+        (Route(prefer=HERE), False),
+        (Route(prefer=NEIGHBOUR), True),
+        (Route(avoid=(HERE,)), True),
+        (Route(avoid=(NEIGHBOUR,)), False),
+    ],
+)
+def test_whom_a_job_is_meant_for(route: Route, others: bool) -> None:
+    assert _is_meant_for_others(route, HERE) == others
+
+
+# Who has it
+
+
+def test_a_new_job_is_attempted_here_and_ends() -> None:
+    scene = new()
+    assert scene.run() == RESULT
+    assert (scene.job.id, scene.job.number, scene.job.start) == ("job", 1, Start.SUBMIT)
+    assert (scene.job.instance, scene.job.client_id) == (HERE, "mine")
+    assert scene.job.queued_seconds == 1.5
+    assert scene.ledger.written == [("end", "succeeded", "job/manifest.json")]
+    assert scene.job.folder == "as asked now/job"
+    # Nobody was asked for what cannot be.
+    assert (scene.server.asked, scene.executor.recalled) == ([], [])
+
+
+@pytest.mark.parametrize(("left", "looked"), [(3.0, 3.5), (3600.0, 10.0)])
+def test_a_job_that_somebody_has_is_looked_at_when_that_may_be_over(
+    left: float, looked: float
+) -> None:
+    scene = Scene(Held(left))
+    later = scene.postponed()
+    assert (later.seconds, later.error) == (looked, None)
+    assert (scene.executor.jobs, scene.ledger.written) == ([], [])
+
+
+def test_a_cancelled_job_is_not_begun() -> None:
+    scene = Scene(Cancelled(TOKEN, None))
+    with pytest.raises(JobCancelledError):
+        scene.run()
+    assert scene.executor.jobs == []
+    assert scene.ledger.written == [("end", "cancelled", "")]
+
+
+def test_each_claim_is_one_of_its_own() -> None:
+    scene = Scene(Held(1.0))
+    for _ in range(2):
+        scene.postponed()
+    first, second = scene.ledger.nonces
+    assert first != second
+
+
+def test_a_job_that_comes_too_late_is_not_begun() -> None:
+    scene = new()
+    with pytest.raises(JobExpiredError):
+        scene.custody.run(replace(ORDER, expired=True), lambda _: None)
+    assert scene.executor.jobs == []
+    assert scene.ledger.last("end") == ("cancelled", "")
+
+
+def test_a_job_that_was_begun_in_time_goes_on() -> None:
+    scene = again()
+    assert scene.custody.run(replace(ORDER, expired=True), lambda _: None) == RESULT
+
+
+def test_a_cancellation_that_only_this_worker_heard_is_recorded_first() -> None:
+    scene = Scene(Cancelled(TOKEN, None))
+    with pytest.raises(JobCancelledError):
+        scene.custody.run(replace(ORDER, revoked=True), lambda _: None)
+    assert scene.ledger.steps == ["cancel", "end"]
+    assert scene.ledger.last("cancel") == ("job", False)
+
+
+def test_a_worker_that_takes_no_jobs_leaves_them_alone() -> None:
+    scene = new()
+    scene.takes_jobs = False
+    assert scene.postponed().seconds < 1.0
+    assert (scene.executor.jobs, scene.ledger.written) == ([], [])
+
+
+@pytest.mark.parametrize("leaf", [BrokerUnavailableError, BrokerFullError])
+def test_what_cannot_be_claimed_comes_again(leaf: type[JobError]) -> None:
+    scene = new()
+    scene.ledger.away = [leaf("x")]
+    assert scene.postponed().error is None
+    assert scene.executor.jobs == []
+
+
+# Those that have ended
+
+
+def test_a_job_that_succeeded_is_recalled_from_its_manifest() -> None:
+    scene = Scene(Ended("succeeded", "job/manifest.json"))
+    scene.executor.manifest = RESULT
+    assert scene.run() == RESULT
+    assert scene.executor.recalled == ["job/manifest.json"]
+    assert (scene.executor.jobs, scene.ledger.written) == ([], [])
+
+
+def test_a_job_that_failed_fails_again_with_all_its_attempts() -> None:
+    detail = failure_detail(JobFailed(NodeFailedError("node 3"), [CRASHED]))
+    failed = Scene(Ended("failed", detail)).failed()
+    assert (type(failed.error), failed.attempts) == (NodeFailedError, (CRASHED,))
+
+
+def test_a_job_that_was_cancelled_stays_cancelled() -> None:
+    with pytest.raises(JobCancelledError):
+        Scene(Ended("cancelled", "")).run()
+
+
+def test_a_result_that_cannot_be_read_now_is_read_later() -> None:
+    scene = Scene(Ended("succeeded", "job/manifest.json"))
+    scene.executor.manifest = StorageUnavailableError("away")
+    # It shows no state RETRY: the job is not tried again.
+    assert scene.postponed().error is None
+
+
+def test_a_result_that_somebody_deleted_is_told() -> None:
+    scene = Scene(Ended("succeeded", "job/manifest.json"))
+    failed = scene.failed()
+    assert type(failed.error) is InternalError
+    assert "job/manifest.json is gone" in failed.error.message
+
+
+# What is done about the prompt before
+
+
+@pytest.mark.parametrize("state", [PromptState.QUEUED, PromptState.ENDED])
+def test_a_prompt_that_this_server_knows_is_adopted(state: PromptState) -> None:
+    scene = orphaned(client_id="the one before")
+    scene.server.state = state
+    assert scene.run() == RESULT
+    assert scene.server.asked == [prompt_id("job", 1)]
+    assert (scene.job.start, scene.job.number) == (Start.ADOPT, 2)
+    assert scene.job.prompt_id == prompt_id("job", 1)
+    # Only that client hears of it.
+    assert scene.job.client_id == "the one before"
+    assert 60.0 <= scene.job.age < 90.0
+    assert scene.ledger.steps == ["save", "end"]
+    assert scene.server.cancelled == []
+
+
+def test_a_prompt_that_this_server_has_forgotten_is_submitted_anew() -> None:
+    scene = orphaned(client_id="the one before")
+    assert scene.run() == RESULT
+    assert (scene.job.start, scene.job.number, scene.job.prompt) == (Start.SUBMIT, 2, 2)
+    assert (scene.job.client_id, scene.job.age) == ("mine", 0.0)
+    (saved,) = scene.ledger.last("save")
+    # Before it is submitted: whoever comes next must find it.
+    assert (saved.prompt, saved.place, saved.client_id) == (2, HERE, "mine")
+    assert NOW <= saved.since < NOW + 30.0
+    # As its first message asked, whatever this one asks.
+    assert saved.folder == scene.job.folder == "first"
+    assert saved.crashes == 1
+
+
+def test_a_prompt_that_ended_on_a_server_within_reach_is_collected_there() -> None:
+    scene = orphaned(place=NEIGHBOUR, instance=NEIGHBOUR)
+    scene.neighbour.state = PromptState.ENDED
+    assert scene.run() == RESULT
+    assert (scene.job.start, scene.job.instance) == (Start.COLLECT, NEIGHBOUR)
+    assert scene.job.prompt_id == prompt_id("job", 1)
+    assert (scene.server.asked, scene.neighbour.cancelled) == ([], [])
+
+
+@pytest.mark.parametrize("state", [PromptState.QUEUED, PromptState.UNKNOWN])
+def test_a_prompt_that_still_runs_elsewhere_is_stopped_and_submitted_here(
+    state: PromptState,
+) -> None:
+    scene = orphaned(place=NEIGHBOUR, instance=NEIGHBOUR)
+    scene.neighbour.state = state
+    assert scene.run() == RESULT
+    # One that is unknown may be on its way.
+    assert scene.neighbour.cancelled == [prompt_id("job", 1)]
+    assert (scene.job.start, scene.job.instance, scene.job.prompt) == (Start.SUBMIT, HERE, 2)
+    assert scene.ledger.steps == ["save", "end"]
+
+
+def test_a_prompt_on_a_server_that_does_not_answer_is_ordered_to_stop() -> None:
+    scene = orphaned(place=NEIGHBOUR, instance=NEIGHBOUR)
+    scene.neighbour.state = ComfyUIUnavailableError("away")
+    assert scene.run() == RESULT
+    assert scene.ledger.last("stop") == (NEIGHBOUR, prompt_id("job", 1))
+    assert scene.job.start is Start.SUBMIT
+
+
+def test_a_prompt_on_another_hosts_loopback_is_ordered_to_stop() -> None:
+    scene = orphaned(place=AFAR, instance="http://127.0.0.1:8188")
+    assert scene.run() == RESULT
+    assert scene.ledger.last("stop") == (AFAR, prompt_id("job", 1))
+    assert scene.ledger.steps == ["stop", "save", "end"]
+
+
+def test_a_spent_prompt_is_not_asked_for() -> None:
+    scene = again(AGAIN.model_copy(update={"spent": True, "bypass": ("3",)}))
+    scene.server.state = PromptState.ENDED
+    assert scene.run() == RESULT
+    assert (scene.server.asked, scene.job.start, scene.job.prompt) == ([], Start.SUBMIT, 2)
+    assert scene.job.bypass == ("3",)
+    assert not scene.ledger.last("save")[0].spent
+
+
+def test_a_job_that_is_committed_touches_no_gpu() -> None:
+    scene = orphaned()
+    scene.executor.manifest = RESULT
+    assert scene.run() == RESULT
+    assert (scene.executor.jobs, scene.server.asked) == ([], [])
+    assert scene.ledger.written == [("end", "succeeded", "job/manifest.json")]
+
+
+def test_a_job_that_others_took_over_before_it_began_is_left_to_them() -> None:
+    scene = again()
+    scene.ledger.ours = False
+    scene.postponed()
+    assert scene.executor.jobs == []
+    assert scene.ledger.steps == ["save"]
+
+
+# Whom it is meant for
+
+
+def routed(**route: Any) -> Scene:
+    until = NOW + 60.0
+    scene = again(AGAIN.model_copy(update={"route": Route(**{"until": until, **route})}))
+    scene.ledger.live = {HERE, NEIGHBOUR}
+    return scene
+
+
+@pytest.mark.parametrize("route", [{"prefer": NEIGHBOUR}, {"avoid": (HERE,)}])
+def test_a_job_is_left_to_whom_it_is_meant_for(route: dict[str, Any]) -> None:
+    scene = routed(**route)
+    later = scene.postponed()
+    assert (0 < later.seconds < 2.0, later.error) == (True, None)
+    (record, pause) = scene.ledger.last("release")
+    assert (record.attempts, record.route.until) == (AGAIN.attempts, NOW + 60.0)
+    assert pause == 0.0
+    assert scene.executor.jobs == []
+
+
+@pytest.mark.parametrize(
+    "route",
+    [
+        {},
+        {"prefer": HERE},
+        {"prefer": "http://dead"},
+        {"avoid": (NEIGHBOUR,)},
+        {"avoid": (HERE, NEIGHBOUR)},
+        {"prefer": NEIGHBOUR, "until": 1.0},
+        {"avoid": (HERE,), "until": 1.0},
+    ],
+    ids=str,
+)
+def test_a_wish_that_nobody_can_fulfil_holds_nobody_up(route: dict[str, Any]) -> None:
+    scene = routed(**route)
+    assert scene.run() == RESULT
+
+
+# How an attempt fails
+
+
+def test_a_failed_attempt_is_kept_and_the_job_released_for_another_one() -> None:
+    scene = new()
+    error = ComfyUIUnavailableError("it is down")
+    scene.executor.end = AttemptFailed(error)
+    later = scene.postponed()
+    assert later.error is error
+    (record, pause) = scene.ledger.last("release")
+    assert pause == later.seconds > 0
+    (attempt,) = record.attempts
+    assert (attempt.number, attempt.instance) == (1, HERE)
+    assert attempt.error == "ComfyUIUnavailableError: it is down"
+    assert (record.failures, record.crashes, record.spent) == (1, 0, False)
+    assert record.route == Route()
+    assert scene.ledger.steps == ["release"]
+
+
+def test_with_a_server_elsewhere_the_next_attempt_avoids_this_one() -> None:
+    scene = new()
+    scene.ledger.live = {HERE, NEIGHBOUR}
+    scene.executor.end = AttemptFailed(ComfyUIUnavailableError("it is down"))
+    later = scene.postponed()
+    (record, _) = scene.ledger.last("release")
+    assert record.route.avoid == (HERE,)
+    assert record.route.until > NOW + later.seconds
+
+
+def test_whether_there_is_an_elsewhere_need_not_be_known() -> None:
+    scene = new()
+    scene.executor.end = AttemptFailed(ComfyUIUnavailableError("it is down"))
+
+    def away() -> frozenset[str]:
+        raise BrokerUnavailableError("away")
+
+    scene.ledger.live_places = away  # type: ignore[method-assign]
+    scene.postponed()
+    assert scene.ledger.last("release")[0].route == Route()
+
+
+def test_out_of_memory_frees_memory_and_comes_again_at_once() -> None:
+    scene = new()
+    scene.executor.end = AttemptFailed(OutOfMemoryError("x"))
+    assert scene.postponed().seconds == 0.0
+    (record, _) = scene.ledger.last("release")
+    assert scene.server.freed == 1
+    assert (record.spent, record.route.prefer) == (True, HERE)
+
+
+def test_a_missing_output_has_its_node_executed_again() -> None:
+    scene = new()
+    scene.executor.end = AttemptFailed(OutputMissingError("x"), node_id="9")
+    scene.postponed()
+    (record, _) = scene.ledger.last("release")
+    assert (record.spent, record.bypass) == (True, ("9",))
+
+
+def test_a_server_that_died_of_the_job_counts_as_a_crash() -> None:
+    scene = new()
+    scene.executor.end = AttemptFailed(ComfyUIUnavailableError("x"), executing=True)
+    scene.postponed()
+    assert scene.ledger.last("release")[0].crashes == 1
+
+
+def test_a_failure_of_the_store_counts_for_nothing_and_keeps_the_prompt() -> None:
+    scene = new()
+    scene.executor.end = AttemptFailed(StorageUnavailableError("x"))
+    scene.postponed()
+    (record, _) = scene.ledger.last("release")
+    assert (record.failures, record.spent, record.route.prefer) == (0, False, HERE)
+
+
+@pytest.mark.parametrize(
+    ("error", "failures"), [(NodeFailedError("x"), 0), (ComfyUIUnavailableError("x"), 2)]
+)
+def test_a_job_fails_with_its_error_and_all_its_attempts(error: JobError, failures: int) -> None:
+    scene = again(AGAIN.model_copy(update={"failures": failures}))
+    scene.executor.end = AttemptFailed(error)
+    failed = scene.failed()
+    assert failed.error is error
+    assert [one.number for one in failed.attempts] == [1, 2]
+    (outcome, detail) = scene.ledger.last("end")
+    assert outcome == "failed"
+    assert failure_from(detail).attempts == failed.attempts
+
+
+def test_an_end_is_recorded_however_long_that_takes() -> None:
+    scene = new()
+    scene.executor.end = AttemptFailed(NodeFailedError("x"))
+    end = scene.ledger.end
+    refusals = iter([BrokerUnavailableError("away"), BrokerFullError("full")])
+
+    def refusing(*args: Any) -> bool:
+        if error := next(refusals, None):
+            raise error
+        return end(*args)
+
+    scene.ledger.end = refusing  # type: ignore[method-assign]
+    scene.failed()
+    assert scene.ledger.steps == ["end"]
+
+
+@pytest.mark.parametrize("error", [NodeFailedError("x"), JobTimeoutError("x")], ids=str)
+def test_the_failure_of_a_job_that_others_have_by_now_is_not_told(error: JobError) -> None:
+    # Cut off from Redis it could not know; they may well succeed.
+    scene = new()
+    scene.ledger.ours = False
+    scene.executor.end = AttemptFailed(error)
+    scene.postponed()
+
+
+# An error before the attempt has begun says nothing about the prompt before
+
+BEFORE = {
+    "the manifest cannot be looked for": StorageUnavailableError("away"),
+    "nobody knows who else is there": BrokerUnavailableError("away"),
+}
+
+
+def fails_before_it_begins(why: str, record: Record) -> Record:
+    scene = routed(prefer=NEIGHBOUR)
+    scene.ledger.verdict = replace(
+        scene.ledger.verdict,
+        record=record.model_copy(update={"route": Route(prefer=NEIGHBOUR, until=NOW + 60.0)}),
+    )
+    if "manifest" in why:
+        scene.ledger.live = {HERE}
+        scene.executor.manifest = BEFORE[why]
+    else:
+        live = scene.ledger.live_places
+        errors = iter([BEFORE[why]])
+
+        def away() -> frozenset[str]:
+            if error := next(errors, None):
+                raise error
+            return live()
+
+        scene.ledger.live_places = away  # type: ignore[method-assign]
+    scene.postponed()
+    assert scene.executor.jobs == []
+    (kept, _) = scene.ledger.last("release")
+    return kept
+
+
+@pytest.mark.parametrize("why", BEFORE)
+def test_a_prompt_that_may_be_adopted_may_still_be(why: str) -> None:
+    kept = fails_before_it_begins(why, AGAIN)
+    assert (kept.spent, kept.prompt, kept.failures) == (False, 1, 0)
+
+
+@pytest.mark.parametrize("why", BEFORE)
+def test_a_prompt_that_is_spent_stays_spent(why: str) -> None:
+    # Else it is adopted, and its own failure comes once more.
+    kept = fails_before_it_begins(why, AGAIN.model_copy(update={"spent": True, "bypass": ("9",)}))
+    assert (kept.spent, kept.bypass) == (True, ("9",))
+
+
+def test_the_cache_stays_bypassed_over_other_failures() -> None:
+    scene = again(AGAIN.model_copy(update={"spent": True, "bypass": ("9",)}))
+    scene.executor.end = AttemptFailed(ComfyUIUnavailableError("x"))
+    scene.postponed()
+    assert scene.ledger.last("release")[0].bypass == ("9",)
+
+
+# Poison
+
+
+def test_a_job_that_took_too_many_down_is_put_aside_untried() -> None:
+    scene = orphaned(AGAIN, crashes=2)
+    failed = scene.failed()
+    assert type(failed.error) is PoisonedJobError
+    assert "took its worker or its ComfyUI down 3 times" in failed.error.message
+    assert "comfyfleet dead show job" in failed.error.message
+    assert scene.executor.jobs == []
+    # In one step: a worker that dies in between must not lose the request.
+    (outcome, detail, letter) = scene.ledger.last("end")
+    assert outcome == "failed"
+    assert type(failure_from(detail).error) is PoisonedJobError
+    assert letter.request == {"workflow": REQUEST.workflow, "metadata": REQUEST.metadata}
+    assert (letter.job_id, letter.priority) == ("job", 3)
+    assert letter.error == "WorkerDiedError: its worker vanished"
+    assert [one.number for one in letter.attempts] == [1, 2]
+    assert letter.attempts == failed.attempts
+
+
+def test_the_last_server_that_dies_of_a_job_puts_it_aside() -> None:
+    scene = again(AGAIN.model_copy(update={"crashes": 2}))
+    scene.executor.end = AttemptFailed(ComfyUIUnavailableError("it died"), executing=True)
+    assert type(scene.failed().error) is PoisonedJobError
+    (_, _, letter) = scene.ledger.last("end")
+    assert letter.error == "ComfyUIUnavailableError: it died"
+
+
+def test_a_poisoned_job_that_is_committed_after_all_succeeds() -> None:
+    scene = orphaned(crashes=2)
+    scene.executor.manifest = RESULT
+    assert scene.run() == RESULT
+
+
+def test_a_crash_less_is_tried() -> None:
+    assert orphaned(crashes=1).run() == RESULT
+
+
+# Cancelling
+
+
+def test_a_job_that_is_cancelled_while_it_runs_ends_so() -> None:
+    scene = new()
+    scene.executor.end = JobCancelledError("the job was revoked")
+    with pytest.raises(JobCancelledError):
+        scene.run()
+    assert scene.ledger.last("end") == ("cancelled", "")
+
+
+def test_cancelling_reaches_what_runs_here_and_all_who_may_get_it() -> None:
+    scene = new()
+    scene.custody.cancel("job", running=True)
+    assert scene.ledger.last("cancel") == ("job", True)
+    ((reason, job_id),) = scene.keeper.stopped
+    assert (type(reason), job_id) == (JobCancelledError, "job")
+
+
+def test_cancelling_what_waits_stops_nothing() -> None:
+    scene = new()
+    scene.custody.cancel("job", running=False)
+    assert scene.ledger.last("cancel") == ("job", False)
+    assert scene.keeper.stopped == []
+
+
+def test_what_runs_here_is_stopped_though_nobody_can_be_told() -> None:
+    scene = new()
+    scene.ledger.away = [BrokerUnavailableError("away")]
+    scene.custody.cancel("job", running=True)
+    assert len(scene.keeper.stopped) == 1
+
+
+# Revoked between two attempts
+
+
+@pytest.mark.parametrize(
+    ("record", "here", "there", "ordered"),
+    [
+        pytest.param(AGAIN, 1, 0, 0, id="here"),
+        pytest.param(AGAIN.model_copy(update={"spent": True}), 0, 0, 0, id="spent"),
+        pytest.param(
+            AGAIN.model_copy(update={"place": NEIGHBOUR, "instance": NEIGHBOUR}),
+            0,
+            1,
+            0,
+            id="there",
+        ),
+        pytest.param(AGAIN.model_copy(update={"place": AFAR}), 0, 0, 1, id="afar"),
+    ],
+)
+def test_a_job_that_is_revoked_between_attempts_leaves_nothing_behind(
+    record: Record, here: int, there: int, ordered: int
+) -> None:
+    scene = Scene(Cancelled(TOKEN, record))
+    with pytest.raises(JobCancelledError):
+        scene.run()
+    prompt = prompt_id("job", 1)
+    assert scene.server.cancelled == [prompt] * here
+    assert scene.neighbour.cancelled == [prompt] * there
+    # Its end comes last: until then whoever gets its message does this again.
+    orders = [("stop", AFAR, prompt)] * ordered
+    assert scene.ledger.written == [*orders, ("end", "cancelled", "")]
+    (job,) = scene.executor.removed
+    assert (job.id, job.folder) == ("job", "first")
+
+
+def test_a_prompt_that_cannot_be_stopped_now_is_ordered_to_stop() -> None:
+    scene = Scene(Cancelled(TOKEN, AGAIN))
+    scene.server.try_cancel = lambda _: False  # type: ignore[method-assign]
+    with pytest.raises(JobCancelledError):
+        scene.run()
+    assert scene.ledger.last("stop") == (HERE, prompt_id("job", 1))
+
+
+# A fault of ours
+
+
+def test_a_fault_of_ours_fails_the_job_with_a_sentence_of_ours_and_frees_the_gpu() -> None:
+    scene = again()
+    scene.executor.end = KeyError("secret")
+    failed = scene.failed()
+    assert type(failed.error) is InternalError
+    assert failed.error.message == (
+        "comfyfleet itself failed with KeyError; the worker's log says where"
+    )
+    assert [one.number for one in failed.attempts] == [1, 2]
+    assert scene.server.cancelled == [prompt_id("job", 2)]
+    assert scene.ledger.last("end")[0] == "failed"
+
+
+# Handing on
+
+
+def test_a_worker_that_leaves_gives_the_job_back_for_now() -> None:
+    scene = new()
+    scene.executor.end = WorkerLeaving("its worker was asked to end")
+    scene.executor.stops_prompt = True
+    later = scene.postponed()
+    assert (later.seconds, later.error) == (0.0, None)
+    (record, pause) = scene.ledger.last("release")
+    assert (pause, record.failures, record.crashes, record.route) == (0.0, 0, 0, Route())
+    assert record.attempts[-1].error == "WorkerLeaving: its worker was asked to end"
+    # Its prompt was stopped.
+    assert record.spent
+
+
+def test_a_collected_prompt_is_there_for_the_next_one() -> None:
+    scene = orphaned(place=NEIGHBOUR, instance=NEIGHBOUR)
+    scene.neighbour.state = PromptState.ENDED
+    scene.executor.end = WorkerLeaving("x")
+    scene.postponed()
+    assert not scene.ledger.last("release")[0].spent
+
+
+@pytest.mark.parametrize("spent", [False, True])
+def test_a_worker_that_leaves_before_the_attempt_leaves_the_prompt_as_it_was(spent: bool) -> None:
+    scene = again(AGAIN.model_copy(update={"spent": spent}))
+    scene.executor.manifest = WorkerLeaving("while the store was away")
+    scene.postponed()
+    assert scene.executor.jobs == []
+    assert scene.ledger.last("release")[0].spent == spent
+
+
+def test_a_job_that_cannot_be_given_back_is_left_to_its_lease() -> None:
+    scene = new()
+    scene.executor.end = WorkerLeaving("x")
+    scene.ledger.release = _refusing  # type: ignore[method-assign]
+    assert scene.postponed().seconds == 0.0
+
+
+def _refusing(*_: Any) -> bool:
+    raise BrokerUnavailableError("away")
+
+
+class Listening(Notifications):
+    """A websocket that is not there, so that the history is asked at once."""
+
+    def __init__(self) -> None:
+        super().__init__(HERE, "mine")
+
+
+class Store:
+    """A store that fails while the worker is told to leave, or takes everything meanwhile."""
+
+    bucket = "b"
+
+    def __init__(self, keeper: Keeper, *, fails: bool) -> None:
+        self._keeper = keeper
+        self._fails = fails
+
+    def put(self, key: str, _: object) -> StoredObject:
+        self._keeper.lease.control.stop(WorkerLeaving("its worker was asked to end"))
+        if self._fails:
+            raise StorageUnavailableError("away")
+        return StoredObject("b", key, "image/png", 1, "abc")
+
+
+@pytest.mark.parametrize("fails", [True, False], ids=["store-away", "all-uploaded"])
+def test_a_worker_that_leaves_while_it_uploads_leaves_what_is_rendered(
+    monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    monkeypatch.setattr(waiting, "POLL_DEAF", 0.0)
+    scene = new()
+    scene.executor = Executor(
+        comfyui=scene.server,
+        notifications=Listening(),
+        store=Store(scene.keeper, fails=fails),
+        keeper=scene.keeper,
+        listen_as=None,
+        server_at=None,
+        breaker=SimpleNamespace(suspect=None),
+        worker="w",
+        prefix="",
+        workflow_max_bytes=10**6,
+        inputs_max_bytes=10**6,
+        stall_seconds=60.0,
+        s3_patience_seconds=60.0,
+    )
+    scene.postponed()
+    (record, _) = scene.ledger.last("release")
+    assert record.attempts[-1].error.startswith("WorkerLeaving: ")
+    assert scene.server.cancelled == []
+    # The next one collects it: the GPU has been paid for.
+    assert not record.spent
+
+
+OTHERS = RECORD.model_copy(update={"place": NEIGHBOUR, "prompt": 2})
+
+
+@pytest.mark.parametrize(
+    ("kept", "stopped"),
+    [
+        pytest.param(OTHERS, True, id="others run their own"),
+        pytest.param(None, True, id="the job has ended"),
+        pytest.param(RECORD, False, id="others have adopted it"),
+    ],
+)
+def test_who_has_lost_a_job_stops_its_prompt_unless_others_go_on_with_it(
+    kept: Record | None, stopped: bool
+) -> None:
+    scene = new()
+    scene.executor.end = LeaseLost("somebody else has the job")
+    scene.ledger.kept = kept
+    later = scene.postponed()
+    assert later.error is None
+    assert scene.server.cancelled == ([prompt_id("job", 1)] if stopped else [])
+    # It is not ours to write.
+    assert scene.ledger.written == []
+
+
+def test_who_has_lost_a_job_and_cannot_ask_stops_nothing() -> None:
+    scene = new()
+    scene.executor.end = LeaseLost("x")
+
+    def away(_: str) -> None:
+        raise BrokerUnavailableError("away")
+
+    scene.ledger.record = away  # type: ignore[method-assign]
+    scene.postponed()
+    assert scene.server.cancelled == []
+
+
+@pytest.mark.parametrize("reason", [LeaseLost("x"), WorkerLeaving("x")], ids=repr)
+def test_what_is_handed_on_never_ends_here(reason: HandedOn) -> None:
+    scene = orphaned()
+    scene.executor.end = reason
+    scene.postponed()
+    assert "end" not in scene.ledger.steps

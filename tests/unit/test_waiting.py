@@ -1,0 +1,266 @@
+"""Waiting for a prompt on a clock of its own: when to look, and when there is no hope left."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from tasks.errors import (
+    ComfyUIUnavailableError,
+    JobError,
+    JobTimeoutError,
+    PromptLostError,
+    PromptStalledError,
+)
+from workers.comfyui.model import PromptQueue
+from workers.comfyui.progress import PromptProgress
+from workers.execution import waiting as module
+from workers.execution.control import Control, WorkerLeaving
+from workers.execution.waiting import (
+    OUTAGE_PATIENCE,
+    POLL_CONNECTED,
+    POLL_DEAF,
+    TICK,
+    Patience,
+    await_entry,
+)
+
+PROMPT = "p"
+Happening = Callable[[], bool]
+ENTRY = {"status": {"status_str": "success"}}
+RUNS, WAITS, GONE = PromptQueue((PROMPT,), ()), PromptQueue(("q",), (PROMPT,)), PromptQueue((), ())
+
+
+class Scene:
+    """A server, its websocket and the one who waits, in one: nothing of it takes any time."""
+
+    base_url = "http://gpu"
+
+    def __init__(self) -> None:
+        self.now = self.heard_at = 1000.0
+        self.connected = self.ever_connected = True
+        self.progress = PromptProgress()
+        self.entry: dict[str, Any] | None = None
+        self.prompts = RUNS
+        self.error: JobError | None = None
+        self.looks: list[float] = []
+        self.troubles = 0
+        self.ticks: list[bool] = []
+        self.control = Control()
+        # What happens when, and whether it wakes.
+        self.events: list[tuple[float, Happening]] = []
+
+    # The server
+
+    def history(self, _: str) -> dict[str, Any] | None:
+        if not self.looks or self.looks[-1] != self.passed:
+            self.looks.append(self.passed)
+        if self.error:
+            raise self.error
+        return self.entry
+
+    def queue(self) -> PromptQueue:
+        return self.prompts
+
+    # The subscription
+
+    def wait(self, seconds: float) -> bool:
+        until = self.now + seconds
+        if self.events and self.events[0][0] + 1000.0 <= until:
+            at, happen = self.events.pop(0)
+            self.now = max(self.now, at + 1000.0)
+            return happen()
+        self.now = until
+        return False
+
+    # The waiter
+
+    @property
+    def passed(self) -> float:
+        return round(self.now - 1000.0, 3)
+
+    def trouble(self) -> None:
+        self.troubles += 1
+
+    def at(self, seconds: float, *, wakes: bool = False, **changes: Any) -> None:
+        def happen() -> bool:
+            for name, value in changes.items():
+                setattr(self, name, value)
+            return wakes
+
+        self.events.append((seconds, happen))
+
+    def play(
+        self, *, timeout: float | None = None, stall: float = float("inf"), adopted: bool = False
+    ) -> dict[str, Any]:
+        return await_entry(
+            PROMPT,
+            comfyui=self,  # type: ignore[arg-type]
+            notifications=self,  # type: ignore[arg-type]
+            subscription=self,  # type: ignore[arg-type]
+            patience=Patience(self.now + timeout if timeout else None, stall),
+            control=self.control,
+            on_tick=self.ticks.append,
+            on_trouble=self.trouble,
+            adopted=adopted,
+        )
+
+
+@pytest.fixture
+def scene(monkeypatch: pytest.MonkeyPatch) -> Scene:
+    one = Scene()
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: one.now))
+    return one
+
+
+# When it looks
+
+
+def test_it_looks_rarely_while_messages_arrive(scene: Scene) -> None:
+    scene.at(12.0, entry=ENTRY)
+    assert scene.play() == ENTRY
+    assert scene.looks == [POLL_CONNECTED, 2 * POLL_CONNECTED, 3 * POLL_CONNECTED]
+
+
+def test_without_a_websocket_it_looks_often(scene: Scene) -> None:
+    scene.connected = False
+    scene.at(1.7, entry=ENTRY)
+    assert scene.play() == ENTRY
+    assert scene.looks == [POLL_DEAF * number for number in range(1, 5)]
+
+
+def test_a_hint_has_it_look_at_once(scene: Scene) -> None:
+    scene.at(1.3, entry=ENTRY, wakes=True)
+    assert scene.play() == ENTRY
+    assert scene.looks == [1.3]
+
+
+def test_a_message_of_the_end_is_believed_when_the_history_shows_it(scene: Scene) -> None:
+    scene.at(1.0, wakes=True, progress=PromptProgress(finished=True))
+    scene.at(1.01, entry=ENTRY)
+    assert scene.play() == ENTRY
+    assert scene.passed < 1.0 + POLL_DEAF
+
+
+def test_an_adopted_prompt_may_have_ended_long_ago(scene: Scene) -> None:
+    scene.entry = ENTRY
+    assert scene.play(adopted=True) == ENTRY
+    assert scene.passed == 0.0
+
+
+def test_progress_is_told_twice_a_second_and_whether_the_prompt_runs(scene: Scene) -> None:
+    scene.prompts = WAITS
+    scene.at(6.0, prompts=RUNS)
+    scene.at(12.0, entry=ENTRY)
+    scene.play()
+    assert len(scene.ticks) >= scene.passed / TICK
+    assert not any(scene.ticks[: int(POLL_CONNECTED / TICK)])
+    assert scene.ticks[-1]
+
+
+# When it gives up
+
+
+def test_the_time_of_a_job_ends_to_the_moment(scene: Scene) -> None:
+    with pytest.raises(JobTimeoutError, match="timeout_seconds have passed"):
+        scene.play(timeout=7.3)
+    assert scene.passed == 7.3
+
+
+def test_what_has_ended_in_time_is_collected_after_it(scene: Scene) -> None:
+    scene.at(7.2, entry=ENTRY)
+    assert scene.play(timeout=7.3) == ENTRY
+    assert scene.looks == [POLL_CONNECTED, 7.3]
+
+
+def test_a_server_that_does_not_answer_at_the_end_of_the_time_has_not_ended_it(
+    scene: Scene,
+) -> None:
+    scene.at(7.2, error=ComfyUIUnavailableError("gone"))
+    with pytest.raises(JobTimeoutError):
+        scene.play(timeout=7.3)
+
+
+def test_a_server_that_has_just_not_answered_is_not_asked_once_more(scene: Scene) -> None:
+    scene.connected = False
+    scene.at(1.0, error=ComfyUIUnavailableError("it hangs"))
+    with pytest.raises(JobTimeoutError):
+        scene.play(timeout=7.3)
+    # Each question may take ten seconds.
+    assert scene.looks[-1] == 7.0
+
+
+def test_a_reason_to_end_comes_before_the_next_look(scene: Scene) -> None:
+    scene.entry = ENTRY
+    scene.control.stop(WorkerLeaving("x"))
+    with pytest.raises(WorkerLeaving):
+        scene.play(adopted=True)
+    assert scene.looks == []
+
+
+def test_a_forgotten_prompt_is_lost_and_its_server_suspected(scene: Scene) -> None:
+    scene.prompts = GONE
+    with pytest.raises(PromptLostError, match=f"has forgotten prompt {PROMPT}"):
+        scene.play()
+    assert scene.troubles == 1
+
+
+def test_a_server_that_is_gone_is_waited_for_and_suspected(scene: Scene) -> None:
+    scene.connected = False
+    scene.error = ComfyUIUnavailableError("gone")
+    scene.at(OUTAGE_PATIENCE - 1.0, error=None)
+    scene.at(OUTAGE_PATIENCE, entry=ENTRY)
+    assert scene.play() == ENTRY
+    assert scene.troubles > 1
+
+
+def test_a_server_that_stays_away_is_given_up(scene: Scene) -> None:
+    scene.connected = False
+    scene.error = ComfyUIUnavailableError("gone")
+    with pytest.raises(ComfyUIUnavailableError):
+        scene.play()
+    assert OUTAGE_PATIENCE < scene.passed <= OUTAGE_PATIENCE + 2 * POLL_DEAF
+
+
+def test_outages_do_not_add_up(scene: Scene) -> None:
+    scene.connected = False
+    for start in range(0, 100, 20):
+        scene.at(start + 1.0, error=ComfyUIUnavailableError("gone"))
+        scene.at(start + OUTAGE_PATIENCE - 1.0, error=None)
+    scene.at(100.0, entry=ENTRY)
+    assert scene.play() == ENTRY
+
+
+# Stalling
+
+
+def test_a_prompt_that_shows_no_sign_of_life_has_stalled(scene: Scene) -> None:
+    with pytest.raises(PromptStalledError, match=r"no sign of life for \d+ s \(STALL_SECONDS\)"):
+        scene.play(stall=60.0)
+    # The queue was seen to move once: when it was first looked at.
+    assert 60.0 + POLL_CONNECTED <= scene.passed <= 60.0 + POLL_CONNECTED + 1.0
+
+
+def test_one_that_waits_gives_the_owner_of_the_one_before_it_time_to_act(scene: Scene) -> None:
+    scene.prompts = WAITS
+    with pytest.raises(PromptStalledError):
+        scene.play(stall=60.0)
+    assert 120.0 <= scene.passed <= 120.0 + POLL_CONNECTED + 1.0
+
+
+@pytest.mark.parametrize("sign", ["a message", "the queue moves"])
+def test_any_sign_of_life_will_do(scene: Scene, sign: str) -> None:
+    for number in range(1, 8):
+        at = number * 50.0
+        moved = PromptQueue((PROMPT,), (str(number),))
+        scene.at(at, **({"heard_at": 1000.0 + at} if sign == "a message" else {"prompts": moved}))
+    scene.at(400.0, entry=ENTRY)
+    assert scene.play(stall=60.0) == ENTRY
+
+
+def test_a_server_of_which_no_message_ever_came_may_be_silent(scene: Scene) -> None:
+    # A proxy without websockets lies between; polling shows that it lives.
+    scene.connected = scene.ever_connected = False
+    scene.at(1000.0, entry=ENTRY)
+    assert scene.play(stall=60.0) == ENTRY
