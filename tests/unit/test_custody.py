@@ -123,6 +123,9 @@ class Ledger:
     def order_stop(self, place: str, prompt: str) -> None:
         self.written.append(("stop", place, prompt))
 
+    def stopped(self, place: str, prompts: list[str]) -> None:
+        self.struck_off = (place, prompts)
+
     def _write(self, what: str, token: int, *values: Any) -> bool:
         assert token == TOKEN
         self._answer()
@@ -166,6 +169,9 @@ class Attempts:
         return _given(self.end)
 
     def committed(self, _job: Job, _lease: Lease) -> JobResult | None:
+        return _given(self.manifest)
+
+    def committed_before(self, _job: Job) -> JobResult | None:
         return _given(self.manifest)
 
     def recall(self, manifest: str, _: JobRequest) -> JobResult | None:
@@ -498,6 +504,14 @@ def test_a_prompt_that_this_server_knows_is_adopted(state: PromptState) -> None:
     assert 60.0 <= scene.job.age < 90.0
     assert scene.ledger.steps == ["save", "end"]
     assert scene.server.cancelled == []
+    assert scene.ledger.struck_off == (HERE, [prompt_id("job", 1)])
+
+
+def test_a_committed_job_that_the_ledger_has_forgotten_is_not_run() -> None:
+    scene = new()
+    scene.executor.manifest = RESULT
+    assert scene.run() == RESULT
+    assert scene.executor.jobs == []
 
 
 def test_a_prompt_that_this_server_has_forgotten_is_submitted_anew() -> None:
@@ -969,6 +983,9 @@ class Store:
     def __init__(self, keeper: Keeper, *, fails: bool) -> None:
         self._keeper = keeper
         self._fails = fails
+
+    def get(self, _: str) -> None:
+        return None
 
     def put(self, key: str, _: object) -> StoredObject:
         self._keeper.lease.control.stop(WorkerLeaving("its worker was asked to end"))

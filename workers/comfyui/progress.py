@@ -63,7 +63,12 @@ def fold(  # noqa: PLR0911  # one return a message type
             ended = _node_ended(progress, now)
             return replace(ended, started=True, node_id=node, node_since=now)
         case "progress", {"value": value, "max": steps} if _is_count(value) and _is_count(steps):
-            return replace(progress, started=True, step=int(value), steps=int(steps))
+            here = replace(progress, started=True, step=int(value), steps=int(steps))
+            # Who begins to listen in the middle of a node hears of it only by these.
+            node = data.get("node")
+            if progress.node_id is None and _is_node_id(node):
+                return replace(here, node_id=node, node_since=now)
+            return here
         case (("execution_success" | "execution_error" | "execution_interrupted"), _):
             return replace(_node_ended(progress, now), finished=True)
         case _:

@@ -168,6 +168,7 @@ class Custody:
         try:
             if claim.is_new:
                 self._refuse_late(order)
+                result = self._executor.committed_before(job)
             else:
                 self._pass_on(lease, record)
                 if (result := self._executor.committed(job, lease)) is None:

@@ -208,6 +208,18 @@ class Executor:
             storage_patience=self._s3_patience_seconds,
         )
 
+    def committed_before(self, job: Job) -> JobResult | None:
+        """The result of a job that is new to the ledger and committed all the same.
+
+        The ledger may have forgotten it. If the store does not answer it is rendered again, and
+        the commit tells.
+        """
+        try:
+            return self.recall(manifest_key(job.folder), job.request)
+        except JobError as error:
+            logger.warning("job %s: whether it is committed is not known: %s", job.id, error)
+            return None
+
     def recall(self, manifest: str, request: JobRequest) -> JobResult | None:
         """The result that stands in a manifest, as this request wants it; None if there is none.
 
@@ -332,9 +344,10 @@ class Executor:
         job = run.job
         if job.start is Start.COLLECT:
             return
-        run.lease.prompt_stopped = self._comfyui.try_cancel(job.prompt_id)
-        if not run.lease.prompt_stopped:
+        if not self._comfyui.try_cancel(job.prompt_id):
             self._keeper.order_stop(job.prompt_id)
+        else:
+            run.lease.prompt_stopped = not self._has_succeeded(job)
         if not isinstance(reason, PromptStalledError):
             return
         deadline = time.monotonic() + _STOP_SECONDS
@@ -349,6 +362,14 @@ class Executor:
         # Whatever else waits on that server waits in vain.
         self._keeper.stop_jobs(ServerHung(f"ComfyUI at {self.instance} hangs"))
         raise ComfyUIHungError(f"{reason}, and does not stop the prompt") from None
+
+    def _has_succeeded(self, job: Job) -> bool:
+        """Whether the prompt ended well just before it was to be stopped."""
+        try:
+            entry = self._comfyui.history(job.prompt_id)
+        except JobError:
+            return False
+        return entry is not None and failure_in(entry, job.request.workflow) is None
 
     def _upload(self, run: _Run, entry: Mapping[str, Any], server: ComfyUI) -> list[Output]:
         """Stream every output file into the store."""

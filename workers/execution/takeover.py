@@ -47,8 +47,11 @@ class Takeover:
             return Start.SUBMIT
         prompt = prompt_id(job_id, record.prompt)
         if record.place == self._place.key:
-            known = self._comfyui.state_of(prompt) is not PromptState.UNKNOWN
-            return Start.ADOPT if known else Start.SUBMIT
+            if self._comfyui.state_of(prompt) is PromptState.UNKNOWN:
+                return Start.SUBMIT
+            # An earlier order to stop it must not reach who goes on with it.
+            self._ledger.stopped(record.place, [prompt])
+            return Start.ADOPT
         if self._place.reaches(record.place, record.instance):
             try:
                 with self._server_at(record.instance) as server:
