@@ -2,6 +2,7 @@
 
 import json
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -45,6 +46,9 @@ _STAGED, _EXECUTED = 0.05, 0.9
 
 # Seconds that a stopped prompt has to leave the server before the server counts as hung.
 _STOP_SECONDS = 10.0
+
+# Seconds that a server has to hear of a cancellation.
+_CANCEL_SECONDS = 2.0
 
 # Seconds after which a job that was seen to execute says nothing about others any more.
 _SEEN_SECONDS = 30.0
@@ -344,7 +348,7 @@ class Executor:
         job = run.job
         if job.start is Start.COLLECT:
             return
-        if not self._comfyui.try_cancel(job.prompt_id):
+        if not self._try_cancel_soon(job):
             self._keeper.order_stop(job.prompt_id)
         else:
             run.lease.prompt_stopped = not self._has_succeeded(job)
@@ -362,6 +366,17 @@ class Executor:
         # Whatever else waits on that server waits in vain.
         self._keeper.stop_jobs(ServerHung(f"ComfyUI at {self.instance} hangs"))
         raise ComfyUIHungError(f"{reason}, and does not stop the prompt") from None
+
+    def _try_cancel_soon(self, job: Job) -> bool:
+        """Cancel the prompt; whether the server heard, which is not waited for for long."""
+        # A server that is frozen must hold up neither the next job nor the worker's end.
+        heard: list[bool] = []
+        cancelling = threading.Thread(
+            target=lambda: heard.append(self._comfyui.try_cancel(job.prompt_id)), daemon=True
+        )
+        cancelling.start()
+        cancelling.join(_CANCEL_SECONDS)
+        return heard == [True]
 
     def _has_succeeded(self, job: Job) -> bool:
         """Whether the prompt ended well just before it was to be stopped."""

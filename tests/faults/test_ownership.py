@@ -1,0 +1,127 @@
+"""Several workers learn of one job: one of them has it, and all messages about it end."""
+
+from dataclasses import dataclass
+
+import pytest
+
+from sandbox.processes import ChildProcess
+from sandbox.stack import StandIn
+from tests.faults.scenes import (
+    Fleet,
+    errors,
+    eventually,
+    executing,
+    is_idle,
+    sampled,
+    together,
+    was_interrupted,
+)
+from tests.stack import bars
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(120)]
+
+
+def is_committed_once(fleet: Fleet, job_id: str, outputs: int = 1) -> bool:
+    """Whether a job's folder has one manifest, and beside it what that names and nothing else."""
+    manifest = fleet.client.manifest(
+        {"manifest": {"key": f"{job_id}/manifest.json"}},
+    )
+    named = {output["key"].removeprefix(f"{job_id}/") for output in manifest["outputs"]}
+    return len(named) == outputs and fleet.stored(job_id) == {"manifest.json", *named}
+
+
+@together
+def test_one_id_three_times_is_one_job(fleet: Fleet) -> None:
+    workers = [fleet.worker(fleet.server()) for _ in range(2)]
+    job = fleet.send(bars(1, seconds=2, steps=20))
+    for _ in range(2):
+        fleet.send(bars(1, seconds=2, steps=20), job.id)
+    received = f"job {job.id}: received"
+    eventually(lambda: sum(one.log.read_text().count(received) for one in workers) == 3)
+
+    result = job.get(timeout=30)
+    assert eventually(fleet.has_drained)
+    assert fleet.job(job.id).get(timeout=5) == result
+    assert errors(result) == [None]
+    assert fleet.executions() == {result["prompt_id"]: 1}
+    assert is_committed_once(fleet, job.id)
+
+
+@together
+def test_duplicates_do_not_end_a_job_whose_owner_dies(fleet: Fleet) -> None:
+    slow, fast = fleet.server(step_seconds=0.5), fleet.server()
+    owner = fleet.worker(slow, WORKER_SLOTS="1")
+    job = fleet.send(sampled(steps=120))
+    first = executing(slow)
+    fleet.send(sampled(steps=120), job.id)
+    other = fleet.worker(fast)
+    eventually(lambda: f"job {job.id}: received" in other.log.read_text())
+    owner.kill()
+
+    result = job.get(timeout=60)
+    assert errors(result) == ["WorkerDiedError", None]
+    assert eventually(fleet.has_drained)
+    assert eventually(lambda: was_interrupted(slow, first))
+    assert slow.executions() == {first: 1}
+    assert fast.executions() == {result["prompt_id"]: 1}
+    assert is_committed_once(fleet, job.id)
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """A worker that hung with a job while another one took that over, and its server."""
+
+    worker: ChildProcess
+    server: StandIn
+    job_id: str
+    prompt: str
+
+
+def frozen_until_another_has_its_job(fleet: Fleet, other: StandIn) -> Frozen:
+    """Freeze a worker with a job until the worker of another server has begun that."""
+    slow = fleet.server(step_seconds=0.5)
+    worker = fleet.worker(slow)
+    job = fleet.send(sampled(steps=120))
+    prompt = executing(slow)
+    fleet.worker(other)
+    worker.pause()
+    executing(other)
+    return Frozen(worker, slow, job.id, prompt)
+
+
+def goes_on_as_if_nothing_was(fleet: Fleet, frozen: Frozen, other: StandIn) -> None:
+    """The job has ended once, on the other server, and with it all messages."""
+    result = fleet.job(frozen.job_id).get(timeout=60)
+    assert eventually(fleet.has_drained)
+    assert fleet.job(frozen.job_id).get(timeout=5) == result
+    assert errors(result) == ["WorkerDiedError", None]
+    assert result["instance"] == other.url
+    assert is_committed_once(fleet, frozen.job_id)
+    assert was_interrupted(frozen.server, frozen.prompt)
+    assert is_idle(frozen.server)
+    assert frozen.server.executions() == {frozen.prompt: 1}
+    assert other.executions() == {result["prompt_id"]: 1}
+    assert frozen.worker.returncode is None
+
+
+@together
+def test_a_worker_that_was_frozen_does_not_disturb_the_new_owner(fleet: Fleet) -> None:
+    server = fleet.server(step_seconds=0.05)
+    frozen = frozen_until_another_has_its_job(fleet, server)
+    assert not fleet.job(frozen.job_id).ready()
+    frozen.worker.resume()
+    goes_on_as_if_nothing_was(fleet, frozen, server)
+
+
+@together
+def test_a_worker_that_was_frozen_beyond_the_jobs_end_leaves_it_as_it_is(fleet: Fleet) -> None:
+    server = fleet.server()
+    frozen = frozen_until_another_has_its_job(fleet, server)
+    eventually(fleet.job(frozen.job_id).successful)
+    manifest = fleet.client.content(f"{frozen.job_id}/manifest.json")
+    before = frozen.worker.log.read_text()
+    frozen.worker.resume()
+    # It has noticed.
+    eventually(lambda: frozen.worker.log.read_text().removeprefix(before).count("ignored"))
+    goes_on_as_if_nothing_was(fleet, frozen, server)
+    assert fleet.client.content(f"{frozen.job_id}/manifest.json") == manifest

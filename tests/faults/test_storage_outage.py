@@ -1,0 +1,98 @@
+"""The store is away: what was rendered is kept until it can be stored, and rendered once."""
+
+import pytest
+
+from sandbox.proxy import Mode
+from sandbox.seaweedfs import SeaweedFS
+from tests.faults.scenes import Fleet, errors, eventually, executing, history, together
+from tests.stack import bars
+from workers.execution.job import prompt_id
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(120)]
+
+
+@together
+def test_an_outage_beyond_all_patience_costs_no_second_execution(fleet: Fleet) -> None:
+    server = fleet.server()
+    store = fleet.proxy(fleet.stack.seaweedfs.url)
+    worker = fleet.worker(
+        server, S3_ENDPOINT_URL=f"http://{store.address}", S3_PATIENCE_SECONDS="2"
+    )
+    job = fleet.send(bars(1, seconds=1))
+    prompt = executing(server)
+    store.set(Mode.REFUSE)
+    eventually(lambda: f"job {job.id}: attempt 2 failed" in worker.log.read_text())
+    assert job.state == "RETRY"
+    store.set(Mode.PASS)
+
+    result = job.get(timeout=30)
+    assert errors(result)[:2] == ["StorageUnavailableError"] * 2
+    assert errors(result)[-1] is None
+    assert {attempt["prompt_id"] for attempt in result["attempts"]} == {prompt}
+    assert fleet.client.content(result["outputs"][0]["key"])
+    assert fleet.executions() == {prompt: 1}
+
+
+@together
+def test_other_jobs_go_on_while_one_waits_for_the_store(fleet: Fleet) -> None:
+    server = fleet.server()
+    store = fleet.proxy(fleet.stack.seaweedfs.url)
+    fleet.worker(server, S3_ENDPOINT_URL=f"http://{store.address}", WORKER_SLOTS="2")
+    store.set(Mode.REFUSE)
+    waits = fleet.send(bars(1))
+    eventually(lambda: history(server, prompt_id(waits.id, 1)))
+    goes_on = fleet.send(bars(2))
+    eventually(lambda: history(server, prompt_id(goes_on.id, 1)))
+    assert not waits.ready()
+    store.set(Mode.PASS)
+
+    results = [job.get(timeout=30) for job in (waits, goes_on)]
+    assert [errors(result) for result in results] == [[None], [None]]
+    assert fleet.executions() == {result["prompt_id"]: 1 for result in results}
+
+
+@together
+def test_a_store_that_is_restarted_has_the_result(fleet: Fleet) -> None:
+    server = fleet.server()
+    store = SeaweedFS(fleet.stack.folder("seaweedfs"))
+    try:
+        worker = fleet.worker(server, S3_ENDPOINT_URL=store.url)
+        store.stop()
+        job = fleet.send(bars(1))
+        eventually(lambda: f"job {job.id}: output of node 2" in worker.log.read_text())
+        store.start()
+        result = job.get(timeout=60)
+    finally:
+        store.stop()
+    assert errors(result) == [None]
+    assert fleet.executions() == {result["prompt_id"]: 1}
+
+
+@together
+def test_a_store_that_hangs_has_the_result_when_it_goes_on(fleet: Fleet) -> None:
+    server = fleet.server()
+    store = fleet.proxy(fleet.stack.seaweedfs.url)
+    fleet.worker(server, S3_ENDPOINT_URL=f"http://{store.address}")
+    store.set(Mode.BLACKHOLE)
+    job = fleet.send(bars(1))
+    # The upload has begun.
+    eventually(lambda: store._serving)
+    assert history(server, prompt_id(job.id, 1))
+    store.set(Mode.PASS)
+    result = job.get(timeout=60)
+    assert errors(result) == [None]
+    assert fleet.executions() == {result["prompt_id"]: 1}
+
+
+@together
+def test_a_connection_that_is_cut_in_the_upload_is_no_new_attempt(fleet: Fleet) -> None:
+    server = fleet.server()
+    store = fleet.proxy(fleet.stack.seaweedfs.url)
+    fleet.worker(server, S3_ENDPOINT_URL=f"http://{store.address}")
+    # The first answer, which is to the first upload, does not arrive whole.
+    store.cut_after(10)
+    result = fleet.send(bars(1)).get(timeout=30)
+    assert errors(result) == [None]
+    stored = {output["key"].removeprefix(f"{result['job_id']}/") for output in result["outputs"]}
+    assert fleet.stored(result["job_id"]) == {"manifest.json", *stored}
+    assert fleet.executions() == {result["prompt_id"]: 1}
