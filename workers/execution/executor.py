@@ -47,8 +47,8 @@ _STAGED, _EXECUTED = 0.05, 0.9
 # Seconds that a stopped prompt has to leave the server before the server counts as hung.
 _STOP_SECONDS = 10.0
 
-# Seconds that a server has to hear of a cancellation.
-_CANCEL_SECONDS = 2.0
+# Seconds that a server or the store has for an answer that can be done without.
+_SOON_SECONDS = 2.0
 
 # Seconds after which a job that was seen to execute says nothing about others any more.
 _SEEN_SECONDS = 30.0
@@ -215,14 +215,19 @@ class Executor:
     def committed_before(self, job: Job) -> JobResult | None:
         """The result of a job that is new to the ledger and committed all the same.
 
-        The ledger may have forgotten it. If the store does not answer it is rendered again, and
+        The ledger may have forgotten it. If the store does not answer soon the job is run, and
         the commit tells.
         """
-        try:
-            return self.recall(manifest_key(job.folder), job.request)
-        except JobError as error:
-            logger.warning("job %s: whether it is committed is not known: %s", job.id, error)
-            return None
+        found: list[JobResult | None] = []
+
+        def ask() -> None:
+            try:
+                found.append(self.recall(manifest_key(job.folder), job.request))
+            except JobError as error:
+                logger.warning("job %s: whether it is committed is not known: %s", job.id, error)
+
+        _for_at_most(_SOON_SECONDS, ask)
+        return found[0] if found else None
 
     def recall(self, manifest: str, request: JobRequest) -> JobResult | None:
         """The result that stands in a manifest, as this request wants it; None if there is none.
@@ -371,11 +376,7 @@ class Executor:
         """Cancel the prompt; whether the server heard, which is not waited for for long."""
         # A server that is frozen must hold up neither the next job nor the worker's end.
         heard: list[bool] = []
-        cancelling = threading.Thread(
-            target=lambda: heard.append(self._comfyui.try_cancel(job.prompt_id)), daemon=True
-        )
-        cancelling.start()
-        cancelling.join(_CANCEL_SECONDS)
+        _for_at_most(_SOON_SECONDS, lambda: heard.append(self._comfyui.try_cancel(job.prompt_id)))
         return heard == [True]
 
     def _has_succeeded(self, job: Job) -> bool:
@@ -463,6 +464,13 @@ class Executor:
 
 def _nothing() -> None:
     pass
+
+
+def _for_at_most(seconds: float, action: Callable[[], object]) -> None:
+    """Do something, and wait no longer than so many seconds for its end."""
+    thread = threading.Thread(target=action, daemon=True)
+    thread.start()
+    thread.join(seconds)
 
 
 def _bypassing(workflow: Workflow, job: Job) -> dict[str, Any]:
