@@ -612,6 +612,28 @@ def test_a_job_is_left_to_whom_it_is_meant_for(route: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
+    ("state", "waits"),
+    [
+        (PromptState.QUEUED, True),
+        (PromptState.ENDED, False),
+        (PromptState.UNKNOWN, False),
+        (ComfyUIUnavailableError("away"), False),
+    ],
+)
+def test_a_prompt_is_left_to_its_place_only_while_it_runs_there(
+    state: PromptState | Exception, waits: bool
+) -> None:
+    scene = orphaned(place=NEIGHBOUR, instance=NEIGHBOUR)
+    scene.ledger.live = {HERE, NEIGHBOUR}
+    scene.neighbour.state = state
+    if waits:
+        assert scene.postponed().error is None
+    else:
+        assert scene.run() == RESULT
+    assert (scene.executor.jobs == []) == waits
+
+
+@pytest.mark.parametrize(
     "route",
     [
         {},

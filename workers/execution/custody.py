@@ -252,7 +252,13 @@ class Custody:
         if lease.now() >= route.until or not _is_meant_for_others(route, self._place.key):
             return
         others = self._ledger.live_places() - {self._place.key}
-        if route.prefer in others if route.prefer else others - set(route.avoid):
+        if route.prefer:
+            waits = route.prefer in others
+            if waits and route.prefer == record.place:
+                waits = self._takeover.is_worth_waiting_for(lease.job_id, record)
+        else:
+            waits = bool(others - set(route.avoid))
+        if waits:
             self._ledger.release(lease.job_id, lease.token, record)
             raise NotNow(_PASS_SECONDS)
 

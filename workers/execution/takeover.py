@@ -64,6 +64,16 @@ class Takeover:
         self._ledger.order_stop(record.place, prompt)
         return Start.SUBMIT
 
+    def is_worth_waiting_for(self, job_id: str, record: Record) -> bool:
+        """Whether a worker of the place where the prompt is could go on with it, and no other."""
+        if record.spent or not self._place.reaches(record.place, record.instance):
+            return True
+        try:
+            with self._server_at(record.instance) as server:
+                return server.state_of(prompt_id(job_id, record.prompt)) is PromptState.QUEUED
+        except JobError:
+            return False
+
     def stop(self, job_id: str, record: Record) -> None:
         """Stop the prompt of a job that goes on nowhere.
 

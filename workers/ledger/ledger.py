@@ -21,7 +21,7 @@ LEASE_SECONDS = 12.0
 RENEW_SECONDS = 3.0
 # Seconds after a restart of the server in which owners can renew what has run out meanwhile: they
 # try each RENEW_SECONDS.
-RESTART_GRACE_SECONDS = 6.0
+RESTART_GRACE_SECONDS = 4.5
 # Seconds that a worker counts as live after it said so.
 PLACE_SECONDS = 12.0
 
