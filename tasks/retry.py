@@ -107,13 +107,13 @@ class Fail:
 
 
 @dataclass(frozen=True)
-class DeadLetter:
+class PutAside:
     """The job is put aside: it takes down whoever tries it."""
 
 
 def after_failure(
     failure: Failure, *, max_attempts: int, max_crashes: int, jitter: float
-) -> Retry | Fail | DeadLetter:
+) -> Retry | Fail | PutAside:
     """Decide what follows the failure of an attempt.
 
     Args:
@@ -126,7 +126,7 @@ def after_failure(
     if not isinstance(error, TransientError):
         return Fail()
     if failure.crashes + failure.crashed >= max_crashes:
-        return DeadLetter()
+        return PutAside()
     if _costs_nothing(failure):
         where = Where.HERE if isinstance(error, StorageUnavailableError) else Where.ANYWHERE
         spent = isinstance(error, PromptLostError)

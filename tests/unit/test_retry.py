@@ -27,9 +27,9 @@ from tasks.result import Attempt
 from tasks.retry import (
     BASE_SECONDS,
     CAP_SECONDS,
-    DeadLetter,
     Fail,
     Failure,
+    PutAside,
     Retry,
     Where,
     after_failure,
@@ -37,7 +37,7 @@ from tasks.retry import (
 from tests.unit.test_errors import LEAVES
 
 HERE, THERE = "http://here", "http://there"
-Decision = Retry | Fail | DeadLetter
+Decision = Retry | Fail | PutAside
 
 # The first failure of a job that was not seen executing, with another server to try.
 ROWS: dict[type[JobError], Decision] = {
@@ -221,26 +221,26 @@ def test_an_interruption_by_a_person_is_not_the_servers_fault() -> None:
 def test_a_job_that_takes_its_server_down_each_time_is_put_aside(leaf: type[JobError]) -> None:
     *before, last = played(leaf, executing=True, attempts=9, crashes=3)
     assert len(before) == 2
-    assert last == DeadLetter()
+    assert last == PutAside()
 
 
 def test_being_put_aside_comes_before_failing() -> None:
     failure = Failure(
         ComfyUIUnavailableError("x"), HERE, executing=True, failures=2, crashes=2, elsewhere=True
     )
-    assert decide(failure, attempts=3, crashes=3) == DeadLetter()
+    assert decide(failure, attempts=3, crashes=3) == PutAside()
 
 
 def test_workers_that_died_of_it_count_with_servers_that_did() -> None:
     earlier = [failed(WorkerDiedError), failed(WorkerDiedError, number=2)]
     failure = Failure(PromptLostError("x"), HERE, executing=True, earlier=earlier, crashes=2)
-    assert decide(failure, crashes=3) == DeadLetter()
+    assert decide(failure, crashes=3) == PutAside()
     assert isinstance(decide(replace(failure, executing=False), crashes=3), Retry)
 
 
 def test_a_crash_more_than_allowed_is_too_many_whatever_failed_last() -> None:
     # The limit may have been lowered since.
-    assert decide(Failure(PromptStalledError("x"), HERE, crashes=5)) == DeadLetter()
+    assert decide(Failure(PromptStalledError("x"), HERE, crashes=5)) == PutAside()
     assert decide(Failure(NodeFailedError("x"), HERE, crashes=5)) == Fail()
 
 

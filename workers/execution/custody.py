@@ -21,8 +21,7 @@ from tasks.errors import (
 )
 from tasks.request import JobRequest
 from tasks.result import Attempt, JobResult
-from tasks.retry import DeadLetter as PutAside
-from tasks.retry import Fail, Failure, Retry, Where, after_failure
+from tasks.retry import Fail, Failure, PutAside, Retry, Where, after_failure
 from workers.comfyui import ComfyUI
 from workers.execution.control import HandedOn, LeaseLost
 from workers.execution.executor import Executor, Report
