@@ -46,6 +46,11 @@ def comfyfleet(valkey: Valkey) -> Comfyfleet:
     return Comfyfleet({"CELERY_BROKER_URL": valkey.url})
 
 
+def put(letters: DeadLetters, one: DeadLetter) -> None:
+    # As the ledger does when a job ends so.
+    letters._redis.hset(KEY, one.job_id, one.model_dump_json())
+
+
 def letter(job_id: str, at: float = 1_700_000_000.123, **request: Any) -> DeadLetter:
     attempts = tuple(
         Attempt(
@@ -80,8 +85,8 @@ def queued(broker: redis.Redis, queue: str = "comfyui\x06\x163") -> list[tuple[s
 def test_list(letters: DeadLetters, comfyfleet: Comfyfleet) -> None:
     assert comfyfleet("dead", "list").stdout == "No job was put aside.\n"
     assert comfyfleet("dead", "list", "--json").json == []
-    letters.put(letter("younger", at=1_700_000_060.0))
-    letters.put(letter("older"))
+    put(letters, letter("younger", at=1_700_000_060.0))
+    put(letters, letter("older"))
     listed = comfyfleet("dead", "list", "--json").json
     assert [one["job_id"] for one in listed] == ["older", "younger"]
     assert [len(one["attempts"]) for one in listed] == [2, 2]
@@ -96,7 +101,7 @@ def test_list(letters: DeadLetters, comfyfleet: Comfyfleet) -> None:
 
 def test_show(letters: DeadLetters, comfyfleet: Comfyfleet) -> None:
     workflow = {"1": {"class_type": "A", "inputs": {"deep": [{"picture": PICTURE}], "text": "x"}}}
-    letters.put(letter("one", inputs={"a.png": PICTURE}, workflow=workflow))
+    put(letters, letter("one", inputs={"a.png": PICTURE}, workflow=workflow))
     for arguments in ((), ("--json",)):
         printed = comfyfleet("dead", "show", "one", *arguments).stdout
         assert printed.count("data:... (4,022 characters)") == 2
@@ -113,7 +118,7 @@ def test_a_replay_is_a_new_job_with_an_ancestor(
     letters: DeadLetters, broker: redis.Redis, comfyfleet: Comfyfleet
 ) -> None:
     old = letter("old", output={"prefix": "x"}, timeout_seconds=9.0)
-    letters.put(old)
+    put(letters, old)
     replayed = comfyfleet("dead", "replay", "old", "--json").json
     assert replayed["replay_of"] == "old"
     ((job_id, arguments),) = queued(broker)
@@ -121,7 +126,7 @@ def test_a_replay_is_a_new_job_with_an_ancestor(
     assert arguments == {**old.request, "metadata": {"a": "b", "replay_of": "old"}}
     assert letters.all() == []
     # The replay may be put aside, too.
-    letters.put(letter(job_id))
+    put(letters, letter(job_id))
     again = comfyfleet("dead", "replay", job_id)
     assert again.stdout == f"{queued(broker)[1][0]}\n"
     assert queued(broker)[1][1]["metadata"]["replay_of"] == job_id
@@ -131,7 +136,7 @@ def test_all_are_replayed(
     letters: DeadLetters, broker: redis.Redis, comfyfleet: Comfyfleet
 ) -> None:
     for n in range(3):
-        letters.put(letter(f"job {n}", at=float(n)))
+        put(letters, letter(f"job {n}", at=float(n)))
     lines = comfyfleet("dead", "replay", "--all", "--json").stdout.splitlines()
     replayed = {one["job_id"]: one["replay_of"] for one in map(json.loads, lines)}
     assert list(replayed) == [job_id for job_id, _ in queued(broker)]
@@ -142,29 +147,29 @@ def test_all_are_replayed(
 def test_two_replays_of_one_letter_are_one_job(
     letters: DeadLetters, broker: redis.Redis, comfyfleet: Comfyfleet
 ) -> None:
-    letters.put(letter("one"))
+    put(letters, letter("one"))
     both = [comfyfleet.start("dead", "replay", "one") for _ in range(2)]
     ended = [comfyfleet.end(process) for process in both]
     assert {one.code for one in ended} <= {0, 1}
     # As after a crash between the broker's answer and the letter's end.
-    letters.put(letter("one"))
+    put(letters, letter("one"))
     (printed,) = {one.stdout for one in (*ended, comfyfleet("dead", "replay", "one"))} - {""}
     assert {job_id for job_id, _ in queued(broker)} == {printed.strip()}
     # Put aside once more it is another letter, and another job.
-    letters.put(letter("one", at=5.0))
+    put(letters, letter("one", at=5.0))
     assert comfyfleet("dead", "replay", "one").stdout != printed
 
 
 def test_what_cannot_be_replayed_stays(
     letters: DeadLetters, broker: redis.Redis, comfyfleet: Comfyfleet
 ) -> None:
-    letters.put(letter("full"))
+    put(letters, letter("full"))
     broker.config_set("maxmemory", "1mb")
     try:
         assert "Redis is out of memory" in comfyfleet.refused("dead", "replay", "full")
     finally:
         broker.config_set("maxmemory", "0")
-    letters.put(letter("newer", answers=42))
+    put(letters, letter("newer", answers=42))
     assert "unknown argument 'answers'" in comfyfleet.refused("dead", "replay", "newer")
     elsewhere = Comfyfleet(
         {
@@ -179,7 +184,7 @@ def test_what_cannot_be_replayed_stays(
 
 def test_discard(letters: DeadLetters, broker: redis.Redis, comfyfleet: Comfyfleet) -> None:
     for name in ("a", "b", "c"):
-        letters.put(letter(name))
+        put(letters, letter(name))
     assert comfyfleet("dead", "discard", "b", "--json").json == {"job_id": "b"}
     assert {one.job_id for one in letters.all()} == {"a", "c"}
     assert sorted(comfyfleet("dead", "discard", "--all").stdout.split()) == ["a", "c"]
@@ -202,7 +207,7 @@ def test_a_job_that_is_not_there(
 def test_one_or_all(
     letters: DeadLetters, comfyfleet: Comfyfleet, command: str, arguments: tuple[str, ...]
 ) -> None:
-    letters.put(letter("x"))
+    put(letters, letter("x"))
     ended = comfyfleet("dead", command, *arguments)
     assert ended.code == 2
     assert "name a job, or all of them with --all" in ended.stderr

@@ -182,9 +182,9 @@ def test_a_job_between_attempts_says_why(fleet: Fleet, seed: int) -> None:
         error="PromptLostError: gone",
         seconds=1.5,
     )
-    record = Record(attempts=(first,), place="a", instance="http://a", client_id="c", since=0.0)
+    record = Record(attempts=(first,), place="a", instance="http://a", client_id="c", folder="f")
     with Ledger(fleet.valkey.url) as ledger:
-        ledger.claim(job_id, record)
+        ledger.claim(job_id, record, "nonce")
     told = fleet.comfyfleet("result", job_id, "--json")
     assert (told.code, told.json["state"]) == (3, "RETRY")
     assert told.json["attempts"] == [first.model_dump()]

@@ -5,7 +5,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -28,7 +28,7 @@ from workers.comfyui import ComfyUI, Notifications
 from workers.comfyui.history import OutputFile, failure_in, output_files, shown_values
 from workers.comfyui.model import PromptState
 from workers.comfyui.notifications import Subscription
-from workers.execution.control import ServerHung, WorkerLeaving
+from workers.execution.control import HandedOn, ServerHung, WorkerLeaving
 from workers.execution.inputs import place_inputs
 from workers.execution.job import AttemptFailed, Job, Start
 from workers.execution.keeper import Keeper, Lease
@@ -356,7 +356,9 @@ class Executor:
         if not self._try_cancel_soon(job):
             self._keeper.order_stop(job.prompt_id)
         else:
-            run.lease.prompt_stopped = not self._has_succeeded(job)
+            # Only who hands the job on must know whether there is something to go on with.
+            handed_on = isinstance(reason, HandedOn)
+            run.lease.prompt_stopped = not (handed_on and self._has_succeeded(job))
         if not isinstance(reason, PromptStalledError):
             return
         deadline = time.monotonic() + _STOP_SECONDS
@@ -381,10 +383,14 @@ class Executor:
 
     def _has_succeeded(self, job: Job) -> bool:
         """Whether the prompt ended well just before it was to be stopped."""
-        try:
-            entry = self._comfyui.history(job.prompt_id)
-        except JobError:
-            return False
+        found: list[Mapping[str, Any] | None] = []
+
+        def ask() -> None:
+            with suppress(JobError):
+                found.append(self._comfyui.history(job.prompt_id))
+
+        _for_at_most(_SOON_SECONDS, ask)
+        entry = found[0] if found else None
         return entry is not None and failure_in(entry, job.request.workflow) is None
 
     def _upload(self, run: _Run, entry: Mapping[str, Any], server: ComfyUI) -> list[Output]:
