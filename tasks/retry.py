@@ -1,7 +1,7 @@
 """What happens after an attempt failed: a decision from values alone."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from tasks.errors import (
@@ -131,9 +131,11 @@ def after_failure(
         where = Where.HERE if isinstance(error, StorageUnavailableError) else Where.ANYWHERE
         spent = isinstance(error, PromptLostError)
         return Retry(_backoff(failure, jitter), where, spent=spent, counts=False)
-    if failure.failures + 1 >= max_attempts:
-        return Fail()
-    return _next_attempt(failure, jitter)
+    decision = _next_attempt(failure, jitter)
+    if failure.crashed and max_attempts > 1 and isinstance(decision, Retry):
+        # Bounded by its own limit: the server may have died of something else.
+        return replace(decision, counts=False)
+    return Fail() if failure.failures + 1 >= max_attempts else decision
 
 
 def _costs_nothing(failure: Failure) -> bool:

@@ -143,8 +143,12 @@ def test_only_what_counted_counts() -> None:
     assert isinstance(decide(failure), Retry)
 
 
-def test_a_prompt_that_is_lost_while_it_executes_counts() -> None:
-    assert decide(Failure(PromptLostError("x"), HERE, executing=True)) == Retry(1.0, spent=True)
+def test_a_prompt_that_is_lost_while_it_executes_counts_as_a_crash_only() -> None:
+    lost = Failure(PromptLostError("x"), HERE, executing=True, failures=2, crashes=1)
+    assert decide(lost) == Retry(1.0, spent=True, counts=False)
+    assert decide(replace(lost, crashes=2)) == PutAside()
+    # Who wants a single attempt gets no second one.
+    assert decide(replace(lost, failures=0), attempts=1) == Fail()
 
 
 @pytest.mark.parametrize("executing", [False, True])

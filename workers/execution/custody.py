@@ -167,12 +167,16 @@ class Custody:
         try:
             if claim.is_new:
                 self._refuse_late(order)
-                result = self._executor.committed_before(job)
             else:
                 self._pass_on(lease, record)
-                if (result := self._executor.committed(job, lease)) is None:
-                    self._refuse_poison(order, lease, record)
-                    job, record = self._next_attempt(order, lease, record)
+            # Who let go of a job had not committed it; who died may have.
+            if claim.owner_died:
+                result = self._executor.committed(job, lease)
+            else:
+                result = self._executor.committed_before(job)
+            if result is None and not claim.is_new:
+                self._refuse_poison(order, lease, record)
+                job, record = self._next_attempt(order, lease, record)
             if result is None:
                 logger.info("job %s: attempt %d on %s", job.id, job.number, job.instance)
                 result = self._executor.run(job, lease, report)

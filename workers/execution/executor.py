@@ -213,10 +213,10 @@ class Executor:
         )
 
     def committed_before(self, job: Job) -> JobResult | None:
-        """The result of a job that is new to the ledger and committed all the same.
+        """The result of a job that is committed though the ledger does not know it.
 
-        The ledger may have forgotten it. If the store does not answer soon the job is run, and
-        the commit tells.
+        The ledger may have forgotten. If the store does not answer soon the job is run, and the
+        commit tells.
         """
         found: list[JobResult | None] = []
 
