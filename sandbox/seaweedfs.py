@@ -13,6 +13,9 @@ ACCESS_KEY = "sandbox"
 SECRET_KEY = "sandbox-secret"  # noqa: S105  # of a store on loopback that lives for minutes
 REGION = "us-east-1"
 
+# Starts on other ports before it is given up.
+_TRIES = 3
+
 
 class SeaweedFS:
     """An S3 store with one bucket."""
@@ -24,9 +27,16 @@ class SeaweedFS:
         # No proxy of the user's stands between the parts of the stack.
         self._session.trust_env = False
         self._directory = directory
-        self._ports = free_ports(10)
-        self.url = f"http://127.0.0.1:{self._ports[0]}"
-        self.start()
+        for left in reversed(range(_TRIES)):
+            self._ports = free_ports(10)
+            self.url = f"http://127.0.0.1:{self._ports[0]}"
+            try:
+                self.start()
+                break
+            except StartupError:
+                # Between the look and the start somebody may have taken one of so many ports.
+                if not left:
+                    raise
 
     @property
     def credentials(self) -> dict[str, str]:
