@@ -94,7 +94,7 @@ class Settings(BaseSettings):
         description="Endpoint of an S3-compatible store; unset: boto3's own chain decides.",
     )
     worker_slots: int = Field(
-        2,
+        8,
         alias="WORKER_SLOTS",
         ge=1,
         le=64,

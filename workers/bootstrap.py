@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from urllib.parse import urlsplit
@@ -13,12 +14,15 @@ from celery.utils.nodenames import gethostname
 from settings import Settings
 from workers.comfyui import ComfyUI, Notifications
 from workers.execution import Custody, Executor, Keeper, Limits, Takeover
+from workers.execution.inputs import Inputs
 from workers.execution.place import Place
 from workers.ledger import Ledger
 from workers.lifecycle.circuit import Circuit
 from workers.lifecycle.leaving import Leaving
 from workers.storage import ObjectStore
 
+# Files that are stored at the same time, for each slot.
+_UPLOADS_PER_SLOT = 2
 # The spine's thread, its uploads and their parts, for each slot.
 _CONNECTIONS_PER_SLOT = 4
 
@@ -31,6 +35,7 @@ class Parts:
     notifications: Notifications
     circuit: Circuit
     store: ObjectStore
+    uploaders: ThreadPoolExecutor
     ledger: Ledger
     keeper: Keeper
     custody: Custody
@@ -47,6 +52,7 @@ class Parts:
         with ExitStack() as closing:
             closing.callback(self.ledger.close)
             closing.callback(self.store.close)
+            closing.callback(self.uploaders.shutdown, wait=False, cancel_futures=True)
             closing.callback(self.comfyui.close)
             closing.callback(self.keeper.stop)
             closing.callback(self.circuit.stop)
@@ -82,6 +88,7 @@ def assemble(settings: Settings, worker: str) -> Parts:
     # gone: a worker started again must not meet what is left of the one before.
     notifications = listen_as(f"{worker}-{uuid.uuid4().hex[:8]}", circuit.suspect)
     store = object_store(settings, connections)
+    uploaders = ThreadPoolExecutor(settings.worker_slots * _UPLOADS_PER_SLOT, "upload")
     ledger = Ledger(settings.ledger_url, keep_seconds=settings.result_expires_seconds)
     place = Place.of(settings.comfyui_url)
 
@@ -104,10 +111,16 @@ def assemble(settings: Settings, worker: str) -> Parts:
         breaker=circuit,
         keeper=keeper,
         store=store,
+        inputs=Inputs(
+            comfyui=comfyui,
+            notifications=notifications,
+            store=store,
+            max_bytes=settings.inputs_max_bytes,
+        ),
+        uploaders=uploaders,
         worker=worker,
         prefix=settings.s3_prefix,
         workflow_max_bytes=settings.workflow_max_bytes,
-        inputs_max_bytes=settings.inputs_max_bytes,
         stall_seconds=settings.stall_seconds,
         s3_patience_seconds=settings.s3_patience_seconds,
     )
@@ -122,7 +135,9 @@ def assemble(settings: Settings, worker: str) -> Parts:
         client_id=notifications.client_id,
         limits=Limits(settings.max_attempts, settings.max_crashes),
     )
-    return Parts(comfyui, notifications, circuit, store, ledger, keeper, custody, leaving)
+    return Parts(
+        comfyui, notifications, circuit, store, uploaders, ledger, keeper, custody, leaving
+    )
 
 
 def comfyui_client(settings: Settings, url: str | None = None, *, connections: int = 4) -> ComfyUI:

@@ -14,19 +14,17 @@ from tasks.enqueue import ENQUEUED_AT
 from tasks.errors import CancelledError, JobError, JobExpiredError
 from tasks.request import JobRequest, parse_request
 from tasks.result import Attempt, Progress
+from workers import timeline
 from workers.broker.consumer import RECEIVED_AT, ComesAgain, Request, Revoked
-from workers.broker.results import PROGRESS
+from workers.broker.progress import ProgressWriter
 from workers.execution import Custody, NotNow, Order, Report
 from workers.ledger.outcomes import JobFailed
 
 logger = logging.getLogger(__name__)
 
-# Seconds between two writes of a job's progress to the result backend.
-PROGRESS_INTERVAL = 0.5
-
 
 class RunWorkflow(celery.Task):  # type: ignore[misc]  # celery has no types for it
-    """`comfyui.run_workflow`. The composition root gives it its custody before any message."""
+    """`comfyui.run_workflow`. The worker gives it its parts before any message."""
 
     name = TASK_NAME
     Request = Request
@@ -40,6 +38,7 @@ class RunWorkflow(celery.Task):  # type: ignore[misc]  # celery has no types for
     throws = (JobError,)
 
     custody: Custody
+    progress: ProgressWriter
 
     def run(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Run a job, or as much of it as is to be done now; arguments are those of `JobRequest`.
@@ -53,8 +52,9 @@ class RunWorkflow(celery.Task):  # type: ignore[misc]  # celery has no types for
         request = parse_request(args, kwargs)
         job_id = self.request.id
         logger.info("job %s: received", job_id)
+        timeline.mark(job_id, "received", (self.request.headers or {}).get(RECEIVED_AT))
         try:
-            result = self.custody.run(self._order(request), self._throttled_report(job_id))
+            result = self.custody.run(self._order(request), self._report(job_id))
         except NotNow as later:
             if later.error is not None:
                 self.backend.mark_as_retry(job_id, later.error, request=self.request)
@@ -64,6 +64,8 @@ class RunWorkflow(celery.Task):  # type: ignore[misc]  # celery has no types for
             raise Revoked(error.message, expired=expired) from None
         except JobFailed as failed:
             _fail(failed.error, failed.attempts)
+        finally:
+            self.progress.forget(job_id)
         logger.info("job %s: finished with %d outputs", job_id, len(result.outputs))
         return result.model_dump(mode="json")
 
@@ -75,31 +77,18 @@ class RunWorkflow(celery.Task):  # type: ignore[misc]  # celery has no types for
             request=request,
             queued_seconds=max(0.0, time.time() - since),
             priority=self.request.delivery_info.get("priority"),
+            redelivered=bool(self.request.delivery_info.get("redelivered")),
             expired=_is_past(self.request.expires),
             revoked=job_id in state.revoked,
         )
 
-    def _throttled_report(self, job_id: str) -> Report:
-        told_at = float("-inf")
+    def _report(self, job_id: str) -> Report:
         highest = 0.0
-        lost = False
 
         def report(progress: Progress) -> None:
-            nonlocal told_at, highest, lost
+            nonlocal highest
             highest = max(highest, progress.value)
-            now = time.monotonic()
-            if now - told_at < PROGRESS_INTERVAL:
-                return
-            told_at = now
-            meta = progress.model_copy(update={"value": highest}).model_dump(mode="json")
-            try:
-                self.update_state(task_id=job_id, state=PROGRESS, meta=meta)
-                lost = False
-            except Exception as error:  # noqa: BLE001
-                # Nobody may lose a job because nobody could be told how far it was.
-                if not lost:
-                    logger.warning("job %s: progress cannot be written: %s", job_id, error)
-                lost = True
+            self.progress.tell(job_id, progress.model_copy(update={"value": highest}))
 
         return report
 

@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 # Of all workers; short where a soak could not wait for the default.
 SETTINGS = {
-    "WORKER_SLOTS": "2",
     "STALL_SECONDS": "15",
     "S3_PATIENCE_SECONDS": "60",
     "COMFYUI_READ_TIMEOUT_SECONDS": "5",

@@ -119,11 +119,13 @@ def test_too_large_inputs_are_refused(client: Client, stack) -> None:
     worker.stop()
 
 
-def test_the_placed_name_is_in_the_job_s_own_folder(client: Client) -> None:
+def test_the_placed_name_is_in_the_folder_of_its_content(client: Client) -> None:
     content = png("#123456")
     result = client.run(passed_on("photo.png"), inputs={"photo.png": data_url(content)})
     stored = client.content(result["outputs"][0]["key"])
     with Image.open(BytesIO(stored)) as image:
         prompt = json.loads(image.info["prompt"])
-    assert prompt["1"]["inputs"]["image"] == f"comfyfleet/{result['job_id']}/photo.png"
+    assert prompt["1"]["inputs"]["image"] == (
+        f"comfyfleet/{hashlib.sha256(content).hexdigest()}/photo.png"
+    )
     assert hashlib.sha256(stored).hexdigest() == result["outputs"][0]["sha256"]

@@ -63,7 +63,7 @@ def test_a_stream_of_any_size_is_stored_whole(
     stored = store.put(key, Trickle(content))
     assert (stored.size_bytes, stored.sha256) == (size, hashlib.sha256(content).hexdigest())
     assert client.content(key) == content
-    assert store.size(key) == size
+    assert store.stat(key).size_bytes == size
 
 
 def test_the_content_type_is_told_from_the_bytes(store: ObjectStore, client: Client) -> None:
@@ -76,7 +76,7 @@ def test_the_content_type_is_told_from_the_bytes(store: ObjectStore, client: Cli
 def test_only_the_first_creates(store: ObjectStore) -> None:
     key = f"once/{uuid.uuid4()}"
     assert store.get(key) is None
-    assert store.size(key) is None
+    assert store.stat(key) is None
     assert store.create(key, b"first", "text/plain")
     assert not store.create(key, b"second", "text/plain")
     assert store.get(key) == b"first"

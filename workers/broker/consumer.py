@@ -13,6 +13,7 @@ from celery.worker.consumer import consumer as celery_consumer
 from celery.worker.request import Request as CeleryRequest
 
 from tasks.errors import InvalidRequestError
+from workers import timeline
 from workers.broker.envelopes import MALFORMED
 
 logger = logging.getLogger(__name__)
@@ -164,6 +165,7 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types for
             except AttributeError:
                 # The channel was closed when the broker went; the message comes again.
                 logger.warning("a message outlived its connection and could not be settled")
+            timeline.mark(str((message.headers or {}).get("id")), "acknowledged")
             self.unsettled.discard(message)
 
         return settling

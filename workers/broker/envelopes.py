@@ -5,11 +5,17 @@ takes the entry then. It also reads objects with a key `__type__` as Python valu
 use for values of their own.
 """
 
+import bz2
 import json
 import logging
+import lzma
 import uuid
+import zlib
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+from kombu import compression
 from kombu.serialization import register
 from kombu.transport.virtual import Channel
 from kombu.utils.json import dumps
@@ -20,6 +26,31 @@ logger = logging.getLogger(__name__)
 MALFORMED = (AttributeError, LookupError, TypeError, ValueError, ArithmeticError, RecursionError)
 
 _UNREADABLE = "application/x-unreadable"
+
+# What Redis can hold in one piece: no message that is not compressed has more.
+MOST_BODY_BYTES = 512 * 1024 * 1024
+
+# Kombu's names of what Python can decompress piece by piece.
+_DECOMPRESSORS: dict[str, Callable[[], Any]] = {
+    "application/x-gzip": zlib.decompressobj,
+    "application/x-bz2": bz2.BZ2Decompressor,
+    "application/x-lzma": lzma.LZMADecompressor,
+}
+
+
+def bound_decompression(most_bytes: int = MOST_BODY_BYTES) -> None:
+    """Make this process refuse message bodies that decompress to more: they would end it."""
+    for name, make in _DECOMPRESSORS.items():
+        encode, _ = compression.get_encoder(name)
+        compression.register(encode, partial(_decompressed, make, most_bytes), name)
+
+
+def _decompressed(make: Callable[[], Any], most_bytes: int, body: bytes) -> bytes:
+    decompressor = make()
+    content = bytes(decompressor.decompress(body, most_bytes))
+    if not decompressor.eof:
+        raise ValueError(f"the body decompresses to more than {most_bytes:,} bytes, or is cut off")
+    return content
 
 
 def read_plain_json() -> None:

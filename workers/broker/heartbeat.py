@@ -67,7 +67,7 @@ class Heartbeat(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no
 
     def _beat(self, channel: Any, ended: threading.Event) -> None:
         failing = False
-        with _client(channel) as client:
+        with client_beside(channel) as client:
             while not ended.is_set():
                 try:
                     renew(channel, client)
@@ -98,7 +98,8 @@ def renew(channel: Any, client: Redis) -> None:
         pipe.execute()
 
 
-def _client(channel: Any) -> Redis:
+def client_beside(channel: Any) -> Redis:
+    """A client of a channel's server with connections of its own, whose waits are short."""
     # Of the channel's own it would wait as long as that does, and outlive what it should renew.
     parameters = {**channel._connparams(), "socket_timeout": INTERVAL}  # noqa: SLF001  # kombu's
     return Redis(connection_pool=ConnectionPool(**parameters))

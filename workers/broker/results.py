@@ -5,11 +5,35 @@ from typing import Any
 
 from celery import states
 from celery.backends.redis import RedisBackend
+from celery.exceptions import BackendStoreError
 from redis.exceptions import OutOfMemoryError, ResponseError
 
 logger = logging.getLogger(__name__)
 
 PROGRESS = "PROGRESS"
+
+# States after which only a success can come: of a job that was delivered twice.
+_ENDS = (states.SUCCESS, states.FAILURE)
+
+# Celery asks for what is stored, and stores in a second step: in between somebody else may.
+# KEYS: the result's. ARGV: result, seconds to keep it or 0, the states that must not be replaced.
+_STORE = """
+local stored = redis.call('GET', KEYS[1])
+if stored then
+  local readable, meta = pcall(cjson.decode, stored)
+  local status = readable and type(meta) == 'table' and meta['status']
+  for i = 3, #ARGV do
+    if status == ARGV[i] then return 0 end
+  end
+end
+if ARGV[2] == '0' then
+  redis.call('SET', KEYS[1], ARGV[1])
+else
+  redis.call('SETEX', KEYS[1], ARGV[2], ARGV[1])
+end
+redis.call('PUBLISH', KEYS[1], ARGV[1])
+return 1
+"""
 
 
 class Backend(RedisBackend):  # type: ignore[misc]  # celery has no types for it
@@ -22,15 +46,30 @@ class Backend(RedisBackend):  # type: ignore[misc]  # celery has no types for it
         return super().store_result(task_id, result, state, *args, **kwargs)
 
     def _store_result(
-        self, task_id: str, result: Any, state: str, *args: Any, **kwargs: Any
+        self,
+        task_id: str,
+        result: Any,
+        state: str,
+        traceback: Any = None,
+        request: Any = None,
+        **_: Any,
     ) -> Any:
+        meta = self._get_result_meta(
+            result=result, state=state, traceback=traceback, request=request
+        )
+        value = self.encode({**meta, "task_id": task_id})
+        if len(value) > self._MAX_STR_VALUE_SIZE:
+            raise BackendStoreError(
+                "the result is too large for Redis", state=state, task_id=task_id
+            )
         # A worker may not know yet that the job was taken from it and has ended; and a revocation
         # is recorded by whoever hears of it, and by who stops the job.
-        if state in (PROGRESS, states.RETRY, states.REVOKED):
-            known = self._get_task_meta_for(task_id)
-            if known["status"] in states.READY_STATES:
-                return result
-        return super()._store_result(task_id, result, state, *args, **kwargs)
+        final = (states.SUCCESS,) if state in _ENDS else tuple(states.READY_STATES)
+        expires = self.failure_expires if state == states.FAILURE else self.expires
+        arguments = (value, int(expires or 0), *final)
+        key = self.get_key_for_task(task_id)
+        self.ensure(self.client.eval, (_STORE, 1, key, *arguments))
+        return result
 
     def exception_safe_to_retry(self, exc: Exception) -> bool:
         """Whether storing a result is tried again: also while Redis is full, or fails over."""

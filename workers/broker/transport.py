@@ -14,6 +14,7 @@ to the head of its queue. All times are the server's: the clocks of workers may 
 import json
 import logging
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum, auto
 from queue import Empty
@@ -21,11 +22,19 @@ from typing import Any, NamedTuple
 from uuid import uuid4
 
 import kombu.transport
+from kombu.asynchronous import get_event_loop
 from kombu.transport import redis as redis_transport
 from kombu.transport import virtual
 from redis.exceptions import OutOfMemoryError, ResponseError
 
-from workers.broker.envelopes import MALFORMED, read_entry, read_plain_json, sound
+from workers.broker.envelopes import (
+    MALFORMED,
+    bound_decompression,
+    read_entry,
+    read_plain_json,
+    sound,
+)
+from workers.execution.appetite import Appetite
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +43,18 @@ TAKERS = "comfyfleet:takers"
 
 # A taken list's name ends with that of the list whose messages it takes.
 _TAKEN = "comfyfleet:taken:{channel}:"
+
+# Channels whose server has nothing to do, by the server's time (seconds) until which that holds.
+HUNGRY = "comfyfleet:hungry"
+
+# Where a channel is announced that has become hungry.
+CALLS = "comfyfleet:calls"
+
+# Seconds for which a hungry channel counts as such after it has looked; it looks more often.
+_HUNGRY_SECONDS = 0.6
+
+# Seconds until somebody who only takes ahead looks again; at once if his server is idle before.
+_AHEAD_SECONDS = 0.2
 
 # A list that nobody writes to: who waits for it waits for the timeout.
 _NOTHING = "comfyfleet:nothing"
@@ -55,26 +76,40 @@ local function put_back(taken)
 end
 """
 
-# KEYS: takers, then the lists to take from, the most urgent first. ARGV: how taken lists begin.
+# KEYS: takers, the hungry, then the lists to take from, the most urgent first. ARGV: how taken
+# lists begin, this channel, for how long (seconds) it is hungry if it finds nothing, or 0.
 # What has been taken before, with a reply that got lost or a failed registration, comes first.
+# Who is not hungry leaves the rest to those who are.
 _TAKE = f"""
 {NOW}
-for i = 2, #KEYS do
+for i = 3, #KEYS do
   local item = redis.call('LINDEX', ARGV[1] .. KEYS[i], -1)
   if item then return {{KEYS[i], item}} end
 end
-for i = 2, #KEYS do
+local hungry = tonumber(ARGV[3]) > 0
+if not hungry then
+  local others = redis.call('ZRANGE', KEYS[2], '(' .. now, '+inf', 'BYSCORE', 'LIMIT', 0, 2)
+  if #others > 1 or (#others == 1 and others[1] ~= ARGV[2]) then return false end
+end
+for i = 3, #KEYS do
   local taken = ARGV[1] .. KEYS[i]
   -- A full server allows this as a first write, and no LMOVE.
   local item = redis.call('RPOP', KEYS[i])
   if item then
     redis.call('LPUSH', taken, item)
     redis.call('ZADD', KEYS[1], 'NX', now, taken)
+    if hungry then redis.call('ZREM', KEYS[2], ARGV[2]) end
     return {{KEYS[i], item}}
   end
 end
--- For the waiting that follows.
-redis.call('ZADD', KEYS[1], 'NX', now, ARGV[1] .. KEYS[2])
+if hungry then
+  -- For the waiting that follows.
+  redis.call('ZADD', KEYS[1], 'NX', now, ARGV[1] .. KEYS[3])
+  redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
+  if redis.call('ZADD', KEYS[2], now + ARGV[3], ARGV[2]) == 1 then
+    redis.call('PUBLISH', '{CALLS}', ARGV[2])
+  end
+end
 return false
 """
 
@@ -139,8 +174,16 @@ class _Ask(Enum):
     PAUSE = auto()
 
 
+def _always(_taken: int) -> Appetite:
+    return Appetite.HUNGER
+
+
 class QoS(redis_transport.QoS):  # type: ignore[misc]  # kombu has no types for it
     """Kombu's bookkeeping of unacknowledged messages, each step of it atomic on the server."""
+
+    def can_consume(self) -> bool:
+        """Kombu's hook: whether one more message is wanted, and may be asked for now."""
+        return bool(super().can_consume()) and self.channel.wants_more()
 
     def append(self, message: Any, delivery_tag: str) -> None:
         """Kombu's hook: register a message as unacknowledged.
@@ -254,17 +297,26 @@ class Channel(redis_transport.Channel):  # type: ignore[misc]  # kombu has no ty
 
     Kombu calls the reply that it waits for a BRPOP. Here it is one of three: look into all lists;
     if they are empty, wait for the most urgent one; and if the server is too full for that, pause.
+    Who only takes ahead just looks, every now and then.
     """
 
     QoS = QoS
 
+    # What this worker wants when it has taken so many messages; what it may take at once.
+    appetite: Callable[[int], Appetite] = staticmethod(_always)
+    slots = 0
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.taken: Taken | None = None
         self.taken_lists: tuple[str, ...] = ()
-        self._taken_prefix = _TAKEN.format(channel=uuid4().hex)
+        self.name = uuid4().hex
+        self._taken_prefix = _TAKEN.format(channel=self.name)
         self._next = _Ask.LOOK
         self._asked = _Ask.LOOK
         self._awaited = ""
+        self._wants = Appetite.HUNGER
+        self._asked_hungry = True
+        self._look_at = 0.0
         super().__init__(*args, **kwargs)
 
     def _update_queue_cycle(self) -> None:
@@ -306,6 +358,16 @@ class Channel(redis_transport.Channel):  # type: ignore[misc]  # kombu has no ty
             priority = self._get_message_priority(envelope)
         return self._q_for_pri(queue, priority), json.dumps(envelope)
 
+    def wants_more(self) -> bool:
+        """Whether one more message is wanted, and may be asked for now."""
+        qos = self.qos
+        # Messages that wait for their time take no slot: each adds one to what may be taken.
+        waiting = qos.prefetch_count - self.slots if self.slots and qos.prefetch_count else 0
+        self._wants = self.appetite(len(qos.held()) - waiting)
+        if self._wants is Appetite.AHEAD:
+            return bool(self._in_poll) or time.monotonic() >= self._look_at
+        return self._wants is Appetite.HUNGER
+
     def _lists(self, queues: list[str]) -> list[str]:
         return [self._q_for_pri(queue, step) for step in self.priority_steps for queue in queues]
 
@@ -315,10 +377,14 @@ class Channel(redis_transport.Channel):  # type: ignore[misc]  # kombu has no ty
             return
         seconds = timeout or self.brpop_timeout
         sources = self._lists(queues)
-        self._asked, self._awaited = self._next, sources[0]
+        hungry = self._asked_hungry = self._wants is Appetite.HUNGER
+        # Among those who wait whoever was there first is served first, hungry or not.
+        may_wait = hungry or self._next is not _Ask.WAIT
+        self._asked, self._awaited = self._next if may_wait else _Ask.LOOK, sources[0]
         command: tuple[Any, ...] = ("BLPOP", _NOTHING, seconds)
         if self._asked is _Ask.LOOK:
-            command = ("EVAL", _TAKE, 1 + len(sources), TAKERS, *sources, self._taken_prefix)
+            arguments = (self._taken_prefix, self.name, _HUNGRY_SECONDS if hungry else 0)
+            command = ("EVAL", _TAKE, 2 + len(sources), TAKERS, HUNGRY, *sources, *arguments)
         elif self._asked is _Ask.WAIT:
             taken = self._taken_prefix + self._awaited
             command = ("BLMOVE", self._awaited, taken, "RIGHT", "LEFT", seconds)
@@ -352,13 +418,21 @@ class Channel(redis_transport.Channel):  # type: ignore[misc]  # kombu has no ty
             # No reply is under way now: kombu's moment to show new credentials.
             self._flush_brpop_reauth()
         if reply is None:
-            if self._asked is _Ask.LOOK:
+            if self._asked_hungry and self._asked is _Ask.LOOK:
                 self._next = _Ask.WAIT
+            elif not self._asked_hungry:
+                self._look_later()
             return None
         if self._asked is _Ask.LOOK:
             source, item = reply
             return source.decode(), item
         return self._awaited, reply
+
+    def _look_later(self) -> None:
+        self._look_at = time.monotonic() + _AHEAD_SECONDS
+        if (hub := get_event_loop()) is not None:
+            # For the loop to ask then whether more is wanted.
+            hub.call_later(_AHEAD_SECONDS, _nothing)
 
     def _deliver(self, source: str, item: bytes) -> None:
         queue = source.rsplit(self.sep, 1)[0]
@@ -398,6 +472,10 @@ class Channel(redis_transport.Channel):  # type: ignore[misc]  # kombu has no ty
         return super()._deliver_fanout_message(sound(message, exchange), exchange)
 
 
+def _nothing() -> None:
+    pass
+
+
 class _Poller(redis_transport.MultiChannelPoller):  # type: ignore[misc]  # kombu has no types
     def _pause_brpop(self, channel: Channel, fileno: int) -> None:  # noqa: ARG002  # kombu's
         # Kombu keeps a reply that comes when no more messages are wanted, for as long as it takes.
@@ -422,8 +500,9 @@ class Transport(redis_transport.Transport):  # type: ignore[misc]  # kombu has n
 
 
 def use_our_transport() -> None:
-    """Make this process use this transport for Redis, and read JSON in messages as JSON."""
+    """Make this process use this transport for Redis, and read what comes over it with care."""
     read_plain_json()
+    bound_decompression()
     for scheme in ("redis", "rediss"):
         kombu.transport.TRANSPORT_ALIASES[scheme] = f"{__name__}:{Transport.__name__}"
         # Whoever connected before has left kombu's own there.

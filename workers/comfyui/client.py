@@ -334,6 +334,12 @@ class ComfyUI:
         finally:
             response.close()
 
+    def has(self, file: FileRef) -> bool:
+        """Whether a file is on the server."""
+        params = {"filename": file.filename, "subfolder": file.subfolder, "type": file.type}
+        response = self._ask("HEAD", "/view", params=params)
+        return response.status_code != 404 and self._checked(response).status_code == 200
+
     def upload_image(
         self,
         filename: str,

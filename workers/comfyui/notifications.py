@@ -42,11 +42,15 @@ class _WebSocket(websocket.WebSocket):
         return part
 
 
+OnOutput = Callable[[str, Mapping[str, Any]], None]
+
+
 class Subscription:
     """What one waiter knows of its prompt."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_output: OnOutput) -> None:
         self.progress = PromptProgress()
+        self._on_output = on_output
         self._hint = threading.Event()
 
     def wait(self, seconds: float) -> bool:
@@ -59,6 +63,9 @@ class Subscription:
     def receive(self, kind: str, data: Mapping[str, Any]) -> None:
         """Take a message about this prompt into account."""
         self.progress = fold(self.progress, kind, data, time.monotonic())
+        match kind, data:
+            case "executed", {"node": str(node_id), "output": Mapping() as output}:
+                self._on_output(node_id, output)
         if self.progress.finished:
             self._hint.set()
 
@@ -137,9 +144,17 @@ class Notifications:
             self._thread.join()
 
     @contextmanager
-    def subscribed(self, prompt_id: str) -> Iterator[Subscription]:
-        """Follow one prompt; enter before it is submitted, so that no message is missed."""
-        entry = (prompt_id, Subscription())
+    def subscribed(
+        self, prompt_id: str, on_output: OnOutput = lambda _node_id, _output: None
+    ) -> Iterator[Subscription]:
+        """Follow one prompt; enter before it is submitted, so that no message is missed.
+
+        Args:
+            prompt_id: of the prompt.
+            on_output: called from the listener's thread with a node's id and what it has put out,
+                as soon as the node has executed; must not wait for anything.
+        """
+        entry = (prompt_id, Subscription(on_output))
         with self._lock:
             self._subscriptions.append(entry)
         try:

@@ -21,6 +21,10 @@ class ServerHung(HandedOn):
     """Another prompt hangs on the server that has this job's."""
 
 
+class Spared(HandedOn):
+    """It had not begun here, and a server elsewhere has nothing to do."""
+
+
 class Control:
     """One running job's ear for reasons to end. Thread-safe."""
 
@@ -30,6 +34,13 @@ class Control:
         self._reason: Exception | None = None
         self._sealed = False
         self._wake: Callable[[], None] = _nothing
+        self.wanted_elsewhere = False
+        """Whether the job is to be handed on if it has not begun to execute."""
+
+    @property
+    def stopped(self) -> bool:
+        """Whether there is a reason to end."""
+        return self._reason is not None
 
     def stop(self, reason: Exception) -> bool:
         """End the job with this reason; whether it does: the first wins, none once it is sealed."""
@@ -41,6 +52,13 @@ class Control:
             wake = self._wake
         wake()
         return True
+
+    def want_elsewhere(self) -> None:
+        """Have the job handed on unless it has begun to execute."""
+        with self._lock:
+            self.wanted_elsewhere = True
+            wake = self._wake
+        wake()
 
     def check(self) -> None:
         """Raise the reason to end, if there is one."""

@@ -6,7 +6,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from tasks.errors import (
     BrokerFullError,
@@ -22,8 +22,9 @@ from tasks.errors import (
 from tasks.request import JobRequest
 from tasks.result import Attempt, JobResult
 from tasks.retry import Fail, Failure, PutAside, Retry, Where, after_failure
+from workers import timeline
 from workers.comfyui import ComfyUI
-from workers.execution.control import HandedOn, LeaseLost
+from workers.execution.control import HandedOn, LeaseLost, Spared
 from workers.execution.executor import Executor, Report
 from workers.execution.job import AttemptFailed, Job, Start, prompt_id
 from workers.execution.keeper import Keeper, Lease
@@ -65,6 +66,7 @@ class Order:
         request: what to do.
         queued_seconds: from enqueue to now.
         priority: as the broker has it.
+        redelivered: whether a worker may have had this message before.
         expired: whether it is too late to begin with it.
         revoked: whether this worker has heard that it is not to be begun.
     """
@@ -73,6 +75,7 @@ class Order:
     request: JobRequest
     queued_seconds: float = 0.0
     priority: int | None = None
+    redelivered: bool = False
     expired: bool = False
     revoked: bool = False
 
@@ -160,7 +163,9 @@ class Custody:
             self._keeper.stop_jobs(JobCancelledError("the job was revoked"), job_id)
 
     def _run_claimed(self, order: Order, claim: Claimed, lease: Lease, report: Report) -> JobResult:
+        timeline.mark(order.job_id, "claimed")
         record = _with_crash(order.job_id, claim, lease) if claim.owner_died else claim.record
+        lease.movable = lease.now() >= record.route.until
         job = self._job(order, lease, record)
         began = time.monotonic()
         result: JobResult | None = None
@@ -169,11 +174,7 @@ class Custody:
                 self._refuse_late(order)
             else:
                 self._pass_on(lease, record)
-            # Who let go of a job had not committed it; who died may have.
-            if claim.owner_died:
-                result = self._executor.committed(job, lease)
-            else:
-                result = self._executor.committed_before(job)
+            result = self._committed(order, claim, job, lease)
             if result is None and not claim.is_new:
                 self._refuse_poison(order, lease, record)
                 job, record = self._next_attempt(order, lease, record)
@@ -195,7 +196,18 @@ class Custody:
             internal = _internal(error)
             self._fail(lease, internal, (*record.attempts, job.attempt(_since(began), internal)))
         self._end(lease, "succeeded", result.manifest.key)
+        timeline.mark(order.job_id, "recorded")
         return result
+
+    def _committed(self, order: Order, claim: Claimed, job: Job, lease: Lease) -> JobResult | None:
+        """The result of a job that is committed, if that can be."""
+        # Who let go of a job knew of no commit; who died may have made one.
+        if claim.owner_died:
+            return self._executor.committed(job, lease)
+        # A message that came before was known to the ledger, which may have forgotten.
+        if job.earlier or (claim.is_new and order.redelivered):
+            return self._executor.committed_before(job)
+        return None
 
     # Claim
 
@@ -394,14 +406,10 @@ class Custody:
         if isinstance(reason, LeaseLost):
             self._stop_unless_adopted(lease, job)
             raise NotNow(_LOOK_SECONDS)
-        left = job.attempt(seconds, None).model_copy(
-            update={"error": f"{type(reason).__name__}: {reason}"}
-        )
-        changes = {
-            "attempts": (*record.attempts, left),
-            "spent": record.spent or lease.prompt_stopped,
-            "route": Route(),
-        }
+        changes: dict[str, Any] = {"route": Route(), "spent": record.spent or lease.prompt_stopped}
+        if not isinstance(reason, Spared):
+            # One that was spared this server has not been tried.
+            changes["attempts"] = (*record.attempts, _left(job, reason, seconds))
         try:
             self._ledger.release(lease.job_id, lease.token, record.model_copy(update=changes))
         except JobError as error:
@@ -482,6 +490,11 @@ def _failed(failed: AttemptFailed | JobError) -> AttemptFailed:
 def _bypassing(record: Record, retry: Retry, failed: AttemptFailed) -> tuple[str, ...]:
     missing = (failed.node_id,) if retry.bypass_cache and failed.node_id else ()
     return (*record.bypass, *missing)
+
+
+def _left(job: Job, reason: HandedOn, seconds: float) -> Attempt:
+    told = f"{type(reason).__name__}: {reason}"
+    return job.attempt(seconds, None).model_copy(update={"error": told})
 
 
 def _internal(error: Exception) -> InternalError:

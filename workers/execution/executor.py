@@ -5,8 +5,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent import futures
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from tasks.errors import (
@@ -19,20 +20,23 @@ from tasks.errors import (
     JobTimeoutError,
     PromptLostError,
     PromptStalledError,
+    StorageDeniedError,
+    StorageUnavailableError,
     TransientError,
 )
 from tasks.request import JobRequest
 from tasks.result import JobResult, ObjectRef, Output, Progress, Timings
 from tasks.workflow import Workflow, check_size, check_workflow, with_params
+from workers import timeline
 from workers.comfyui import ComfyUI, Notifications
-from workers.comfyui.history import OutputFile, failure_in, output_files, shown_values
+from workers.comfyui.history import failure_in, shown_values
 from workers.comfyui.model import PromptState
-from workers.comfyui.notifications import Subscription
-from workers.execution.control import HandedOn, ServerHung, WorkerLeaving
-from workers.execution.inputs import place_inputs
+from workers.comfyui.notifications import OnOutput, Subscription
+from workers.execution.control import HandedOn, ServerHung, Spared, WorkerLeaving
+from workers.execution.inputs import Inputs
 from workers.execution.job import AttemptFailed, Job, Start
-from workers.execution.keeper import Keeper, Lease
-from workers.execution.uploading import patiently, upload
+from workers.execution.keeper import Keeper, Lease, Phase
+from workers.execution.uploading import Uploads, patiently
 from workers.execution.waiting import Patience, await_entry
 from workers.storage import ObjectStore
 from workers.storage.keys import job_folder, manifest_key
@@ -49,6 +53,9 @@ _STOP_SECONDS = 10.0
 
 # Seconds that a server or the store has for an answer that can be done without.
 _SOON_SECONDS = 2.0
+
+# Seconds that an upload has to end which nobody wants any more.
+_ABANDON_SECONDS = 5.0
 
 # Seconds after which a job that was seen to execute says nothing about others any more.
 _SEEN_SECONDS = 30.0
@@ -88,6 +95,8 @@ class _Run:
     submitted_at: float | None = None
     executing: bool = False
     node_id: str | None = None
+    # What may have been stored by an attempt that failed.
+    stored: list[str] = field(default_factory=list)
 
 
 class Executor:
@@ -103,10 +112,11 @@ class Executor:
         breaker: Breaker,
         keeper: Keeper,
         store: ObjectStore,
+        inputs: Inputs,
+        uploaders: futures.Executor,
         worker: str,
         prefix: str,
         workflow_max_bytes: int,
-        inputs_max_bytes: int,
         stall_seconds: float,
         s3_patience_seconds: float,
     ) -> None:
@@ -120,10 +130,11 @@ class Executor:
             breaker: is told of trouble with the server.
             keeper: of this worker's leases.
             store: where outputs and manifests go.
+            inputs: places input files.
+            uploaders: runs the uploads of all jobs.
             worker: this worker's name, for results.
             prefix: of every object key.
             workflow_max_bytes: size of a workflow as JSON above which it is refused.
-            inputs_max_bytes: size of an input file above which it is refused.
             stall_seconds: seconds without a sign of life after which a prompt is stopped.
             s3_patience_seconds: seconds for which an upload is tried again.
         """
@@ -135,10 +146,11 @@ class Executor:
         self._breaker = breaker
         self._keeper = keeper
         self._store = store
+        self._inputs = inputs
+        self._uploaders = uploaders
         self._worker = worker
         self._prefix = prefix
         self._workflow_max_bytes = workflow_max_bytes
-        self._inputs_max_bytes = inputs_max_bytes
         self._stall_seconds = stall_seconds
         self._s3_patience_seconds = s3_patience_seconds
         # The job that was seen to execute last, and when (monotonic clock).
@@ -158,6 +170,8 @@ class Executor:
             self.remove(job)
             raise
         except JobError as error:
+            if not isinstance(error, StorageUnavailableError | StorageDeniedError):
+                self._take_back(run)
             if isinstance(error, _SERVER_TROUBLE) and job.start is not Start.COLLECT:
                 self._breaker.suspect()
             executing = run.executing or self._went_down_with(run)
@@ -167,14 +181,19 @@ class Executor:
         job, started = run.job, run.began
         self._report(run, "staging", 0.0)
         workflow = self._stage(job)
-        with self._server(job) as server, self._listening(job) as (notifications, subscription):
-            if job.start is Start.SUBMIT:
-                self._submit(job, workflow)
-            staged = time.monotonic()
-            run.submitted_at = staged
-            entry = self._await(run, workflow, server, notifications, subscription)
+        timeline.mark(job.id, "staged")
+        with self._server(job) as server, self._uploads(run, server) as uploads:
+            with self._listening(job, uploads.begin) as (notifications, subscription):
+                if job.start is Start.SUBMIT:
+                    self._submit(run, workflow)
+                elif job.start is Start.COLLECT:
+                    # The GPU that has executed it is not this worker's.
+                    self._keeper.store(run.lease)
+                staged = time.monotonic()
+                run.submitted_at = staged
+                entry = self._await(run, workflow, server, notifications, subscription)
             executed = time.monotonic()
-            outputs = self._upload(run, entry, server)
+            outputs = self._upload(run, entry, uploads)
         uploaded = time.monotonic()
 
         result = JobResult(
@@ -245,14 +264,7 @@ class Executor:
         check_size(workflow, self._workflow_max_bytes)
         if job.start is not Start.SUBMIT:
             return workflow
-        placed = place_inputs(
-            workflow,
-            job.request.inputs,
-            job.id,
-            comfyui=self._comfyui,
-            store=self._store,
-            max_bytes=self._inputs_max_bytes,
-        )
+        placed = self._inputs.place(workflow, job.request.inputs)
         return _bypassing(placed, job)
 
     @contextmanager
@@ -265,28 +277,60 @@ class Executor:
             yield self._comfyui
 
     @contextmanager
-    def _listening(self, job: Job) -> Iterator[tuple[Notifications, Subscription]]:
+    def _uploads(self, run: _Run, server: ComfyUI) -> Iterator[Uploads]:
+        """What stores the prompt's files, each from when it is made."""
+        uploads = Uploads(
+            run.job,
+            pool=self._uploaders,
+            server=server,
+            store=self._store,
+            control=run.lease.control,
+            storage_patience=self._s3_patience_seconds,
+        )
+        try:
+            yield uploads
+        except HandedOn:
+            # Whoever goes on with the prompt stores the same under the same keys.
+            uploads.abandon()
+            raise
+        except BaseException:
+            run.stored = uploads.abandon(_ABANDON_SECONDS)
+            raise
+
+    @contextmanager
+    def _listening(
+        self, job: Job, on_output: OnOutput
+    ) -> Iterator[tuple[Notifications, Subscription]]:
         """Hear of the prompt; of an adopted one as the client that submitted it."""
         if job.start is Start.ADOPT and job.client_id != self._notifications.client_id:
             notifications = self._listen_as(job.client_id)
-            with notifications.subscribed(job.prompt_id) as subscription:
+            with notifications.subscribed(job.prompt_id, on_output) as subscription:
                 notifications.start()
                 try:
                     yield notifications, subscription
                 finally:
                     notifications.stop()
         else:
-            with self._notifications.subscribed(job.prompt_id) as subscription:
+            with self._notifications.subscribed(job.prompt_id, on_output) as subscription:
                 yield self._notifications, subscription
 
-    def _submit(self, job: Job, workflow: Workflow) -> None:
-        """Queue the prompt."""
+    def _submit(self, run: _Run, workflow: Workflow) -> None:
+        """Queue the prompt.
+
+        Raises:
+            Spared: it had better be queued elsewhere.
+        """
+        job = run.job
+        if run.lease.control.wanted_elsewhere:
+            raise Spared("a server elsewhere has nothing to do")
         try:
             self._comfyui.submit(workflow, job.prompt_id, self._notifications.client_id)
         except ComfyUIUnavailableError:
             # The answer was lost, the prompt perhaps not: posted again it would run twice.
             if self._comfyui.state_of(job.prompt_id) is PromptState.UNKNOWN:
                 raise
+        run.lease.queued_at = time.monotonic()
+        timeline.mark(job.id, "posted")
 
     def _await(
         self,
@@ -303,7 +347,10 @@ class Executor:
             progress = subscription.progress
             run.executing = running or progress.started
             if run.executing:
+                run.lease.phase = Phase.EXECUTING
                 self._seen_executing = (job.id, time.monotonic())
+            elif run.lease.control.wanted_elsewhere:
+                self._spare(run)
             value = _STAGED + (_EXECUTED - _STAGED) * progress.share(workflow)
             node = workflow.get(progress.node_id or "", {})
             self._report(
@@ -337,6 +384,8 @@ class Executor:
         except TransientError:
             run.executing = run.executing or subscription.progress.started
             raise
+        self._keeper.store(run.lease, sum(subscription.progress.node_seconds.values()) or None)
+        timeline.mark(job.id, "seen")
         # From here on no server can die of it.
         run.submitted_at, run.executing = None, False
         self._seen_executing = ("", float("-inf"))
@@ -393,23 +442,37 @@ class Executor:
         entry = found[0] if found else None
         return entry is not None and failure_in(entry, job.request.workflow) is None
 
-    def _upload(self, run: _Run, entry: Mapping[str, Any], server: ComfyUI) -> list[Output]:
-        """Stream every output file into the store."""
-        files = output_files(entry, include_temp=run.job.request.output.include_temp)
-        outputs = []
-        for number, file in enumerate(files):
-            self._report(run, "uploading", _EXECUTED + (1 - _EXECUTED) * number / len(files))
+    def _spare(self, run: _Run) -> None:
+        """Take the prompt out of the server's queue, unless it has begun.
+
+        Raises:
+            Spared: it is out.
+        """
+        prompt, control = run.job.prompt_id, run.lease.control
+        control.wanted_elsewhere = False
+        self._comfyui.delete_from_queue([prompt])
+        if self._comfyui.state_of(prompt) is PromptState.UNKNOWN:
+            run.lease.prompt_stopped = True
+            raise Spared("a server elsewhere has nothing to do")
+
+    def _upload(self, run: _Run, entry: Mapping[str, Any], uploads: Uploads) -> list[Output]:
+        """Store every output file that is not stored yet."""
+        outputs: list[Output] = []
+        self._report(run, "uploading", _EXECUTED)
+        for file, wait in uploads.finish(entry):
             run.node_id = file.node_id
-            outputs.append(self._upload_one(run, file, server))
+            outputs.append(wait())
         return outputs
 
-    def _upload_one(self, run: _Run, file: OutputFile, server: ComfyUI) -> Output:
-        return patiently(
-            lambda: upload(file, run.job.folder, run.job.prompt, comfyui=server, store=self._store),
-            what=f"job {run.job.id}: output of node {file.node_id}",
-            control=run.lease.control,
-            storage_patience=self._s3_patience_seconds,
-        )
+    def _take_back(self, run: _Run) -> None:
+        """Remove what a failed attempt has stored early; nobody would know of it."""
+        # Of a prompt that others may go on with they store the same, under the same keys.
+        if not run.stored or not self._keeper.is_sure(run.lease):
+            return
+        try:
+            self._store.delete(run.stored)
+        except JobError as error:
+            logger.warning("job %s: its files could not be removed: %s", run.job.id, error)
 
     def _commit(self, run: _Run, result: JobResult) -> JobResult:
         """Write the manifest, once; the result that stands in it is the job's."""
@@ -443,7 +506,7 @@ class Executor:
         folder = job.folder
         try:
             # Of a job that was committed by another attempt nothing is taken back.
-            if self._store.size(manifest_key(folder)) is None:
+            if self._store.stat(manifest_key(folder)) is None:
                 self._store.delete_folder(folder)
         except JobError as error:
             logger.warning("job %s: its files could not be removed: %s", job.id, error)

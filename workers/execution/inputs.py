@@ -2,64 +2,164 @@
 
 import base64
 import binascii
+import hashlib
+import threading
+import time
+from collections import OrderedDict
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from tasks.errors import InvalidInputError
 from tasks.request import shown
 from tasks.workflow import Workflow
-from workers.comfyui import ComfyUI
+from workers.comfyui import ComfyUI, Notifications
+from workers.comfyui.model import FileRef
 from workers.storage import ObjectStore
-from workers.storage.keys import job_folder
+
+# Placed files that are remembered, and sources of known content.
+_MOST_REMEMBERED = 10_000
 
 
-def place_inputs(
-    workflow: Workflow,
-    inputs: Mapping[str, str],
-    job_id: str,
-    *,
-    comfyui: ComfyUI,
-    store: ObjectStore,
-    max_bytes: int,
-) -> dict[str, Any]:
-    """Place each file in a folder of the job's own and return the workflow that uses it there.
+@dataclass(frozen=True)
+class _Placed:
+    file: FileRef
+    # On the monotonic clock.
+    seen_at: float
 
-    Raises:
-        InvalidInputError: a file is not used, cannot be fetched, is too large or is refused.
+
+class Inputs:
+    """Places the input files of jobs on one server, the same content only once. Thread-safe.
+
+    A file lies in a folder that is named after its content, so that files of different content
+    never meet, whatever their names.
     """
-    placed: dict[str, str] = {}
-    for name, source in inputs.items():
-        if not _is_used(workflow, name):
-            raise InvalidInputError(f"input {name!r}: no node of the workflow has it as a value")
-        content = fetch(name, source, store, max_bytes)
-        # The job's folder keeps its files apart from other jobs' files of the same name.
-        *folders, filename = _parts(name)
-        subfolder = "/".join(("comfyfleet", job_folder("", "", job_id), *folders))
-        file = comfyui.upload_image(filename, content, subfolder=subfolder, overwrite=True)
-        placed[name] = f"{file.subfolder}/{file.filename}" if file.subfolder else file.filename
-    return _with_names(workflow, placed)
 
+    def __init__(
+        self,
+        *,
+        comfyui: ComfyUI,
+        notifications: Notifications,
+        store: ObjectStore,
+        max_bytes: int,
+    ) -> None:
+        """Take the clients; they stay their maker's to close.
 
-def fetch(name: str, source: str, store: ObjectStore, max_bytes: int) -> bytes:
-    """The content of an input file.
+        Args:
+            comfyui: the server.
+            notifications: its websocket; while it holds the server is taken not to have changed.
+            store: has the files that are named by `s3://`.
+            max_bytes: size above which a file is refused.
+        """
+        self._comfyui = comfyui
+        self._notifications = notifications
+        self._store = store
+        self._max_bytes = max_bytes
+        # A second job with the same file waits until the first one's is there.
+        self._lock = threading.Lock()
+        self._placed: OrderedDict[tuple[str, str], _Placed] = OrderedDict()
+        self._contents: OrderedDict[tuple[str, str], str] = OrderedDict()
 
-    Raises:
-        InvalidInputError: the source is of no known kind, is not there or is too large.
-    """
-    match source.partition(":")[0]:
-        case "data":
-            content = _data_url(name, source)
-        case "s3":
-            content = _object(name, source, store, max_bytes)
-        case _:
+    def place(self, workflow: Workflow, inputs: Mapping[str, str]) -> dict[str, Any]:
+        """Place each file and return the workflow that uses it where it is.
+
+        Raises:
+            InvalidInputError: a file is not used, cannot be fetched, is too large or is refused.
+        """
+        placed: dict[str, str] = {}
+        for name, source in inputs.items():
+            if not _is_used(workflow, name):
+                raise InvalidInputError(
+                    f"input {name!r}: no node of the workflow has it as a value"
+                )
+            _parts(name)
+            with self._lock:
+                file = self._place(name, source)
+            placed[name] = f"{file.subfolder}/{file.filename}" if file.subfolder else file.filename
+        return _with_names(workflow, placed)
+
+    def _place(self, name: str, source: str) -> FileRef:
+        version = self._version(name, source)
+        digest = self._contents.get(version) if version else None
+        if digest and (file := self._found(name, digest)):
+            return file
+        content = self._fetch(name, source)
+        digest = hashlib.sha256(content).hexdigest()
+        if version:
+            _remember(self._contents, version, digest)
+        if file := self._found(name, digest):
+            return file
+        subfolder, filename = _place_of(name, digest)
+        file = self._comfyui.upload_image(filename, content, subfolder=subfolder, overwrite=True)
+        _remember(self._placed, (name, digest), _Placed(file, time.monotonic()))
+        return file
+
+    def _found(self, name: str, digest: str) -> FileRef | None:
+        """Where a file lies that has been placed before, if it is still there."""
+        placed = self._placed.get((name, digest))
+        if placed is None:
+            return None
+        if not self._notifications.held_since(placed.seen_at):
+            if not self._comfyui.has(placed.file):
+                return None
+            _remember(self._placed, (name, digest), _Placed(placed.file, time.monotonic()))
+        return placed.file
+
+    def _version(self, name: str, source: str) -> tuple[str, str] | None:
+        """What tells whether a source has changed, where that can be asked; its size is checked."""
+        if not source.startswith("s3:"):
+            return None
+        found = self._store.stat(self._key(name, source))
+        if found is None:
+            raise InvalidInputError(f"input {name!r}: there is no object {source}")
+        self._check_size(name, found.size_bytes)
+        return source, found.etag
+
+    def _fetch(self, name: str, source: str) -> bytes:
+        match source.partition(":")[0]:
+            case "data":
+                content = _data_url(name, source)
+            case "s3":
+                content = self._store.get(self._key(name, source)) or b""
+            case _:
+                raise InvalidInputError(
+                    f"input {name!r}: expected a data: URL or s3://{self._store.bucket}/..., "
+                    f"found {shown(source)}"
+                )
+        self._check_size(name, len(content))
+        return content
+
+    def _key(self, name: str, source: str) -> str:
+        # Not parsed as a URL: a key may hold whatever it likes, also ? and #.
+        bucket, _, key = source.removeprefix("s3://").partition("/")
+        if bucket != self._store.bucket:
             raise InvalidInputError(
-                f"input {name!r}: expected a data: URL or s3://{store.bucket}/..., "
-                f"found {shown(source)}"
+                f"input {name!r}: this worker reads bucket {self._store.bucket!r} only, "
+                f"not {bucket!r}"
             )
-    if len(content) > max_bytes:
-        raise InvalidInputError(_too_large(name, len(content), max_bytes))
-    return content
+        if not key:
+            raise InvalidInputError(f"input {name!r}: there is no object {source}")
+        return key
+
+    def _check_size(self, name: str, size: int) -> None:
+        if size > self._max_bytes:
+            raise InvalidInputError(
+                f"input {name!r}: has {size:,} bytes, at most {self._max_bytes:,} are allowed "
+                "(INPUT_MAX_BYTES)"
+            )
+
+
+def _remember(known: OrderedDict[Any, Any], key: Any, value: Any) -> None:
+    known[key] = value
+    known.move_to_end(key)
+    if len(known) > _MOST_REMEMBERED:
+        known.popitem(last=False)
+
+
+def _place_of(name: str, digest: str) -> tuple[str, str]:
+    *folders, filename = _parts(name)
+    return "/".join(("comfyfleet", digest, *folders)), filename
 
 
 def _parts(name: str) -> list[str]:
@@ -79,27 +179,6 @@ def _data_url(name: str, source: str) -> bytes:
         return base64.b64decode(unquote_to_bytes(data), validate=True)
     except binascii.Error:
         raise InvalidInputError(f"input {name!r}: the data: URL is no valid base64") from None
-
-
-def _object(name: str, source: str, store: ObjectStore, max_bytes: int) -> bytes:
-    # Not parsed as a URL: a key may hold whatever it likes, also ? and #.
-    bucket, _, key = source.removeprefix("s3://").partition("/")
-    if bucket != store.bucket:
-        raise InvalidInputError(
-            f"input {name!r}: this worker reads bucket {store.bucket!r} only, not {bucket!r}"
-        )
-    size = store.size(key) if key else None
-    if size is None:
-        raise InvalidInputError(f"input {name!r}: there is no object {source}")
-    if size > max_bytes:
-        raise InvalidInputError(_too_large(name, size, max_bytes))
-    return store.get(key) or b""
-
-
-def _too_large(name: str, size: int, max_bytes: int) -> str:
-    return (
-        f"input {name!r}: has {size:,} bytes, at most {max_bytes:,} are allowed (INPUT_MAX_BYTES)"
-    )
 
 
 def _is_used(workflow: Workflow, name: str) -> bool:

@@ -6,8 +6,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from enum import Enum
 
 from tasks.errors import JobCancelledError, JobError
+from workers.execution.appetite import Appetite, appetite, jobs_ahead
 from workers.execution.control import Control, LeaseLost
 from workers.ledger import Claimed, Ledger
 from workers.ledger.ledger import CANCEL, LEASE_SECONDS, LOST, RENEW_SECONDS
@@ -23,6 +25,25 @@ _JOIN_SECONDS = 2.0
 # Seconds between questions to a Redis that does not answer.
 _PAUSE = 1.0
 
+# Seconds for which a worker that has given a job away leaves the next one to others.
+_POLITE_SECONDS = 0.5
+
+# What the newest job says about how long jobs execute, against all before it.
+_NEWEST_SHARE = 0.3
+
+# Seconds after which a prompt that should have begun stands behind somebody else's.
+_HELD_UP_SECONDS = 1.0
+
+
+class Phase(Enum):
+    """What a job needs the server's GPU for."""
+
+    WAITING = "waiting"
+    """Nothing yet."""
+    EXECUTING = "executing"
+    STORING = "storing"
+    """Nothing any more."""
+
 
 @dataclass
 class Lease:
@@ -35,6 +56,11 @@ class Lease:
     offset: float = 0.0
     # The prompt was taken off its server, so that nobody can go on with it.
     prompt_stopped: bool = False
+    phase: Phase = Phase.WAITING
+    # When its prompt was queued, on the monotonic clock.
+    queued_at: float | None = None
+    # Whether any other server would do as well as this one.
+    movable: bool = True
     control: Control = field(default_factory=Control)
 
     def now(self) -> float:
@@ -67,6 +93,10 @@ class Keeper:
         self._takes_jobs = takes_jobs
         self._stop_prompt = stop_prompt
         self._leaving: Exception | None = None
+        self._listeners: list[Callable[[], None]] = []
+        self._polite_until = float("-inf")
+        # That a job executes here, as a rule.
+        self._seconds: float | None = None
         self._leases: dict[tuple[str, int], Lease] = {}
         self._lock = threading.Lock()
         self._obeying = threading.Lock()
@@ -109,6 +139,48 @@ class Keeper:
         finally:
             with self._lock:
                 del self._leases[job_id, token]
+
+    def subscribe(self, on_idle: Callable[[], None]) -> None:
+        """Have it called, from a job's thread, whenever the GPU has done with a job."""
+        self._listeners.append(on_idle)
+
+    def store(self, lease: Lease, seconds: float | None = None) -> None:
+        """Note that the GPU has done with a job, which it executed for so many seconds."""
+        lease.phase = Phase.STORING
+        if seconds is not None:
+            before = seconds if self._seconds is None else self._seconds
+            self._seconds = before + _NEWEST_SHARE * (seconds - before)
+        for on_idle in self._listeners:
+            on_idle()
+
+    def appetite(self, taken: int) -> Appetite:
+        """Whether one more job is to be taken, beside so many that are in this worker's hands."""
+        with self._lock:
+            storing = sum(lease.phase is Phase.STORING for lease in self._leases.values())
+        return appetite(
+            taken - storing,
+            ahead=jobs_ahead(self._seconds),
+            polite=time.monotonic() < self._polite_until,
+        )
+
+    @property
+    def spare(self) -> Lease | None:
+        """The job that a server elsewhere could begin sooner than this one, if there is one."""
+        with self._lock:
+            unrendered = [one for one in self._leases.values() if one.phase is not Phase.STORING]
+        for position, lease in reversed(list(enumerate(unrendered))):
+            if _is_spare(lease, is_next=position == 0, now=time.monotonic()):
+                return lease
+        return None
+
+    def hand_over(self, lease: Lease) -> None:
+        """Have a job handed on to a server elsewhere, unless it has begun by now."""
+        self._polite_until = time.monotonic() + _POLITE_SECONDS
+        lease.control.want_elsewhere()
+
+    def is_sure(self, lease: Lease) -> bool:
+        """Whether a job is ours beyond doubt, as far as that can be known without asking."""
+        return lease.valid_until - time.monotonic() > _MARGIN and not lease.control.stopped
 
     def stop_jobs(self, reason: Exception, job_id: str | None = None) -> None:
         """End every job that runs here, or one, with this reason."""
@@ -198,3 +270,11 @@ class Keeper:
                     self._ledger.stopped(self._place, stopped)
             except JobError as error:
                 logger.warning("prompts were stopped, which could not be noted: %s", error)
+
+
+def _is_spare(lease: Lease, *, is_next: bool, now: float) -> bool:
+    if lease.phase is not Phase.WAITING or not lease.movable or lease.control.wanted_elsewhere:
+        return False
+    if not is_next:
+        return True
+    return lease.queued_at is not None and now - lease.queued_at > _HELD_UP_SECONDS

@@ -3,15 +3,21 @@
 import itertools
 import logging
 import random
+import threading
 import time
-from collections.abc import Callable, Iterator
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor, Future
+from concurrent.futures import wait as wait_for
+from functools import partial
+from typing import Any, TypeVar
 
 from tasks.errors import ComfyUIUnavailableError, JobError, StorageUnavailableError
 from tasks.result import Output
+from workers import timeline
 from workers.comfyui import ComfyUI
-from workers.comfyui.history import OutputFile
+from workers.comfyui.history import OutputFile, output_files
 from workers.execution.control import Control
+from workers.execution.job import Job
 from workers.execution.waiting import OUTAGE_PATIENCE
 from workers.storage import ObjectStore
 from workers.storage.keys import output_key
@@ -23,24 +29,126 @@ logger = logging.getLogger(__name__)
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
 
 
-def upload(
-    output: OutputFile, folder: str, attempt: int, *, comfyui: ComfyUI, store: ObjectStore
-) -> Output:
-    """Stream one output file from the server into the store."""
-    key = output_key(folder, attempt, output.node_id, output.index, output.file.filename)
-    with comfyui.view(output.file) as download:
-        stored = store.put(key, download)
-    return Output(
-        node_id=output.node_id,
-        kind=output.kind,
-        filename=output.file.filename,
-        bucket=stored.bucket,
-        key=stored.key,
-        uri=stored.uri,
-        content_type=stored.content_type,
-        size_bytes=stored.size_bytes,
-        sha256=stored.sha256,
-    )
+class Uploads:
+    """The output files of one attempt, each stored as soon as its node has executed. Thread-safe.
+
+    What is stored early is a guess: what the history says in the end is what counts.
+    """
+
+    def __init__(
+        self,
+        job: Job,
+        *,
+        pool: Executor,
+        server: ComfyUI,
+        store: ObjectStore,
+        control: Control,
+        storage_patience: float,
+    ) -> None:
+        """Begin with none.
+
+        Args:
+            job: whose files they are.
+            pool: runs the uploads.
+            server: has the files; as long as the uploads, its maker's to close.
+            store: gets them.
+            control: ends them when there is a reason.
+            storage_patience: seconds for which the store may be away.
+        """
+        self._job = job
+        self._pool = pool
+        self._server = server
+        self._store = store
+        self._control = control
+        self._storage_patience = storage_patience
+        self._lock = threading.Lock()
+        self._abandoned = False
+        self._begun: dict[OutputFile, Future[Output]] = {}
+
+    def begin(self, node_id: str, output: Mapping[str, Any]) -> None:
+        """Store what a node has put out while others execute; at the first try or not yet.
+
+        For the listener's thread: waits for nothing.
+        """
+        with self._lock:
+            for file in self._files({"outputs": {node_id: output}}):
+                again = [known for known in self._begun if known.file == file.file]
+                for known in again:
+                    # Whoever writes a file twice: only its last content counts.
+                    self._begun.pop(known).cancel()
+                if not again and not self._abandoned:
+                    self._begun[file] = self._pool.submit(self._upload, file)
+
+    def finish(self, entry: Mapping[str, Any]) -> Iterator[tuple[OutputFile, Callable[[], Output]]]:
+        """Store all that the history names, with patience.
+
+        Yields:
+            each file, and what waits until it is stored. Raises as `patiently`.
+        """
+        files = self._files(entry)
+        with self._lock:
+            early = {file: self._begun[file] for file in files if file in self._begun}
+            late = {f: self._pool.submit(self._persist, f) for f in files if f not in early}
+            self._begun |= late
+        for file in files:
+            if file in late:
+                yield file, late[file].result
+            else:
+                yield file, partial(self._ensure, file, early[file])
+
+    def abandon(self, seconds: float = 0.0) -> list[str]:
+        """Store nothing more.
+
+        Args:
+            seconds: to wait for what is being stored.
+
+        Returns:
+            the keys of what may have been stored.
+        """
+        with self._lock:
+            self._abandoned = True
+            begun = dict(self._begun)
+        running = {file: upload for file, upload in begun.items() if not upload.cancel()}
+        wait_for(running.values(), seconds)
+        return [self._key(file) for file in running]
+
+    def _files(self, entry: Mapping[str, Any]) -> list[OutputFile]:
+        return output_files(entry, include_temp=self._job.request.output.include_temp)
+
+    def _key(self, file: OutputFile) -> str:
+        job = self._job
+        return output_key(job.folder, job.prompt, file.node_id, file.index, file.file.filename)
+
+    def _ensure(self, file: OutputFile, early: Future[Output]) -> Output:
+        try:
+            return early.result()
+        except Exception as error:  # noqa: BLE001  # whatever it was, the next try will tell
+            logger.info("job %s: %s is stored again: %s", self._job.id, file.file.filename, error)
+        return self._persist(file)
+
+    def _persist(self, file: OutputFile) -> Output:
+        return patiently(
+            lambda: self._upload(file),
+            what=f"job {self._job.id}: output of node {file.node_id}",
+            control=self._control,
+            storage_patience=self._storage_patience,
+        )
+
+    def _upload(self, file: OutputFile) -> Output:
+        with self._server.view(file.file) as download:
+            stored = self._store.put(self._key(file), download)
+        timeline.mark(self._job.id, "uploaded")
+        return Output(
+            node_id=file.node_id,
+            kind=file.kind,
+            filename=file.file.filename,
+            bucket=stored.bucket,
+            key=stored.key,
+            uri=stored.uri,
+            content_type=stored.content_type,
+            size_bytes=stored.size_bytes,
+            sha256=stored.sha256,
+        )
 
 
 def patiently(

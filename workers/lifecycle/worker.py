@@ -12,6 +12,8 @@ from click.core import ParameterSource
 from settings import Settings, SettingsError, load
 from tasks.app import TASK_NAME
 from workers.bootstrap import assemble, node_name
+from workers.broker.progress import ProgressWriter
+from workers.broker.results import PROGRESS
 from workers.broker.revocation import follow_revocations
 
 
@@ -40,9 +42,14 @@ class Worker(CeleryWorker):  # type: ignore[misc]  # celery has no types for it
         for name in ("botocore", "celery.pool"):
             logging.getLogger(name).setLevel(logging.INFO)
         self._parts = assemble(settings, self.hostname)
-        # Where the gate looks for it.
+        # Where the gate and the sharing look for them.
         self.circuit = self._parts.circuit
-        self.app.tasks[TASK_NAME].custody = self._parts.custody
+        self.keeper = self._parts.keeper
+        self._progress = ProgressWriter(
+            lambda job_id, meta: self.app.backend.store_result(job_id, meta, PROGRESS)
+        )
+        task = self.app.tasks[TASK_NAME]
+        task.custody, task.progress = self._parts.custody, self._progress
 
     def install_platform_tweaks(self, worker: Any) -> None:
         """Celery's hook for signal handlers: ours, so that all of them give jobs back."""
@@ -53,11 +60,13 @@ class Worker(CeleryWorker):  # type: ignore[misc]  # celery has no types for it
         """Celery's hook, before the first message: listen to ComfyUI."""
         super().on_start()
         self._parts.start()
+        self._progress.start()
         follow_revocations(self._parts.custody)
         # Sent when the last job has ended; the signal keeps only a weak reference by default.
         signals.worker_shutdown.connect(self._on_shutdown, weak=False)
 
     def _on_shutdown(self, **_: Any) -> None:
+        self._progress.stop()
         self._parts.close()
 
 

@@ -1,6 +1,7 @@
 """Objects in an S3 bucket: streamed up, committed once, read back, presigned."""
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass
 from io import BytesIO
 from typing import IO, TYPE_CHECKING, Protocol, cast
@@ -43,6 +44,15 @@ class StoredObject:
     def uri(self) -> str:
         """The object's address as S3 tools take it."""
         return f"s3://{self.bucket}/{self.key}"
+
+
+@dataclass(frozen=True)
+class ObjectStat:
+    """What is known of an object without its content."""
+
+    size_bytes: int
+    # Another one for other content.
+    etag: str
 
 
 class ObjectStore:
@@ -116,16 +126,23 @@ class ObjectStore:
                 return None
             raise
 
-    def size(self, key: str) -> int | None:
-        """An object's size in bytes, or None if there is no such object."""
+    def stat(self, key: str) -> ObjectStat | None:
+        """What is known of an object, or None if there is no such object."""
         try:
             with translated(self.bucket):
-                return self._client.head_object(Bucket=self.bucket, Key=key)["ContentLength"]
+                found = self._client.head_object(Bucket=self.bucket, Key=key)
         except JobError as error:
             # 400: a key that no store can have.
             if _answer(error)[0] in (400, 404):
                 return None
             raise
+        return ObjectStat(found["ContentLength"], found["ETag"])
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Remove objects; those that are not there do not matter."""
+        with translated(self.bucket):
+            for key in keys:
+                self._client.delete_object(Bucket=self.bucket, Key=key)
 
     def delete_folder(self, folder: str) -> None:
         """Remove every object below a folder, which is named without a slash at its end."""
@@ -134,8 +151,7 @@ class ObjectStore:
                 Bucket=self.bucket, Prefix=f"{folder}/"
             )
             for page in pages:
-                for item in page.get("Contents", []):
-                    self._client.delete_object(Bucket=self.bucket, Key=item["Key"])
+                self.delete(item["Key"] for item in page.get("Contents", []))
 
     def presigned_url(self, key: str, seconds: int) -> str:
         """A URL with which anybody can download the object for so many seconds."""

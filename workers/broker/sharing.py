@@ -1,0 +1,86 @@
+"""No server idles while this worker holds a job that has not begun."""
+
+import logging
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from celery import bootsteps
+from celery.worker.consumer.tasks import Tasks
+from redis import Redis
+from redis.exceptions import RedisError
+
+from workers.broker.heartbeat import client_beside
+from workers.broker.transport import CALLS, HUNGRY, NOW
+
+if TYPE_CHECKING:
+    from workers.execution.keeper import Keeper
+
+logger = logging.getLogger(__name__)
+
+# Seconds without a call until it is looked for one that was missed.
+_MISSED_SECONDS = 3.0
+
+# Milliseconds that a hungry worker has to take what one worker gives it, before others give too.
+_SERVED_MS = 400
+
+# KEYS: the hungry. ARGV: this channel, ms. 1: one of the others is this worker's to serve.
+_SERVE = f"""
+{NOW}
+for _, one in ipairs(redis.call('ZRANGE', KEYS[1], '(' .. now, '+inf', 'BYSCORE')) do
+  if one ~= ARGV[1] and redis.call('SET', KEYS[1] .. ':' .. one, '', 'NX', 'PX', ARGV[2]) then
+    return 1
+  end
+end
+return 0
+"""
+
+
+class Sharing(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no types for it
+    """Has a consumer's channel take what its worker wants, and hears the calls of hungry ones.
+
+    What the worker holds is the attribute `keeper` of the worker (Celery's controller).
+    """
+
+    requires = (Tasks,)
+
+    def __init__(self, consumer: Any, **options: Any) -> None:
+        """Start nothing yet; a consumer has one of these for all its connections."""
+        super().__init__(consumer, **options)
+        self._keeper: Keeper = consumer.controller.keeper
+        # For the loop to ask at once whether more is wanted.
+        self._keeper.subscribe(lambda: consumer.call_soon(_nothing))
+        self._ended = threading.Event()
+
+    def start(self, consumer: Any) -> None:
+        """Celery's hook for each new connection."""
+        if consumer.connection.transport.driver_type != "redis":
+            return
+        channel = consumer.task_consumer.channel
+        channel.appetite, channel.slots = self._keeper.appetite, consumer.controller.concurrency
+        self._ended = threading.Event()
+        threading.Thread(
+            target=self._hear, args=(channel, self._ended), name="sharing", daemon=True
+        ).start()
+
+    def stop(self, consumer: Any) -> None:  # noqa: ARG002  # celery's signature
+        """Celery's hook for each connection that has ended, and for the worker's end."""
+        self._ended.set()
+
+    def _hear(self, channel: Any, ended: threading.Event) -> None:
+        while not ended.is_set():
+            with suppress(RedisError), client_beside(channel) as client, client.pubsub() as calls:
+                calls.subscribe(CALLS)
+                while not ended.is_set():
+                    self._answer(channel.name, client)
+                    calls.get_message(ignore_subscribe_messages=True, timeout=_MISSED_SECONDS)
+            ended.wait(_MISSED_SECONDS)
+
+    def _answer(self, channel: str, client: Redis) -> None:
+        lease = self._keeper.spare
+        if lease is not None and client.eval(_SERVE, 1, HUNGRY, channel, _SERVED_MS):
+            self._keeper.hand_over(lease)
+
+
+def _nothing() -> None:
+    pass
