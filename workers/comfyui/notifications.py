@@ -48,8 +48,9 @@ OnOutput = Callable[[str, Mapping[str, Any]], None]
 class Subscription:
     """What one waiter knows of its prompt."""
 
-    def __init__(self, on_output: OnOutput) -> None:
+    def __init__(self, on_output: OnOutput, *, adopted: bool) -> None:
         self.progress = PromptProgress()
+        self.adopted = adopted
         self._on_output = on_output
         self._hint = threading.Event()
 
@@ -145,7 +146,11 @@ class Notifications:
 
     @contextmanager
     def subscribed(
-        self, prompt_id: str, on_output: OnOutput = lambda _node_id, _output: None
+        self,
+        prompt_id: str,
+        on_output: OnOutput = lambda _node_id, _output: None,
+        *,
+        adopted: bool = False,
     ) -> Iterator[Subscription]:
         """Follow one prompt; enter before it is submitted, so that no message is missed.
 
@@ -153,8 +158,9 @@ class Notifications:
             prompt_id: of the prompt.
             on_output: called from the listener's thread with a node's id and what it has put out,
                 as soon as the node has executed; must not wait for anything.
+            adopted: whether it was submitted before, so that its messages may go to somebody else.
         """
-        entry = (prompt_id, Subscription(on_output))
+        entry = (prompt_id, Subscription(on_output, adopted=adopted))
         with self._lock:
             self._subscriptions.append(entry)
         try:
@@ -228,7 +234,7 @@ class Notifications:
         match message:
             case {"type": "status"}:
                 # Of a prompt that was submitted under another client id this is all we hear.
-                self._look(lambda subscription: not subscription.progress.started)
+                self._look(lambda one: one.adopted and not one.progress.started)
             # Not every message names its prompt: after a reconnect the first `executing` does not.
             case {"type": str(kind), "data": {"prompt_id": str(prompt_id)} as data}:
                 with self._lock:

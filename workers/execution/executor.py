@@ -304,14 +304,17 @@ class Executor:
         """Hear of the prompt; of an adopted one as the client that submitted it."""
         if job.start is Start.ADOPT and job.client_id != self._notifications.client_id:
             notifications = self._listen_as(job.client_id)
-            with notifications.subscribed(job.prompt_id, on_output) as subscription:
+            with notifications.subscribed(job.prompt_id, on_output, adopted=True) as subscription:
                 notifications.start()
                 try:
                     yield notifications, subscription
                 finally:
                     notifications.stop()
         else:
-            with self._notifications.subscribed(job.prompt_id, on_output) as subscription:
+            adopted = job.start is not Start.SUBMIT
+            with self._notifications.subscribed(
+                job.prompt_id, on_output, adopted=adopted
+            ) as subscription:
                 yield self._notifications, subscription
 
     def _submit(self, run: _Run, workflow: Workflow) -> None:

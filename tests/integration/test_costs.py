@@ -1,0 +1,123 @@
+"""What a job costs beside its execution: requests to the store and to ComfyUI, commands to Redis."""
+
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+import redis
+
+from sandbox.processes import ChildProcess
+from sandbox.stack import Stack
+from sandbox.valkey import Valkey
+from tests.integration.tap import HttpTap
+from tests.stack import Client, bars
+
+pytestmark = pytest.mark.integration
+
+
+class Scene:
+    """A worker whose every wire is tapped."""
+
+    def __init__(self, stack: Stack, store: HttpTap, comfyui: HttpTap, valkey: Valkey) -> None:
+        self.store, self.comfyui, self.valkey = store, comfyui, valkey
+        own = {
+            "CELERY_BROKER_URL": valkey.url,
+            "CELERY_RESULT_BACKEND": valkey.url,
+            "S3_ENDPOINT_URL": store.url,
+        }
+        self.worker: ChildProcess = stack.worker(comfyui.url, own)
+        self.client = Client({**stack.environment(), **own, "S3_ENDPOINT_URL": stack.seaweedfs.url})
+
+
+@pytest.fixture(scope="module")
+def scene(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    valkey = Valkey(tmp_path_factory.mktemp("valkey"))
+    with HttpTap(stack.seaweedfs.url) as store, HttpTap(stack.comfyui.url) as comfyui:
+        one = Scene(stack, store, comfyui, valkey)
+        # Connections are made and scripts are loaded by the first.
+        one.client.run(bars(10**6))
+        yield one
+        one.client.close()
+        one.worker.stop()
+    valkey.stop()
+
+
+@pytest.mark.parametrize("images", [1, 3])
+def test_each_file_and_the_manifest_are_one_request_to_the_store(
+    scene: Scene, seed: int, images: int
+) -> None:
+    del scene.store.requests[:]
+    result = scene.client.run(bars(seed, batch_size=images))
+    files = {("PUT", f"/{o['bucket']}/{o['key']}") for o in result["outputs"]}
+    manifest = ("PUT", f"/{scene.client.bucket}/{result['manifest']['key']}")
+    assert len(files) == images
+    assert Counter(scene.store.requests) == Counter([*files, manifest])
+    assert scene.store.requests[-1] == manifest
+
+
+def test_what_is_asked_of_comfyui(scene: Scene, seed: int) -> None:
+    del scene.comfyui.requests[:]
+    result = scene.client.run(bars(seed))
+    history = ("GET", f"/history/{result['prompt_id']}")
+    seen = [request for request in scene.comfyui.requests if request != ("GET", "/queue")]
+    assert Counter(seen) == Counter([("POST", "/prompt"), ("GET", "/view"), history])
+
+
+def test_what_a_job_costs_redis(scene: Scene, seed: int) -> None:
+    jobs = 10
+    with commands(scene.valkey) as seen:
+        handles = [scene.client.send(bars(seed * 1000 + n)) for n in range(jobs)]
+        assert len([handle.get(timeout=30) for handle in handles]) == jobs
+    # Taken, registered, claimed and ended; progress, as the job is short, once; the result; and in
+    # one round trip the acknowledgement.
+    assert {name: count / jobs for name, count in seen.items() if name in _PER_JOB} == _PER_JOB
+    # Whether there is one more to take ahead is asked now and then while the last one executes.
+    assert jobs <= seen["take"] <= 3 * jobs
+
+
+_PER_JOB = {
+    "register": 1.0,
+    "claim and end": 2.0,
+    "progress and result": 2.0,
+    "MULTI": 1.0,
+    "ZREM": 1.0,
+    "HDEL": 1.0,
+    "EXEC": 1.0,
+}
+_SCRIPTS = {"RPOP": "take", "LREM": "register", "SETEX": "progress and result"}
+
+
+@contextmanager
+def commands(valkey: Valkey) -> Iterator[Counter[str]]:
+    """How many commands of each kind clients send to the server meanwhile."""
+    counted = Counter[str]()
+    begun = threading.Event()
+
+    def watch(monitor: Any) -> None:
+        with monitor:
+            begun.set()
+            for command in monitor.listen():
+                if command["command"] == "ECHO over":
+                    return
+                if command["client_type"] == "tcp":
+                    counted[_kind(command["command"])] += 1
+
+    with redis.Redis.from_url(valkey.url, decode_responses=True) as watcher:
+        watching = threading.Thread(target=watch, args=(watcher.monitor(),))
+        watching.start()
+        assert begun.wait(10)
+        yield counted
+        watcher.execute_command("ECHO", "over")
+        watching.join(10)
+
+
+def _kind(command: str) -> str:
+    name = command.partition(" ")[0]
+    if name == "EVALSHA":
+        return "claim and end"
+    if name == "EVAL":
+        return next((kind for word, kind in _SCRIPTS.items() if f"'{word}'" in command), "other")
+    return name
