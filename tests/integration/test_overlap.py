@@ -69,7 +69,7 @@ def test_what_a_cancelled_job_has_stored_early_is_removed(fleet: Fleet) -> None:
     eventually(lambda: fleet.stored(job.id))
     job.revoke(terminate=True)
     eventually(lambda: job.state == "REVOKED")
-    assert eventually(lambda: fleet.has_drained())
+    assert eventually(fleet.has_drained)
     assert fleet.stored(job.id) == set()
 
 

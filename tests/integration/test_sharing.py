@@ -1,4 +1,4 @@
-"""Who takes which job: no server idles while another one's worker holds a job that has not begun."""
+"""Who takes which job: no server idles while another worker holds a job that has not begun."""
 
 import time
 

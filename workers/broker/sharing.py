@@ -11,7 +11,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from workers.broker.heartbeat import client_beside
-from workers.broker.transport import CALLS, HUNGRY, NOW
+from workers.broker.transport import CALLS, NOW
 
 if TYPE_CHECKING:
     from workers.execution.keeper import Keeper
@@ -24,12 +24,14 @@ _MISSED_SECONDS = 3.0
 # Milliseconds that a hungry worker has to take what one worker gives it, before others give too.
 _SERVED_MS = 400
 
-# KEYS: the hungry. ARGV: this channel, ms. 1: one of the others is this worker's to serve.
+# KEYS: the hungry of each queue. ARGV: this channel, ms. 1: one of the others is ours to serve.
 _SERVE = f"""
 {NOW}
-for _, one in ipairs(redis.call('ZRANGE', KEYS[1], '(' .. now, '+inf', 'BYSCORE')) do
-  if one ~= ARGV[1] and redis.call('SET', KEYS[1] .. ':' .. one, '', 'NX', 'PX', ARGV[2]) then
-    return 1
+for _, key in ipairs(KEYS) do
+  for _, one in ipairs(redis.call('ZRANGE', key, '(' .. now, '+inf', 'BYSCORE')) do
+    if one ~= ARGV[1] and redis.call('SET', key .. ':' .. one, '', 'NX', 'PX', ARGV[2]) then
+      return 1
+    end
   end
 end
 return 0
@@ -72,13 +74,15 @@ class Sharing(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no t
             with suppress(RedisError), client_beside(channel) as client, client.pubsub() as calls:
                 calls.subscribe(CALLS)
                 while not ended.is_set():
-                    self._answer(channel.name, client)
+                    self._answer(channel, client)
                     calls.get_message(ignore_subscribe_messages=True, timeout=_MISSED_SECONDS)
             ended.wait(_MISSED_SECONDS)
 
-    def _answer(self, channel: str, client: Redis) -> None:
-        lease = self._keeper.spare
-        if lease is not None and client.eval(_SERVE, 1, HUNGRY, channel, _SERVED_MS):
+    def _answer(self, channel: Any, client: Redis) -> None:
+        lease, keys = self._keeper.spare, channel.hungry
+        if lease is None or not keys:
+            return
+        if client.eval(_SERVE, len(keys), *keys, channel.name, _SERVED_MS):
             self._keeper.hand_over(lease)
 
 

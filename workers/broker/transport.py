@@ -44,8 +44,9 @@ TAKERS = "comfyfleet:takers"
 # A taken list's name ends with that of the list whose messages it takes.
 _TAKEN = "comfyfleet:taken:{channel}:"
 
-# Channels whose server has nothing to do, by the server's time (seconds) until which that holds.
-HUNGRY = "comfyfleet:hungry"
+# Of a queue: channels whose server has nothing to do, by the server's time (seconds) until which
+# that holds.
+HUNGRY = "comfyfleet:hungry:"
 
 # Where a channel is announced that has become hungry.
 CALLS = "comfyfleet:calls"
@@ -76,40 +77,43 @@ local function put_back(taken)
 end
 """
 
-# KEYS: takers, the hungry, then the lists to take from, the most urgent first. ARGV: how taken
-# lists begin, this channel, for how long (seconds) it is hungry if it finds nothing, or 0.
+# KEYS: takers, the hungry of each queue, then the lists to take from, the most urgent first. ARGV:
+# how taken lists begin, this channel, the number of queues, for how long (seconds) it is hungry if
+# it finds nothing, or 0.
 # What has been taken before, with a reply that got lost or a failed registration, comes first.
 # Who is not hungry leaves the rest to those who are.
 _TAKE = f"""
 {NOW}
-for i = 3, #KEYS do
+local lists = ARGV[3] + 2
+for i = lists, #KEYS do
   local item = redis.call('LINDEX', ARGV[1] .. KEYS[i], -1)
   if item then return {{KEYS[i], item}} end
 end
-local hungry = tonumber(ARGV[3]) > 0
-if not hungry then
-  local others = redis.call('ZRANGE', KEYS[2], '(' .. now, '+inf', 'BYSCORE', 'LIMIT', 0, 2)
+local hungry = ARGV[4] ~= '0'
+for i = 2, hungry and 1 or lists - 1 do
+  local others = redis.call('ZRANGE', KEYS[i], '(' .. now, '+inf', 'BYSCORE', 'LIMIT', 0, 2)
   if #others > 1 or (#others == 1 and others[1] ~= ARGV[2]) then return false end
 end
-for i = 3, #KEYS do
+for i = lists, #KEYS do
   local taken = ARGV[1] .. KEYS[i]
   -- A full server allows this as a first write, and no LMOVE.
   local item = redis.call('RPOP', KEYS[i])
   if item then
     redis.call('LPUSH', taken, item)
     redis.call('ZADD', KEYS[1], 'NX', now, taken)
-    if hungry then redis.call('ZREM', KEYS[2], ARGV[2]) end
+    for j = 2, lists - 1 do redis.call('ZREM', KEYS[j], ARGV[2]) end
     return {{KEYS[i], item}}
   end
 end
-if hungry then
-  -- For the waiting that follows.
-  redis.call('ZADD', KEYS[1], 'NX', now, ARGV[1] .. KEYS[3])
-  redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
-  if redis.call('ZADD', KEYS[2], now + ARGV[3], ARGV[2]) == 1 then
-    redis.call('PUBLISH', '{CALLS}', ARGV[2])
-  end
+if not hungry then return false end
+-- For the waiting that follows.
+redis.call('ZADD', KEYS[1], 'NX', now, ARGV[1] .. KEYS[lists])
+local new = 0
+for i = 2, lists - 1 do
+  redis.call('ZREMRANGEBYSCORE', KEYS[i], '-inf', now)
+  new = new + redis.call('ZADD', KEYS[i], now + ARGV[4], ARGV[2])
 end
+if new > 0 then redis.call('PUBLISH', '{CALLS}', ARGV[2]) end
 return false
 """
 
@@ -309,6 +313,7 @@ class Channel(redis_transport.Channel):  # type: ignore[misc]  # kombu has no ty
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.taken: Taken | None = None
         self.taken_lists: tuple[str, ...] = ()
+        self.hungry: tuple[str, ...] = ()
         self.name = uuid4().hex
         self._taken_prefix = _TAKEN.format(channel=self.name)
         self._next = _Ask.LOOK
@@ -322,6 +327,7 @@ class Channel(redis_transport.Channel):  # type: ignore[misc]  # kombu has no ty
     def _update_queue_cycle(self) -> None:
         super()._update_queue_cycle()
         self.taken_lists = tuple(self._taken_prefix + s for s in self._lists(self.active_queues))
+        self.hungry = tuple(HUNGRY + queue for queue in self.active_queues)
 
     def _basic_cancel(self, consumer_tag: str) -> None:
         if not self._closing:
@@ -377,14 +383,17 @@ class Channel(redis_transport.Channel):  # type: ignore[misc]  # kombu has no ty
             return
         seconds = timeout or self.brpop_timeout
         sources = self._lists(queues)
-        hungry = self._asked_hungry = self._wants is Appetite.HUNGER
-        # Among those who wait whoever was there first is served first, hungry or not.
-        may_wait = hungry or self._next is not _Ask.WAIT
-        self._asked, self._awaited = self._next if may_wait else _Ask.LOOK, sources[0]
+        hungry = self._wants is Appetite.HUNGER
+        if self._next is _Ask.WAIT and not hungry:
+            # Among those who wait whoever was there first is served first, hungry or not.
+            self._next = _Ask.LOOK
+        self._asked, self._asked_hungry, self._awaited = self._next, hungry, sources[0]
         command: tuple[Any, ...] = ("BLPOP", _NOTHING, seconds)
         if self._asked is _Ask.LOOK:
-            arguments = (self._taken_prefix, self.name, _HUNGRY_SECONDS if hungry else 0)
-            command = ("EVAL", _TAKE, 2 + len(sources), TAKERS, HUNGRY, *sources, *arguments)
+            keys = (TAKERS, *self.hungry, *sources)
+            seconds_hungry = _HUNGRY_SECONDS if hungry else 0
+            given = (self._taken_prefix, self.name, len(self.hungry), seconds_hungry)
+            command = ("EVAL", _TAKE, len(keys), *keys, *given)
         elif self._asked is _Ask.WAIT:
             taken = self._taken_prefix + self._awaited
             command = ("BLMOVE", self._awaited, taken, "RIGHT", "LEFT", seconds)
@@ -418,10 +427,10 @@ class Channel(redis_transport.Channel):  # type: ignore[misc]  # kombu has no ty
             # No reply is under way now: kombu's moment to show new credentials.
             self._flush_brpop_reauth()
         if reply is None:
-            if self._asked_hungry and self._asked is _Ask.LOOK:
-                self._next = _Ask.WAIT
-            elif not self._asked_hungry:
+            if not self._asked_hungry:
                 self._look_later()
+            elif self._asked is _Ask.LOOK:
+                self._next = _Ask.WAIT
             return None
         if self._asked is _Ask.LOOK:
             source, item = reply
