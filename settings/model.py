@@ -94,11 +94,12 @@ class Settings(BaseSettings):
         description="Endpoint of an S3-compatible store; unset: boto3's own chain decides.",
     )
     worker_slots: int = Field(
-        8,
+        12,
         alias="WORKER_SLOTS",
         ge=1,
         le=64,
-        description="Jobs that a worker has in flight: one executing, the others around it.",
+        description="Jobs in a worker's hands at most: one executes, one waits in ComfyUI's queue, "
+        "the others are being stored.",
     )
     max_attempts: int = Field(
         3,
