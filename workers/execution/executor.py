@@ -461,8 +461,9 @@ class Executor:
     def _upload(self, run: _Run, entry: Mapping[str, Any], uploads: Uploads) -> list[Output]:
         """Store every output file that is not stored yet."""
         outputs: list[Output] = []
-        self._report(run, "uploading", _EXECUTED)
-        for file, wait in uploads.finish(entry):
+        pending = uploads.finish(entry)
+        for number, (file, wait) in enumerate(pending):
+            self._report(run, "uploading", _EXECUTED + (1 - _EXECUTED) * number / len(pending))
             run.node_id = file.node_id
             outputs.append(wait())
         return outputs

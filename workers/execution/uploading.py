@@ -16,6 +16,7 @@ from tasks.result import Output
 from workers import timeline
 from workers.comfyui import ComfyUI
 from workers.comfyui.history import OutputFile, output_files
+from workers.comfyui.model import FileRef
 from workers.execution.control import Control
 from workers.execution.job import Job
 from workers.execution.waiting import OUTAGE_PATIENCE
@@ -64,6 +65,7 @@ class Uploads:
         self._lock = threading.Lock()
         self._abandoned = False
         self._begun: dict[OutputFile, Future[Output]] = {}
+        self._outdated: dict[FileRef, Future[Output]] = {}
 
     def begin(self, node_id: str, output: Mapping[str, Any]) -> None:
         """Store what a node has put out while others execute; at the first try or not yet.
@@ -72,29 +74,28 @@ class Uploads:
         """
         with self._lock:
             for file in self._files({"outputs": {node_id: output}}):
-                again = [known for known in self._begun if known.file == file.file]
-                for known in again:
-                    # Whoever writes a file twice: only its last content counts.
-                    self._begun.pop(known).cancel()
-                if not again and not self._abandoned:
+                known = next((one for one in self._begun if one.file == file.file), None)
+                if known is not None:
+                    # Somebody may have written it again: only its last content counts.
+                    self._outdated[file.file] = self._begun.pop(known)
+                elif not self._abandoned and file.file not in self._outdated:
                     self._begun[file] = self._pool.submit(self._upload, file)
 
-    def finish(self, entry: Mapping[str, Any]) -> Iterator[tuple[OutputFile, Callable[[], Output]]]:
+    def finish(self, entry: Mapping[str, Any]) -> list[tuple[OutputFile, Callable[[], Output]]]:
         """Store all that the history names, with patience.
 
-        Yields:
-            each file, and what waits until it is stored. Raises as `patiently`.
+        Returns:
+            each file, and what waits until it is stored. That raises as `patiently`.
         """
         files = self._files(entry)
         with self._lock:
             early = {file: self._begun[file] for file in files if file in self._begun}
             late = {f: self._pool.submit(self._persist, f) for f in files if f not in early}
             self._begun |= late
-        for file in files:
-            if file in late:
-                yield file, late[file].result
-            else:
-                yield file, partial(self._ensure, file, early[file])
+        return [
+            (file, late[file].result if file in late else partial(self._ensure, file, early[file]))
+            for file in files
+        ]
 
     def abandon(self, seconds: float = 0.0) -> list[str]:
         """Store nothing more.
@@ -127,6 +128,9 @@ class Uploads:
         return self._persist(file)
 
     def _persist(self, file: OutputFile) -> Output:
+        if outdated := self._outdated.get(file.file):
+            # It goes to the same key. That it fails would not matter.
+            wait_for([outdated])
         return patiently(
             lambda: self._upload(file),
             what=f"job {self._job.id}: output of node {file.node_id}",
