@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,7 +24,7 @@ from tasks.result import Attempt, JobResult, ObjectRef, Progress, Timings
 from workers.broker.consumer import ComesAgain, Revoked
 from workers.execution import NotNow, Order, Report
 from workers.ledger.outcomes import JobFailed
-from workers.task import PROGRESS_INTERVAL, RunWorkflow
+from workers.task import RunWorkflow
 
 WORKFLOW = {"1": {"class_type": "SaveImage", "inputs": {}}}
 RESULT = JobResult(
@@ -57,10 +58,30 @@ class Custody:
         return self.end
 
 
+class Told:
+    """What the writer of progress hears, in order; forgetting is None."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, Progress | None]] = []
+
+    def tell(self, job_id: str, progress: Progress) -> None:
+        self.heard.append((job_id, progress))
+
+    def forget(self, job_id: str) -> None:
+        self.heard.append((job_id, None))
+
+
 @pytest.fixture
-def task() -> RunWorkflow:
+def told() -> Told:
+    return Told()
+
+
+@pytest.fixture
+def task(told: Told) -> RunWorkflow:
     app = Celery(broker="memory://", backend="cache+memory://", set_as_current=False)
-    return app.register_task(RunWorkflow())
+    one = app.register_task(RunWorkflow())
+    one.progress = told
+    return one
 
 
 Play = Callable[..., Any]
@@ -73,6 +94,7 @@ def play(task: RunWorkflow) -> Play:
         *,
         headers: Any = None,
         priority: Any = None,
+        redelivered: Any = False,
         expires: Any = None,
         **arguments: Any,
     ) -> Any:
@@ -81,7 +103,7 @@ def play(task: RunWorkflow) -> Play:
             id="job",
             headers=headers,
             expires=expires,
-            delivery_info={"redelivered": False, "priority": priority},
+            delivery_info={"redelivered": redelivered, "priority": priority},
             args=[],
             kwargs={"workflow": WORKFLOW, **arguments},
             called_directly=False,
@@ -110,6 +132,17 @@ def test_the_order_is_what_the_message_says(play: Play) -> None:
     assert (order.job_id, order.priority) == ("job", 3)
     assert (order.request.workflow, order.request.metadata) == (WORKFLOW, {"a": "b"})
     assert 7.0 <= order.queued_seconds <= 7.0 + time.time() - before
+
+
+@pytest.mark.parametrize(
+    ("said", "redelivered"), [(True, True), (False, False), (None, False), (1, True)]
+)
+def test_the_order_says_whether_the_message_came_before(
+    play: Play, said: Any, redelivered: bool
+) -> None:
+    custody = Custody(RESULT)
+    play(custody, redelivered=said)
+    assert custody.orders[0].redelivered is redelivered
 
 
 @pytest.mark.parametrize("nonsense", ["noon", None, -1, 0, float("nan"), 1e15, [1]])
@@ -244,26 +277,30 @@ def test_a_header_named_attempts_means_nothing(play: Play) -> None:
 # Progress
 
 
-def test_progress_that_cannot_be_written_harms_no_job(play: Play, task: RunWorkflow) -> None:
-    def gone(**_: Any) -> None:
-        raise ConnectionError
-
-    task.update_state = gone  # type: ignore[method-assign]
-    progress = Progress(stage="executing", value=0.5, instance="i")
-    assert play(Custody(RESULT, [progress]))["job_id"] == "job"
+def progress(value: float) -> Progress:
+    return Progress(stage="executing", value=value, instance="http://gpu", node_id="3")
 
 
-@pytest.mark.parametrize(("interval", "told"), [(0.0, [0.4, 0.9, 0.9]), (0.5, [0.4])])
-def test_progress_is_written_at_most_each_interval_and_never_falls(
-    play: Play,
-    task: RunWorkflow,
-    monkeypatch: pytest.MonkeyPatch,
-    interval: float,
-    told: list[float],
+def test_progress_is_told_as_it_is_but_never_falls(play: Play, told: Told) -> None:
+    play(Custody(RESULT, [progress(value) for value in (0.4, 0.9, 0.2)]))
+    assert told.heard[:-1] == [("job", progress(value)) for value in (0.4, 0.9, 0.9)]
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        RESULT,
+        NotNow(0.0),
+        NotNow(1.5, ComfyUIUnavailableError("it is down")),
+        JobCancelledError("x"),
+        JobFailed(NodeFailedError("x"), []),
+        KeyError("a fault"),
+    ],
+    ids=lambda end: type(end).__name__,
+)
+def test_what_is_not_yet_written_of_a_job_is_not_written_after_it(
+    play: Play, told: Told, end: Exception | JobResult
 ) -> None:
-    assert PROGRESS_INTERVAL == 0.5
-    monkeypatch.setattr("workers.task.PROGRESS_INTERVAL", interval)
-    written: list[float] = []
-    task.update_state = lambda **told: written.append(told["meta"]["value"])  # type: ignore[method-assign]
-    play(Custody(RESULT, [Progress(stage="s", value=v, instance="i") for v in (0.4, 0.9, 0.2)]))
-    assert written == told
+    with suppress(Exception):
+        play(Custody(end, [progress(0.4)]))
+    assert told.heard == [("job", progress(0.4)), ("job", None)]

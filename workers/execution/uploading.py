@@ -9,19 +9,21 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future
 from concurrent.futures import wait as wait_for
 from functools import partial
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tasks.errors import ComfyUIUnavailableError, JobError, StorageUnavailableError
 from tasks.result import Output
 from workers import timeline
 from workers.comfyui import ComfyUI
 from workers.comfyui.history import OutputFile, output_files
-from workers.comfyui.model import FileRef
 from workers.execution.control import Control
 from workers.execution.job import Job
 from workers.execution.waiting import OUTAGE_PATIENCE
 from workers.storage import ObjectStore
 from workers.storage.keys import output_key
+
+if TYPE_CHECKING:
+    from workers.comfyui.model import FileRef
 
 T = TypeVar("T")
 
