@@ -97,8 +97,8 @@ def test_a_job_that_waits_on_the_server_is_taken_from_its_queue(fleet: Fleet) ->
 @together
 def test_what_a_revoked_job_has_uploaded_is_removed(fleet: Fleet) -> None:
     server = fleet.server()
-    fleet.worker(server)
-    # Slow enough that some of its files are stored and others are not.
+    # Few uploads at a time, and slow enough that some files are stored and others are not.
+    fleet.worker(server, WORKER_SLOTS="1")
     with spoilt(server, {"method": "GET", "path": "/view", "delay_seconds": 0.3}):
         job = fleet.send(bars(1, batch_size=20))
         eventually(lambda: len(fleet.stored(job.id)) >= 2)

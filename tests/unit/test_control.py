@@ -1,4 +1,4 @@
-"""How a running job is told to end: once, at once, and not after it is sealed."""
+"""How a running job is told to end or to go elsewhere: at once, and not after it is sealed."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +15,10 @@ def test_a_job_goes_on_while_nobody_has_a_reason() -> None:
     control = Control()
     control.check()
     control.sleep(0.0)
+    assert not control.stopped
     with control.sealed():
         control.check()
+    assert not control.stopped
 
 
 def test_the_first_reason_wins() -> None:
@@ -26,6 +28,7 @@ def test_the_first_reason_wins() -> None:
     for _ in range(2):
         with pytest.raises(JobCancelledError, match="first"):
             control.check()
+        assert control.stopped
 
 
 def test_of_many_reasons_at_once_one_wins() -> None:
@@ -48,6 +51,7 @@ def test_nothing_ends_a_job_while_it_is_committed_nor_after() -> None:
     with control.sealed():
         assert not control.stop(JobCancelledError("too late"))
     assert not control.stop(JobCancelledError("too late"))
+    assert not control.stopped
     control.check()
     control.sleep(0.0)
 
@@ -111,3 +115,51 @@ def test_whoever_wakes_may_ask_the_control() -> None:
     with control.waking(wake):
         control.stop(WorkerLeaving("x"))
     assert seen == [False]
+
+
+# Wanted elsewhere
+
+
+def test_who_is_wanted_elsewhere_is_woken_and_goes_on() -> None:
+    woken: list[bool] = []
+    control = Control()
+    assert not control.wanted_elsewhere
+    with control.waking(lambda: woken.append(control.wanted_elsewhere)):
+        control.want_elsewhere()
+        # A wish, which no executing job has to follow, is no reason to end.
+        control.check()
+        control.sleep(0.0)
+    # Who is woken sees why.
+    assert woken == [True]
+    assert not control.stopped
+    with control.sealed():
+        control.check()
+
+
+def test_a_wish_wakes_each_time_and_is_kept_where_nobody_waits() -> None:
+    woken: list[None] = []
+    control = Control()
+    control.want_elsewhere()
+    assert control.wanted_elsewhere
+    with control.waking(lambda: woken.append(None)):
+        for _ in range(2):
+            control.wanted_elsewhere = False
+            control.want_elsewhere()
+    control.want_elsewhere()
+    assert (control.wanted_elsewhere, len(woken)) == (True, 2)
+
+
+def test_whoever_a_wish_wakes_may_ask_the_control() -> None:
+    control = Control()
+    # With its lock held it would wait for itself.
+    with control.waking(lambda: control.stop(WorkerLeaving("x"))):
+        control.want_elsewhere()
+    assert control.stopped
+
+
+def test_a_reason_to_end_counts_whatever_is_wanted() -> None:
+    control = Control()
+    control.want_elsewhere()
+    assert control.stop(JobCancelledError("x"))
+    with pytest.raises(JobCancelledError):
+        control.check()

@@ -1,7 +1,8 @@
 """Whose a job is and how it ends: custody's decisions, with a ledger and servers of paper."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
@@ -30,7 +31,7 @@ from workers.comfyui import Notifications
 from workers.comfyui.model import PromptState
 from workers.execution import Custody, Executor, Limits, NotNow, Order, Takeover, waiting
 from workers.execution import custody as module
-from workers.execution.control import HandedOn, LeaseLost, WorkerLeaving
+from workers.execution.control import HandedOn, LeaseLost, Spared, WorkerLeaving
 from workers.execution.custody import _is_meant_for_others, _with_crash
 from workers.execution.job import AttemptFailed, Job, Start, prompt_id
 from workers.execution.keeper import Lease
@@ -43,6 +44,7 @@ from workers.storage.store import StoredObject
 HERE, NEIGHBOUR, AFAR = "http://here", "http://neighbour", "http://127.0.0.1:8188 on another"
 REQUEST = JobRequest(workflow={"1": {"class_type": "A", "inputs": {}}}, metadata={"shot": "7"})
 ORDER = Order("job", REQUEST, queued_seconds=1.5, priority=3)
+REDELIVERED = replace(ORDER, redelivered=True)
 TOKEN = 5
 # The ledger's clock: that of a worker may be wrong.
 NOW = 5000.0
@@ -152,6 +154,9 @@ class Attempts:
     def __init__(self) -> None:
         self.end: Exception | JobResult = RESULT
         self.manifest: Exception | JobResult | None = None
+        # How the manifest was asked for, by who must know and by who may do without.
+        self.asked: list[str] = []
+        self.movable: list[bool] = []
         self.jobs: list[Job] = []
         self.stops_prompt = False
         self.recalled: list[str] = []
@@ -165,13 +170,16 @@ class Attempts:
 
     def run(self, job: Job, lease: Lease, _report: Any) -> JobResult:
         self.jobs.append(job)
+        self.movable.append(lease.movable)
         lease.prompt_stopped = self.stops_prompt
         return _given(self.end)
 
     def committed(self, _job: Job, _lease: Lease) -> JobResult | None:
+        self.asked.append("patiently")
         return _given(self.manifest)
 
     def committed_before(self, _job: Job) -> JobResult | None:
+        self.asked.append("soon")
         return _given(self.manifest)
 
     def recall(self, manifest: str, _: JobRequest) -> JobResult | None:
@@ -236,6 +244,9 @@ class Keeper:
     def confirm(self, lease: Lease) -> None:
         lease.control.check()
 
+    def store(self, lease: Lease, seconds: float | None = None) -> None:
+        pass
+
     def stop_jobs(self, reason: Exception, job_id: str | None = None) -> None:
         self.stopped.append((reason, job_id))
 
@@ -272,8 +283,8 @@ class Scene:
             limits=Limits(self.max_attempts, self.max_crashes),
         )
 
-    def run(self) -> JobResult:
-        return self.custody.run(ORDER, lambda _: None)
+    def run(self, order: Order = ORDER) -> JobResult:
+        return self.custody.run(order, lambda _: None)
 
     def postponed(self) -> NotNow:
         with pytest.raises(NotNow) as caught:
@@ -419,20 +430,20 @@ def test_each_claim_is_one_of_its_own() -> None:
 def test_a_job_that_comes_too_late_is_not_begun() -> None:
     scene = new()
     with pytest.raises(JobExpiredError):
-        scene.custody.run(replace(ORDER, expired=True), lambda _: None)
+        scene.run(replace(ORDER, expired=True))
     assert scene.executor.jobs == []
     assert scene.ledger.last("end") == ("cancelled", "")
 
 
 def test_a_job_that_was_begun_in_time_goes_on() -> None:
     scene = again()
-    assert scene.custody.run(replace(ORDER, expired=True), lambda _: None) == RESULT
+    assert scene.run(replace(ORDER, expired=True)) == RESULT
 
 
 def test_a_cancellation_that_only_this_worker_heard_is_recorded_first() -> None:
     scene = Scene(Cancelled(TOKEN, None))
     with pytest.raises(JobCancelledError):
-        scene.custody.run(replace(ORDER, revoked=True), lambda _: None)
+        scene.run(replace(ORDER, revoked=True))
     assert scene.ledger.steps == ["cancel", "end"]
     assert scene.ledger.last("cancel") == ("job", False)
 
@@ -510,8 +521,41 @@ def test_a_prompt_that_this_server_knows_is_adopted(state: PromptState) -> None:
 def test_a_committed_job_that_the_ledger_has_forgotten_is_not_run() -> None:
     scene = new()
     scene.executor.manifest = RESULT
-    assert scene.run() == RESULT
+    assert scene.run(REDELIVERED) == RESULT
     assert scene.executor.jobs == []
+    assert scene.ledger.written == [("end", "succeeded", "job/manifest.json")]
+
+
+@pytest.mark.parametrize(
+    ("scene", "order", "asked"),
+    [
+        # Nobody can have committed it.
+        pytest.param(new, ORDER, [], id="new"),
+        pytest.param(lambda: again(RECORD), ORDER, [], id="let go of untried"),
+        pytest.param(lambda: again(RECORD), REDELIVERED, [], id="let go of untried, again"),
+        # The ledger may have forgotten.
+        pytest.param(new, REDELIVERED, ["soon"], id="new, again"),
+        pytest.param(again, ORDER, ["soon"], id="tried before"),
+        pytest.param(again, REDELIVERED, ["soon"], id="tried before, again"),
+        # Who died may have done it: that must be known.
+        pytest.param(orphaned, ORDER, ["patiently"], id="orphaned"),
+        pytest.param(lambda: orphaned(AGAIN), REDELIVERED, ["patiently"], id="orphaned, again"),
+    ],
+)
+def test_the_store_is_asked_only_for_what_may_be_committed(
+    scene: Callable[[], Scene], order: Order, asked: list[str]
+) -> None:
+    one = scene()
+    assert one.run(order) == RESULT
+    assert one.executor.asked == asked
+    assert len(one.executor.jobs) == 1
+
+
+def test_a_job_that_comes_too_late_is_not_looked_for_in_the_store() -> None:
+    scene = new()
+    with pytest.raises(JobExpiredError):
+        scene.run(replace(REDELIVERED, expired=True))
+    assert scene.executor.asked == []
 
 
 def test_a_prompt_that_this_server_has_forgotten_is_submitted_anew() -> None:
@@ -649,6 +693,26 @@ def test_a_prompt_is_left_to_its_place_only_while_it_runs_there(
 def test_a_wish_that_nobody_can_fulfil_holds_nobody_up(route: dict[str, Any]) -> None:
     scene = routed(**route)
     assert scene.run() == RESULT
+
+
+@pytest.mark.parametrize(
+    ("scene", "movable"),
+    [
+        pytest.param(new, True, id="new"),
+        pytest.param(again, True, id="anywhere"),
+        pytest.param(lambda: routed(prefer=HERE), False, id="here"),
+        pytest.param(lambda: routed(avoid=("http://dead",)), False, id="not there"),
+        pytest.param(lambda: routed(prefer=HERE, until=NOW - 1.0), True, id="here, once"),
+        # Here is the prompt that can be gone on with.
+        pytest.param(orphaned, False, id="orphaned"),
+    ],
+)
+def test_a_job_may_go_to_any_other_server_unless_a_wish_holds(
+    scene: Callable[[], Scene], movable: bool
+) -> None:
+    one = scene()
+    assert one.run() == RESULT
+    assert one.executor.movable == [movable]
 
 
 # How an attempt fails
@@ -962,6 +1026,47 @@ def test_a_worker_that_leaves_gives_the_job_back_for_now() -> None:
     assert record.spent
 
 
+@pytest.mark.parametrize("stopped", [True, False], ids=["queued", "not-queued"])
+@pytest.mark.parametrize(
+    "record",
+    [AGAIN, AGAIN.model_copy(update={"failures": 2, "crashes": 1})],
+    ids=["first", "tried before"],
+)
+def test_a_job_that_was_spared_this_server_was_not_tried_here(
+    record: Record, stopped: bool
+) -> None:
+    scene = again(record)
+    scene.executor.end = Spared("a server elsewhere has nothing to do")
+    scene.executor.stops_prompt = stopped
+    later = scene.postponed()
+    # To the head of the queue.
+    assert (later.seconds, later.error) == (0.0, None)
+    (kept, pause) = scene.ledger.last("release")
+    assert (kept.attempts, kept.failures, kept.crashes) == (
+        record.attempts,
+        record.failures,
+        record.crashes,
+    )
+    assert (kept.route, pause) == (Route(), 0.0)
+    # A prompt that was taken out of the server's queue is none to go on with.
+    assert kept.spent == stopped
+    assert scene.server.cancelled == []
+
+
+def test_a_job_that_was_spared_before_anybody_tried_it_has_no_attempts() -> None:
+    scene = new()
+    scene.executor.end = Spared("x")
+    scene.executor.stops_prompt = True
+    scene.postponed()
+    (kept, _) = scene.ledger.last("release")
+    assert (kept.attempts, kept.spent) == ((), True)
+    # Whoever has it next makes a prompt of its own.
+    scene = again(kept)
+    assert scene.run() == RESULT
+    assert (scene.job.number, scene.job.start) == (1, Start.SUBMIT)
+    assert (scene.server.asked, scene.ledger.steps) == ([], ["save", "end"])
+
+
 def test_a_collected_prompt_is_there_for_the_next_one() -> None:
     scene = orphaned(place=NEIGHBOUR, instance=NEIGHBOUR)
     scene.neighbour.state = PromptState.ENDED
@@ -1022,22 +1127,24 @@ def test_a_worker_that_leaves_while_it_uploads_leaves_what_is_rendered(
 ) -> None:
     monkeypatch.setattr(waiting, "POLL_DEAF", 0.0)
     scene = new()
-    scene.executor = Executor(
-        comfyui=scene.server,
-        notifications=Listening(),
-        store=Store(scene.keeper, fails=fails),
-        keeper=scene.keeper,
-        listen_as=None,
-        server_at=None,
-        breaker=SimpleNamespace(suspect=None),
-        worker="w",
-        prefix="",
-        workflow_max_bytes=10**6,
-        inputs_max_bytes=10**6,
-        stall_seconds=60.0,
-        s3_patience_seconds=60.0,
-    )
-    scene.postponed()
+    with ThreadPoolExecutor(1) as uploaders:
+        scene.executor = Executor(
+            comfyui=scene.server,
+            notifications=Listening(),
+            store=Store(scene.keeper, fails=fails),
+            inputs=SimpleNamespace(place=lambda workflow, _: workflow),
+            uploaders=uploaders,
+            keeper=scene.keeper,
+            listen_as=None,
+            server_at=None,
+            breaker=SimpleNamespace(suspect=None),
+            worker="w",
+            prefix="",
+            workflow_max_bytes=10**6,
+            stall_seconds=60.0,
+            s3_patience_seconds=60.0,
+        )
+        scene.postponed()
     (record, _) = scene.ledger.last("release")
     assert record.attempts[-1].error.startswith("WorkerLeaving: ")
     assert scene.server.cancelled == []
@@ -1081,7 +1188,7 @@ def test_who_has_lost_a_job_and_cannot_ask_stops_nothing() -> None:
     assert scene.server.cancelled == []
 
 
-@pytest.mark.parametrize("reason", [LeaseLost("x"), WorkerLeaving("x")], ids=repr)
+@pytest.mark.parametrize("reason", [LeaseLost("x"), WorkerLeaving("x"), Spared("x")], ids=repr)
 def test_what_is_handed_on_never_ends_here(reason: HandedOn) -> None:
     scene = orphaned()
     scene.executor.end = reason

@@ -4,13 +4,16 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack
+from types import SimpleNamespace
 
 import pytest
 
 from tasks.errors import BrokerUnavailableError, JobCancelledError
 from workers.execution import keeper as module
+from workers.execution.appetite import MOST_AHEAD, Appetite
 from workers.execution.control import LeaseLost, WorkerLeaving
-from workers.execution.keeper import Keeper, Lease
+from workers.execution.keeper import Keeper, Lease, Phase
 from workers.ledger import Claimed, Record
 from workers.ledger.ledger import CANCEL, LEASE_SECONDS, LOST, OURS, RENEW_SECONDS
 
@@ -400,3 +403,234 @@ def test_a_lease_knows_the_ledgers_time(keeper: Keeper) -> None:
     # The claim's answer was made at some moment after it was asked for: never later than this.
     with keeper.holding("a", claim(1, now=5000.0), time.monotonic() - 60.0) as lease:
         assert lease.now() == pytest.approx(5060.0, abs=5.0)
+
+
+# What the GPU has to do
+
+
+class Clock:
+    """Stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    one = Clock()
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=one.monotonic))
+    return one
+
+
+Hold = Callable[..., Lease]
+
+
+@pytest.fixture
+def hold(keeper: Keeper, clock: Clock) -> Iterator[Hold]:
+    """Holds one more job for the rest of the test."""
+    with ExitStack() as held:
+
+        def one(phase: Phase = Phase.WAITING, **state: object) -> Lease:
+            job_id = f"job {len(keeper._leases)}"
+            lease = held.enter_context(keeper.holding(job_id, claim(1), clock.now))
+            lease.phase = phase
+            for name, value in state.items():
+                setattr(lease, name, value)
+            return lease
+
+        yield one
+
+
+def test_a_job_waits_until_more_is_known(hold: Hold) -> None:
+    lease = hold()
+    assert (lease.phase, lease.movable, lease.queued_at) == (Phase.WAITING, True, None)
+    assert not lease.control.wanted_elsewhere
+
+
+def test_with_nothing_to_execute_any_job_is_taken(keeper: Keeper) -> None:
+    assert keeper.appetite(0) is Appetite.HUNGER
+
+
+def test_one_job_is_taken_ahead(keeper: Keeper, hold: Hold) -> None:
+    hold(Phase.EXECUTING)
+    assert keeper.appetite(1) is Appetite.AHEAD
+    # One that has reached this worker, but no lease yet, counts as well.
+    assert keeper.appetite(2) is Appetite.NONE
+
+
+def test_what_is_being_stored_is_nothing_that_the_gpu_has_to_do(keeper: Keeper, hold: Hold) -> None:
+    for _ in range(5):
+        keeper.store(hold(Phase.EXECUTING))
+    assert keeper.appetite(5) is Appetite.HUNGER
+    hold(Phase.EXECUTING)
+    assert keeper.appetite(6) is Appetite.AHEAD
+    hold()
+    assert keeper.appetite(7) is Appetite.NONE
+
+
+def test_what_is_held_no_more_counts_no_more(keeper: Keeper) -> None:
+    with keeper.holding("a", claim(1), time.monotonic()) as lease:
+        keeper.store(lease)
+        assert keeper.appetite(2) is Appetite.AHEAD
+    assert keeper.appetite(2) is Appetite.NONE
+
+
+def test_of_short_jobs_more_are_taken_ahead(keeper: Keeper, hold: Hold) -> None:
+    keeper.store(hold(Phase.EXECUTING), 0.1)
+    stored = 1
+    assert keeper.appetite(stored + MOST_AHEAD) is Appetite.AHEAD
+    assert keeper.appetite(stored + MOST_AHEAD + 1) is Appetite.NONE
+
+
+def test_how_long_jobs_take_is_learnt_from_many_and_from_the_last_most(
+    keeper: Keeper, hold: Hold
+) -> None:
+    def ahead() -> int:
+        stored = len(keeper._leases)
+        return max(n for n in range(MOST_AHEAD + 2) if keeper.appetite(stored + n).value != "none")
+
+    assert ahead() == 1
+    keeper.store(hold(), 0.1)
+    assert ahead() == 3
+    # From the cache, or from somebody else's server: that says nothing.
+    keeper.store(hold(), None)
+    assert ahead() == 3
+    keeper.store(hold(), 0.3)
+    assert ahead() == 2
+    for _ in range(20):
+        keeper.store(hold(), 60.0)
+    assert ahead() == 1
+    for _ in range(40):
+        keeper.store(hold(), 0.1)
+    assert ahead() == 3
+
+
+def test_whoever_wants_to_know_hears_each_time_that_the_gpu_has_done_with_a_job(
+    keeper: Keeper, hold: Hold
+) -> None:
+    heard: list[tuple[str, Appetite]] = []
+    for name in ("first", "second"):
+        # What it is told for is true by then.
+        keeper.subscribe(lambda name=name: heard.append((name, keeper.appetite(1))))
+    lease = hold(Phase.EXECUTING)
+    assert heard == []
+    keeper.store(lease, 1.0)
+    assert heard == [("first", Appetite.HUNGER), ("second", Appetite.HUNGER)]
+    assert lease.phase is Phase.STORING
+
+
+# What a server elsewhere could begin
+
+
+def test_the_spare_job_is_the_last_one_that_waits(keeper: Keeper, hold: Hold) -> None:
+    assert keeper.spare is None
+    hold(Phase.EXECUTING)
+    assert keeper.spare is None
+    for _ in range(3):
+        lease = hold()
+        assert keeper.spare is lease
+
+
+def test_the_next_one_to_execute_is_not_spare(keeper: Keeper, hold: Hold) -> None:
+    hold(Phase.STORING)
+    # The GPU that it has been taken for has nothing else to do.
+    hold()
+    hold(Phase.STORING)
+    assert keeper.spare is None
+    behind = hold()
+    assert keeper.spare is behind
+
+
+def test_what_executes_or_is_stored_is_not_spare(keeper: Keeper, hold: Hold) -> None:
+    hold(Phase.EXECUTING)
+    waiting = hold()
+    # Whatever came first: the server has its own order.
+    hold(Phase.EXECUTING)
+    hold(Phase.STORING)
+    assert keeper.spare is waiting
+    keeper.store(waiting)
+    assert keeper.spare is None
+
+
+def test_what_is_meant_for_this_server_is_not_spare(keeper: Keeper, hold: Hold) -> None:
+    hold(Phase.EXECUTING)
+    movable = hold()
+    hold(movable=False)
+    assert keeper.spare is movable
+    movable.movable = False
+    assert keeper.spare is None
+
+
+def test_what_is_given_away_already_is_not_spare(keeper: Keeper, hold: Hold) -> None:
+    hold(Phase.EXECUTING)
+    first, second = hold(), hold()
+    keeper.hand_over(second)
+    assert keeper.spare is first
+    keeper.hand_over(first)
+    assert keeper.spare is None
+
+
+def test_the_next_one_is_spare_once_it_stands_behind_somebody_elses(
+    keeper: Keeper, hold: Hold, clock: Clock
+) -> None:
+    lease = hold()
+    clock.now += 60.0
+    # Its inputs take their time.
+    assert keeper.spare is None
+    lease.queued_at = clock.now
+    assert keeper.spare is None
+    clock.now += 1.0
+    assert keeper.spare is None
+    clock.now += 0.1
+    assert keeper.spare is lease
+    lease.movable = False
+    assert keeper.spare is None
+
+
+def test_the_last_one_is_spare_before_the_next_one(
+    keeper: Keeper, hold: Hold, clock: Clock
+) -> None:
+    first, second = hold(queued_at=clock.now - 60.0), hold()
+    assert keeper.spare is second
+    keeper.hand_over(second)
+    assert keeper.spare is first
+
+
+def test_who_gives_a_job_away_leaves_the_next_one_to_others_for_a_moment(
+    keeper: Keeper, hold: Hold, clock: Clock
+) -> None:
+    woken: list[None] = []
+    lease = hold()
+    with lease.control.waking(lambda: woken.append(None)):
+        keeper.hand_over(lease)
+    assert (lease.control.wanted_elsewhere, len(woken)) == (True, 1)
+    lease.control.check()
+    assert keeper.appetite(0) is Appetite.AHEAD
+    clock.now += module._POLITE_SECONDS
+    assert keeper.appetite(0) is Appetite.HUNGER
+
+
+# Without asking
+
+
+def test_a_job_is_ours_beyond_doubt_while_its_lease_is(
+    keeper: Keeper, hold: Hold, clock: Clock
+) -> None:
+    lease = hold()
+    assert keeper.is_sure(lease)
+    clock.now += LEASE_SECONDS - module._MARGIN - 0.1
+    assert keeper.is_sure(lease)
+    clock.now += 0.2
+    assert not keeper.is_sure(lease)
+
+
+@pytest.mark.parametrize("reason", [LeaseLost("x"), WorkerLeaving("x"), JobCancelledError("x")])
+def test_a_job_that_is_to_end_is_not_ours_beyond_doubt(
+    keeper: Keeper, hold: Hold, reason: Exception
+) -> None:
+    lease = hold()
+    lease.control.stop(reason)
+    assert not keeper.is_sure(lease)

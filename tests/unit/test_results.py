@@ -1,86 +1,30 @@
-"""The workers' result backend: what it keeps of a failure, and what it tries again."""
+"""The workers' result backend: what it tries again, with nothing in Redis' place but its answer.
+
+What it stores, and in the place of what: `tests/integration/test_results.py`.
+"""
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import redis.exceptions
 from celery import Celery
+from celery.exceptions import BackendStoreError
 
-from tasks.errors import JobError, NodeFailedError, OutOfMemoryError
+from tasks.errors import NodeFailedError
 from workers.broker.results import PROGRESS, Backend
-
-ATTEMPTS = [{"number": 1, "instance": "i", "prompt_id": "p", "error": "x", "seconds": 1.0}]
 
 
 @pytest.fixture
 def backend(monkeypatch: pytest.MonkeyPatch) -> Backend:
-    """A backend with a dictionary in Redis' place."""
+    """A backend that can reach nothing."""
     app = Celery(broker="memory://", set_as_current=False)
     app.conf.result_backend_always_retry = True
     one = Backend(app=app, url="redis://127.0.0.1:1")
-    one.kept = {}
-    monkeypatch.setattr(one, "get", one.kept.get)
-    monkeypatch.setattr(one, "set", lambda key, meta, **_: one.kept.update({key: meta}))
     # Between two tries.
     monkeypatch.setattr(one, "_sleep", lambda _: None)
     return one
-
-
-def failure(attempts: list[dict[str, Any]]) -> JobError:
-    error = OutOfMemoryError("node 1 (KSampler) ran out of memory")
-    error.attempts = attempts
-    return error
-
-
-def stored(backend: Backend) -> dict[str, Any]:
-    (meta,) = backend.kept.values()
-    return json.loads(meta)
-
-
-def test_a_failure_is_kept_with_its_attempts(backend: Backend) -> None:
-    backend.store_result("job", failure(ATTEMPTS), "FAILURE")
-    meta = stored(backend)
-    assert meta["status"] == "FAILURE"
-    assert meta["attempts"] == ATTEMPTS
-
-
-def test_a_client_without_our_code_reads_it_as_any_failure(backend: Backend) -> None:
-    backend.store_result("job", failure(ATTEMPTS), "FAILURE")
-    plain = Celery(broker="memory://", backend="cache+memory://", set_as_current=False).backend
-    error = plain.meta_from_decoded(stored(backend))["result"]
-    assert type(error).__name__ == "OutOfMemoryError"
-    assert str(error) == "node 1 (KSampler) ran out of memory"
-
-
-def test_a_failure_before_any_attempt_has_none(backend: Backend) -> None:
-    backend.store_result("job", NodeFailedError("x"), "FAILURE")
-    assert "attempts" not in stored(backend)
-
-
-@pytest.mark.parametrize("late", [PROGRESS, "RETRY"])
-@pytest.mark.parametrize("end", ["SUCCESS", "FAILURE", "REVOKED"])
-def test_who_has_lost_a_job_tells_no_more_of_it_once_it_has_ended(
-    backend: Backend, end: str, late: str
-) -> None:
-    backend.store_result("job", {} if end == "SUCCESS" else NodeFailedError("x"), end)
-    backend.store_result("job", {} if late == PROGRESS else NodeFailedError("late"), late)
-    assert stored(backend)["status"] == end
-
-
-@pytest.mark.parametrize("late", [PROGRESS, "RETRY"])
-def test_a_job_that_goes_on_is_told_of(backend: Backend, late: str) -> None:
-    for state in (PROGRESS, "RETRY", late):
-        backend.store_result("job", {} if state == PROGRESS else NodeFailedError("x"), state)
-        assert stored(backend)["status"] == state
-
-
-def test_a_result_is_kept_as_it_is(backend: Backend) -> None:
-    result = {"attempts": ATTEMPTS, "outputs": []}
-    backend.store_result("job", result, "SUCCESS")
-    meta = stored(backend)
-    assert meta["result"] == result
-    assert "attempts" not in meta
 
 
 @pytest.mark.parametrize(
@@ -110,20 +54,28 @@ def test_progress_is_written_now_or_never_and_all_else_until_it_is_written(
     backend: Backend, monkeypatch: pytest.MonkeyPatch, state: str, tries: int
 ) -> None:
     tried: list[str] = []
-    write = backend.set
 
-    def refused_thrice(key: str, value: str, **_: Any) -> None:
-        tried.append(key)
+    def refused_thrice(_: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        tried.append(json.loads(arguments[3])["status"])
         if len(tried) < 4:
             raise redis.exceptions.ConnectionError
-        write(key, value)
 
-    monkeypatch.setattr(backend, "set", refused_thrice)
+    monkeypatch.setattr(backend, "ensure", refused_thrice)
     result = NodeFailedError("x") if state == "RETRY" else {}
     if state == PROGRESS:
         with pytest.raises(redis.exceptions.ConnectionError):
             backend.store_result("job", result, state)
     else:
         backend.store_result("job", result, state)
-        assert stored(backend)["status"] == state
-    assert len(tried) == tries
+    assert tried == [state] * tries
+
+
+@pytest.mark.parametrize("state", ["SUCCESS", PROGRESS])
+def test_a_result_that_no_redis_can_hold_is_not_sent(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    monkeypatch.setattr(backend, "_MAX_STR_VALUE_SIZE", 1000)
+    monkeypatch.setattr(backend, "ensure", lambda *_: pytest.fail("it was sent"))
+    with pytest.raises(BackendStoreError, match="too large for Redis") as caught:
+        backend.store_result("job", {"x": "y" * 1000}, state)
+    assert (caught.value.task_id, caught.value.state) == ("job", state)

@@ -1,6 +1,9 @@
-"""The patience that a paid render deserves, on a clock of its own."""
+"""When files are stored, and the patience that a paid render deserves, on a clock of its own."""
 
+import hashlib
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
@@ -14,15 +17,18 @@ from tasks.errors import (
     StorageDeniedError,
     StorageUnavailableError,
 )
-from workers.comfyui.history import OutputFile
+from tasks.request import JobRequest
+from tasks.result import Output
 from workers.comfyui.model import FileRef
 from workers.execution import uploading
 from workers.execution.control import Control, WorkerLeaving
-from workers.execution.uploading import patiently, upload
+from workers.execution.job import Job
+from workers.execution.uploading import Uploads, patiently
 from workers.execution.waiting import OUTAGE_PATIENCE
 from workers.storage.store import StoredObject
 
 STORE_PATIENCE = 900.0
+LONG = 20.0
 
 
 class Clock(Control):
@@ -138,29 +144,364 @@ def test_what_succeeds_is_not_lost_to_a_reason_to_end(clock: Clock) -> None:
     assert attempt(lambda: "done", clock) == "done"
 
 
-def test_an_output_is_stored_under_the_key_of_its_attempt() -> None:
-    content = object()
+# The files of an attempt
 
-    class Server:
-        @contextmanager
-        def view(self, file: FileRef) -> Iterator[object]:
-            assert file.filename == "../a cat.png"
-            yield content
 
-    class Store:
-        def put(self, key: str, stream: object) -> StoredObject:
-            assert stream is content
-            return StoredObject("b", key, "image/png", 7, "abc")
+class Server:
+    """Has files, and fails to show them as it is told."""
 
-    output = upload(
-        OutputFile("9", "images", 2, FileRef("../a cat.png", "shots")),
-        "folder/job",
-        3,
-        comfyui=Server(),  # type: ignore[arg-type]
-        store=Store(),  # type: ignore[arg-type]
-    )
-    assert output.key.startswith("folder/job/3/9/2-")
-    assert ".." not in output.key
+    def __init__(self) -> None:
+        self.files: dict[str, bytes] = {}
+        self.errors: dict[str, list[JobError]] = {}
+        self.asked: list[str] = []
+
+    @contextmanager
+    def view(self, file: FileRef) -> Iterator[bytes]:
+        self.asked.append(file.filename)
+        if errors := self.errors.get(file.filename):
+            raise errors.pop(0)
+        yield self.files[file.filename]
+
+
+class Store:
+    """Keeps what it gets, once it has been let."""
+
+    def __init__(self) -> None:
+        self.contents: dict[str, bytes] = {}
+        self.puts: list[str] = []
+        self.errors: list[JobError] = []
+        self.begun = threading.Event()
+        self.let: Callable[[], object] = lambda: None
+
+    def put(self, key: str, content: bytes) -> StoredObject:
+        self.puts.append(key)
+        self.begun.set()
+        self.let()
+        if self.errors:
+            raise self.errors.pop(0)
+        self.contents[key] = content
+        digest = hashlib.sha256(content).hexdigest()
+        return StoredObject("b", key, "image/png", len(content), digest)
+
+
+class Attempt:
+    """The uploads of one attempt, and all that they need."""
+
+    def __init__(self, pool: Executor, clock: Clock) -> None:
+        self.server = Server()
+        self.store = Store()
+        self.control = clock
+        self.pool = pool
+
+    def uploads(self, *, include_temp: bool = False) -> Uploads:
+        return Uploads(
+            Job(
+                id="job",
+                request=JobRequest.model_validate(
+                    {"workflow": {}, "output": {"include_temp": include_temp}}
+                ),
+                instance="http://gpu",
+                client_id="mine",
+                folder="folder/job",
+                # It goes on with the prompt of an earlier one.
+                number=5,
+                prompt=3,
+            ),
+            pool=self.pool,
+            server=self.server,  # type: ignore[arg-type]
+            store=self.store,  # type: ignore[arg-type]
+            control=self.control,
+            storage_patience=STORE_PATIENCE,
+        )
+
+    def let_one(self) -> None:
+        """Wait until all that was begun before is over; there is one who does it."""
+        self.pool.submit(lambda: None).result(LONG)
+
+
+@pytest.fixture
+def scene(clock: Clock) -> Iterator[Attempt]:
+    """One file at a time."""
+    with ThreadPoolExecutor(1) as pool:
+        yield Attempt(pool, clock)
+
+
+def images(*names: str, kind: str = "output") -> dict[str, Any]:
+    return {"images": [{"filename": name, "type": kind} for name in names]}
+
+
+def entry(**outputs: Any) -> dict[str, Any]:
+    return {"outputs": {node_id.removeprefix("n"): output for node_id, output in outputs.items()}}
+
+
+def finished(uploads: Uploads, history: dict[str, Any]) -> list[Output]:
+    return [wait() for _, wait in uploads.finish(history)]
+
+
+def key(node_id: str, index: int, name: str) -> str:
+    return f"folder/job/3/{node_id}/{index}-{name}"
+
+
+def test_an_output_is_stored_under_the_key_of_its_attempt(scene: Attempt) -> None:
+    scene.server.files = {"../a cat.png": b"a cat"}
+    shots = {"images": [{"filename": "../a cat.png", "subfolder": "shots"}]}
+    (output,) = finished(scene.uploads(), entry(n9=shots))
+    assert output.key == key("9", 0, "a cat.png")
+    assert scene.store.contents == {output.key: b"a cat"}
     assert output.uri == f"s3://b/{output.key}"
     assert (output.node_id, output.kind, output.filename) == ("9", "images", "../a cat.png")
-    assert (output.content_type, output.size_bytes, output.sha256) == ("image/png", 7, "abc")
+    assert (output.content_type, output.size_bytes) == ("image/png", 5)
+    assert output.sha256 == hashlib.sha256(b"a cat").hexdigest()
+
+
+def test_a_file_is_stored_when_it_is_made_and_not_again(scene: Attempt) -> None:
+    scene.server.files = {"a": b"1", "b": b"2"}
+    uploads = scene.uploads()
+    uploads.begin("9", images("a", "b"))
+    scene.let_one()
+    assert scene.store.contents == {key("9", 0, "a"): b"1", key("9", 1, "b"): b"2"}
+    outputs = finished(uploads, entry(n9=images("a", "b")))
+    assert [output.key for output in outputs] == [key("9", 0, "a"), key("9", 1, "b")]
+    assert scene.server.asked == ["a", "b"]
+
+
+def test_who_announces_a_file_waits_for_nothing(scene: Attempt) -> None:
+    scene.server.files = {"a": b"1"}
+    go_on = threading.Event()
+    scene.store.let = lambda: go_on.wait(LONG)
+    uploads = scene.uploads()
+    uploads.begin("9", images("a"))
+    assert scene.store.begun.wait(LONG)
+    # Nor does who asks at the end, before he wants the file.
+    ((file, wait),) = uploads.finish(entry(n9=images("a")))
+    assert (file.node_id, scene.store.contents) == ("9", {})
+    go_on.set()
+    assert wait().key == key("9", 0, "a")
+
+
+def test_a_file_that_was_never_announced_is_stored_at_the_end(scene: Attempt) -> None:
+    # The websocket was cut, or the prompt is somebody else's.
+    scene.server.files = {"a": b"1", "b": b"2"}
+    uploads = scene.uploads()
+    uploads.begin("9", images("a"))
+    outputs = finished(uploads, entry(n9=images("a"), n10=images("b")))
+    assert [(one.node_id, one.filename) for one in outputs] == [("9", "a"), ("10", "b")]
+    assert scene.store.contents == {key("9", 0, "a"): b"1", key("10", 0, "b"): b"2"}
+    assert len(scene.store.puts) == 2
+
+
+def test_only_what_the_history_names_is_an_output(scene: Attempt) -> None:
+    scene.server.files = {"a": b"1", "b": b"2"}
+    uploads = scene.uploads()
+    uploads.begin("9", images("a", "b"))
+    assert [one.filename for one in finished(uploads, entry(n9=images("a")))] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("output", "what"),
+    [({}, "nothing"), ({"images": 5, "text": ["a"]}, "no files"), ({"images": [None]}, "garbage")],
+)
+def test_what_is_no_file_is_none(scene: Attempt, output: Any, what: str) -> None:
+    uploads = scene.uploads()
+    uploads.begin("9", output)
+    assert finished(uploads, entry(n9=output)) == [], what
+    assert scene.server.asked == []
+
+
+@pytest.mark.parametrize("include_temp", [False, True])
+def test_previews_are_stored_only_on_request(scene: Attempt, include_temp: bool) -> None:
+    scene.server.files = {"early": b"1", "late": b"2", "a": b"3"}
+    uploads = scene.uploads(include_temp=include_temp)
+    uploads.begin("8", images("early", kind="temp"))
+    uploads.begin("9", images("a"))
+    scene.let_one()
+    assert scene.server.asked == ["early", "a"] if include_temp else ["a"]
+    history = entry(n7=images("late", kind="temp"), n8=images("early", kind="temp"), n9=images("a"))
+    stored = {one.filename for one in finished(uploads, history)}
+    assert stored == ({"early", "late", "a"} if include_temp else {"a"})
+    assert len(scene.store.puts) == len(stored)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ComfyUIUnavailableError("away"),
+        StorageUnavailableError("away"),
+        # Announced, but not written to its end.
+        OutputMissingError("not yet"),
+        StorageDeniedError("not yet"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_what_could_not_be_stored_early_is_stored_at_the_end(
+    scene: Attempt, error: JobError
+) -> None:
+    scene.server.files = {"a": b"1"}
+    scene.server.errors = {"a": [error]}
+    uploads = scene.uploads()
+    uploads.begin("9", images("a"))
+    scene.let_one()
+    # It is only a guess: no patience is spent on it.
+    assert (scene.server.asked, scene.control.slept) == (["a"], [])
+    (output,) = finished(uploads, entry(n9=images("a")))
+    assert (output.key, scene.control.slept) == (key("9", 0, "a"), [])
+    assert scene.store.contents == {output.key: b"1"}
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_at_the_end_an_outage_is_waited_out(scene: Attempt, announced: bool) -> None:
+    scene.server.files = {"a": b"1"}
+    uploads = scene.uploads()
+    if announced:
+        scene.server.errors = {"a": [ComfyUIUnavailableError("away")]}
+        uploads.begin("9", images("a"))
+        scene.let_one()
+        assert scene.control.slept == []
+    scene.server.errors = {"a": [ComfyUIUnavailableError("away") for _ in range(2)]}
+    scene.store.errors = [StorageUnavailableError("away") for _ in range(3)]
+    (output,) = finished(uploads, entry(n9=images("a")))
+    assert scene.store.contents == {output.key: b"1"}
+    assert len(scene.control.slept) == 5
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_at_the_end_what_does_not_pass_fails(scene: Attempt, announced: bool) -> None:
+    scene.server.errors = {"a": [OutputMissingError("gone") for _ in range(2)]}
+    uploads = scene.uploads()
+    if announced:
+        uploads.begin("9", images("a"))
+    with pytest.raises(OutputMissingError):
+        finished(uploads, entry(n9=images("a")))
+    assert scene.control.slept == []
+
+
+def test_a_reason_to_end_ends_the_patience_for_a_file(scene: Attempt) -> None:
+    scene.server.errors = {"a": [ComfyUIUnavailableError("away") for _ in range(3)]}
+    scene.control.stop(WorkerLeaving("x"))
+    with pytest.raises(WorkerLeaving):
+        finished(scene.uploads(), entry(n9=images("a")))
+    assert scene.server.asked == ["a"]
+
+
+@pytest.mark.parametrize("by", ["9", "10"], ids=["the-same-node", "another-node"])
+def test_of_a_file_that_is_written_twice_the_last_content_counts(scene: Attempt, by: str) -> None:
+    uploads = scene.uploads()
+    scene.server.files = {"a": b"first"}
+    uploads.begin("9", images("a"))
+    scene.let_one()
+    uploads.begin(by, images("a"))
+    scene.let_one()
+    assert scene.server.asked == ["a"]
+    # It may be written on until the prompt has ended.
+    scene.server.files = {"a": b"last"}
+    (output,) = finished(uploads, entry(n9=images("a"), n10=images("a")))
+    assert output.sha256 == hashlib.sha256(b"last").hexdigest()
+    assert scene.store.contents == {key("9", 0, "a"): b"last"}
+
+
+def test_a_file_that_is_written_many_times_is_stored_early_once(scene: Attempt) -> None:
+    scene.server.files = {"a": b"first"}
+    uploads = scene.uploads()
+    for _ in range(4):
+        uploads.begin("9", images("a"))
+        scene.let_one()
+    assert scene.server.asked == ["a"]
+    scene.server.files = {"a": b"last"}
+    finished(uploads, entry(n9=images("a")))
+    assert scene.store.contents == {key("9", 0, "a"): b"last"}
+
+
+def test_what_is_under_way_of_an_earlier_content_does_not_replace_the_last(clock: Clock) -> None:
+    pauses = iter([0.1])
+    with ThreadPoolExecutor(2) as pool:
+        scene = Attempt(pool, clock)
+        scene.server.files = {"a": b"first"}
+        # Long enough for the next one to overtake it, if it does not wait.
+        scene.store.let = lambda: threading.Event().wait(next(pauses, 0.0))
+        uploads = scene.uploads()
+        uploads.begin("9", images("a"))
+        assert scene.store.begun.wait(LONG)
+        uploads.begin("9", images("a"))
+        scene.server.files = {"a": b"last"}
+        (output,) = finished(uploads, entry(n9=images("a")))
+    assert output.sha256 == hashlib.sha256(b"last").hexdigest()
+    assert scene.store.contents == {key("9", 0, "a"): b"last"}
+
+
+# Those of an attempt that came to nothing
+
+
+def test_who_is_abandoned_stores_nothing_more_and_says_what_may_be_there(scene: Attempt) -> None:
+    scene.server.files = {"a": b"1", "b": b"2", "c": b"3", "d": b"4"}
+    go_on = threading.Event()
+    uploads = scene.uploads()
+    uploads.begin("7", images("a"))
+    scene.let_one()
+    scene.store.begun.clear()
+    scene.store.let = lambda: go_on.wait(LONG)
+    uploads.begin("8", images("b", "c"))
+    assert scene.store.begun.wait(LONG)
+    assert uploads.abandon() == [key("7", 0, "a"), key("8", 0, "b")]
+    uploads.begin("9", images("d"))
+    go_on.set()
+    scene.let_one()
+    assert scene.server.asked == ["a", "b"]
+
+
+def test_what_failed_early_may_be_there_in_part(scene: Attempt) -> None:
+    scene.server.files = {"a": b"1"}
+    scene.store.errors = [StorageUnavailableError("the answer was lost")]
+    uploads = scene.uploads()
+    uploads.begin("9", images("a"))
+    scene.let_one()
+    assert uploads.abandon() == [key("9", 0, "a")]
+
+
+def test_who_abandons_can_wait_for_what_is_being_stored(scene: Attempt) -> None:
+    scene.server.files = {"a": b"1"}
+    go_on = threading.Event()
+    scene.store.let = lambda: go_on.wait(LONG)
+    uploads = scene.uploads()
+    uploads.begin("9", images("a"))
+    assert scene.store.begun.wait(LONG)
+    with ThreadPoolExecutor(1) as other:
+        abandoning = other.submit(uploads.abandon, LONG)
+        assert not abandoning.done()
+        go_on.set()
+        assert abandoning.result(LONG) == [key("9", 0, "a")]
+    assert scene.store.contents == {key("9", 0, "a"): b"1"}
+
+
+def test_what_is_stored_at_the_end_is_abandoned_with_the_rest(scene: Attempt) -> None:
+    scene.server.files = {"a": b"1", "b": b"2"}
+    scene.server.errors = {"b": [OutputMissingError("gone")]}
+    uploads = scene.uploads()
+    with pytest.raises(OutputMissingError):
+        finished(uploads, entry(n8=images("a"), n9=images("b")))
+    assert uploads.abandon(LONG) == [key("8", 0, "a"), key("9", 0, "b")]
+
+
+def test_nothing_is_abandoned_where_nothing_was_begun(scene: Attempt) -> None:
+    assert scene.uploads().abandon(LONG) == []
+
+
+# Several at the same time
+
+
+@pytest.mark.parametrize("announced", [True, False], ids=["early", "at-the-end"])
+def test_files_are_stored_at_the_same_time(clock: Clock, announced: bool) -> None:
+    names = ["a", "b", "c"]
+    together = threading.Barrier(len(names))
+    with ThreadPoolExecutor(len(names)) as pool:
+        scene = Attempt(pool, clock)
+        scene.server.files = {name: name.encode() for name in names}
+        # One after the other they would wait for each other in vain.
+        scene.store.let = lambda: together.wait(LONG)
+        uploads = scene.uploads()
+        if announced:
+            uploads.begin("9", images(*names))
+        outputs = finished(uploads, entry(n9=images(*names)))
+    assert [output.filename for output in outputs] == names
+    assert scene.store.contents == {
+        key("9", index, name): name.encode() for index, name in enumerate(names)
+    }

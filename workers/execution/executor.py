@@ -4,7 +4,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent import futures
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -466,15 +466,18 @@ class Executor:
             self._report(run, "uploading", _EXECUTED + (1 - _EXECUTED) * number / len(pending))
             run.node_id = file.node_id
             outputs.append(wait())
+        self._delete(run, uploads.surplus([file for file, _ in pending]))
         return outputs
 
     def _take_back(self, run: _Run) -> None:
         """Remove what a failed attempt has stored early; nobody would know of it."""
         # Of a prompt that others may go on with they store the same, under the same keys.
-        if not run.stored or not self._keeper.is_sure(run.lease):
-            return
+        if self._keeper.is_sure(run.lease):
+            self._delete(run, run.stored)
+
+    def _delete(self, run: _Run, keys: Iterable[str]) -> None:
         try:
-            self._store.delete(run.stored)
+            self._store.delete(keys)
         except JobError as error:
             logger.warning("job %s: its files could not be removed: %s", run.job.id, error)
 

@@ -5,7 +5,7 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import Executor, Future
 from concurrent.futures import wait as wait_for
 from functools import partial
@@ -98,6 +98,12 @@ class Uploads:
             (file, late[file].result if file in late else partial(self._ensure, file, early[file]))
             for file in files
         ]
+
+    def surplus(self, named: Collection[OutputFile]) -> list[str]:
+        """The keys of what may have been stored though the history does not name it."""
+        with self._lock:
+            begun = dict(self._begun)
+        return [self._key(file) for file in begun if file not in named]
 
     def abandon(self, seconds: float = 0.0) -> list[str]:
         """Store nothing more.
