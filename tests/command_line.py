@@ -1,12 +1,20 @@
-"""`comfyfleet` as users call it: in a process of its own."""
+"""`comfyfleet` as users call it: in a process of its own, forked from one that has imported it."""
 
 import json
-import subprocess
+import os
 import sys
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+
+_SECONDS = 45.0
+
+# Importing takes longer than most commands.
+_SERVER = get_context("forkserver")
+_SERVER.set_forkserver_preload(["cli.main"])
 
 
 @dataclass(frozen=True)
@@ -22,6 +30,33 @@ class Ended:
         return json.loads(self.stdout)
 
 
+class Started:
+    """A command that runs."""
+
+    def __init__(self, arguments: tuple[str, ...], environment: Mapping[str, str]) -> None:
+        with tempfile.NamedTemporaryFile(delete=False) as stdout:
+            self._stdout = Path(stdout.name)
+        with tempfile.NamedTemporaryFile(delete=False) as stderr:
+            self._stderr = Path(stderr.name)
+        self._process = _SERVER.Process(
+            target=_run, args=(arguments, dict(environment), self._stdout, self._stderr)
+        )
+        self._process.start()
+
+    def end(self) -> Ended:
+        """Wait for it."""
+        self._process.join(_SECONDS)
+        code = self._process.exitcode
+        if code is None:
+            self._process.kill()
+        stdout, stderr = self._stdout.read_text(), self._stderr.read_text()
+        self._stdout.unlink()
+        self._stderr.unlink()
+        assert code is not None, f"not within {_SECONDS} s: {stderr}"
+        assert "Traceback" not in stderr, stderr
+        return Ended(code, stdout, stderr)
+
+
 class Comfyfleet:
     """The command with an environment."""
 
@@ -29,21 +64,13 @@ class Comfyfleet:
         # Wide, so that tables break no line.
         self.environment = {"PATH": "/usr/bin:/bin", "COLUMNS": "400", **environment}
 
-    def start(self, *arguments: str) -> "subprocess.Popen[str]":
+    def start(self, *arguments: str) -> Started:
         """Start a command and wait for nothing."""
-        return subprocess.Popen(
-            [Path(sys.executable).with_name("comfyfleet"), *arguments],
-            env=self.environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        return Started(arguments, self.environment)
 
-    def end(self, process: "subprocess.Popen[str]") -> Ended:
+    def end(self, started: Started) -> Ended:
         """Wait for a command that was started."""
-        stdout, stderr = process.communicate(timeout=45)
-        assert "Traceback" not in stderr, stderr
-        return Ended(process.returncode, stdout, stderr)
+        return started.end()
 
     def __call__(self, *arguments: str) -> Ended:
         return self.end(self.start(*arguments))
@@ -54,3 +81,18 @@ class Comfyfleet:
         assert ended.code == code, ended
         (sentence,) = ended.stderr.splitlines()
         return sentence
+
+
+def _run(
+    arguments: tuple[str, ...], environment: Mapping[str, str], stdout: Path, stderr: Path
+) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    for number, path in ((1, stdout), (2, stderr)):
+        with path.open("ab") as file:
+            os.dup2(file.fileno(), number)
+    sys.argv = ["comfyfleet", *arguments]
+
+    from cli.main import main
+
+    sys.exit(main())

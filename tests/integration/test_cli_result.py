@@ -133,9 +133,7 @@ def test_a_refused_request_has_failed_without_an_attempt(fleet: Fleet, seed: int
 
 def test_jobs_that_go_on_say_how_far_they_are(fleet: Fleet, seed: int) -> None:
     running = fleet.client.send(bars(seed, seconds=60, steps=600))
-    fleet.worker.wait_until(
-        lambda: running.state == "PROGRESS" and running.info["stage"] == "executing"
-    )
+    fleet.worker.wait_until(lambda: running.state == "PROGRESS" and running.info["step"])
     # The one slot is taken: these wait in the queue, as urgent as can be or hardly.
     waiting = [
         fleet.client.send(bars(seed + 100 + n), options={"priority": priority})
