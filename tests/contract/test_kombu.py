@@ -24,9 +24,11 @@ from celery import bootsteps
 from sandbox.valkey import Valkey
 from settings import load
 from settings.celery import QUEUE, celery_options, worker_options
-from workers.broker import heartbeat, transport
+from workers.broker import heartbeat, sharing, transport
 from workers.broker.heartbeat import Heartbeat, renew
-from workers.broker.transport import TAKERS, Transport, use_our_transport
+from workers.broker.sharing import Sharing
+from workers.broker.transport import CALLS, HUNGRY, TAKERS, Transport, use_our_transport
+from workers.execution.appetite import Appetite
 
 pytestmark = pytest.mark.contract
 
@@ -67,6 +69,19 @@ class Taker:
         assert found is not None
         return found
 
+    def wants(self, appetite: Appetite) -> None:
+        """As a worker whose keeper says so."""
+        self.channel.appetite = lambda _taken: appetite
+
+    def look(self) -> str | None:
+        """Ask once, as soon as that may be, and give the name of what was taken."""
+        self.channel._look_at = 0.0
+        self.channel.connection.cycle.on_poll_start()
+        found = self.channel._read_reply()
+        if found is not None:
+            self.channel._deliver(*found)
+        return name(self.messages.pop(0)) if found else None
+
     def sweep(self) -> None:
         self.qos.restore_visible(num=None, interval=1)
 
@@ -88,6 +103,10 @@ class Broker:
         """As if nobody had renewed anything there for a long time."""
         for member in self.client.zrange(key, 0, -1):
             self.client.zadd(key, {member: 1.0})
+
+    def hungry(self) -> dict[str, float]:
+        """Which channels are marked, and until when by the server's clock."""
+        return dict(self.client.zrange(HUNGRY + QUEUE, 0, -1, withscores=True))
 
     def waiting(self) -> list[str]:
         """What lies in the queue of the most urgent, head first."""
@@ -386,6 +405,452 @@ def test_a_broadcast_that_is_no_message_is_passed_over(broker: Broker, valkey: V
             while not messages or messages[-1].content_type != "application/json":
                 connection.drain_events(timeout=10)
     assert name(messages[-1]) == "a"
+
+
+# Who may take what
+
+
+AHEAD, HUNGER = Appetite.AHEAD, Appetite.HUNGER
+
+
+class Ear:
+    """Hears the calls of hungry channels."""
+
+    def __init__(self, broker: Broker) -> None:
+        self._client = broker.client
+        self._pubsub = broker.client.pubsub()
+        self._pubsub.subscribe(CALLS)
+        # Until the server has confirmed it.
+        assert self._pubsub.get_message(timeout=10)
+
+    def heard(self) -> list[str]:
+        """Who has called since it was asked last."""
+        self._client.publish(CALLS, "that is all")
+        calls = []
+        while "that is all" not in calls:
+            if message := self._pubsub.get_message(timeout=10):
+                calls.append(message["data"])
+        return calls[:-1]
+
+    def close(self) -> None:
+        self._pubsub.close()
+
+
+@pytest.fixture
+def ear(broker: Broker) -> Iterator[Ear]:
+    one = Ear(broker)
+    yield one
+    one.close()
+
+
+def commands(broker: Broker, command: str) -> int:
+    return broker.client.info("commandstats").get(f"cmdstat_{command}", {}).get("calls", 0)
+
+
+def test_who_only_takes_ahead_leaves_messages_to_who_is_hungry(
+    broker: Broker, taker: Taker, other: Taker
+) -> None:
+    other.wants(HUNGER)
+    assert other.look() is None
+    taker.wants(AHEAD)
+    broker.send("a", "b")
+    assert taker.look() is None
+    assert broker.waiting() == ["a", "b"]
+    assert other.look() == "a"
+
+
+def test_who_only_takes_ahead_takes_what_nobody_is_hungry_for(
+    broker: Broker, taker: Taker, other: Taker
+) -> None:
+    for one in (taker, other):
+        one.wants(AHEAD)
+        assert one.look() is None
+    broker.send("a", "b")
+    assert (taker.look(), other.look()) == ("a", "b")
+    assert broker.hungry() == {}
+
+
+def test_among_the_hungry_the_first_one_takes(broker: Broker, taker: Taker, other: Taker) -> None:
+    for one in (taker, other):
+        one.wants(HUNGER)
+        assert one.look() is None
+    broker.send("a", "b", priority=3)
+    # Neither waits for messages of this priority.
+    assert (other.look(), taker.look()) == (None, None)
+    assert (other.look(), taker.look()) == ("a", "b")
+
+
+def test_who_has_been_hungry_may_take_ahead_himself(broker: Broker, taker: Taker) -> None:
+    taker.wants(HUNGER)
+    assert taker.look() is None
+    broker.send("a")
+    taker.wants(AHEAD)
+    assert taker.look() == "a"
+
+
+def test_two_who_are_hungry_are_more_than_oneself(
+    broker: Broker, taker: Taker, other: Taker
+) -> None:
+    for one in (taker, other):
+        one.wants(HUNGER)
+        assert one.look() is None
+    broker.send("a")
+    taker.wants(AHEAD)
+    assert taker.look() is None
+    assert other.look() == "a"
+
+
+def test_who_has_taken_a_message_is_not_hungry_any_more(broker: Broker, taker: Taker) -> None:
+    taker.wants(HUNGER)
+    assert taker.look() is None
+    assert broker.hungry().keys() == {taker.channel.name}
+    broker.send("a", priority=3)
+    assert taker.look() is None
+    assert taker.look() == "a"
+    assert broker.hungry() == {}
+
+
+def test_a_mark_that_ran_out_does_not_count(broker: Broker, taker: Taker, other: Taker) -> None:
+    other.wants(HUNGER)
+    assert other.look() is None
+    broker.forget(HUNGRY + QUEUE)
+    broker.send("a")
+    taker.wants(AHEAD)
+    assert taker.look() == "a"
+    taker.wants(HUNGER)
+    assert taker.look() is None
+    # Nor is it kept.
+    assert broker.hungry().keys() == {taker.channel.name}
+
+
+def test_a_mark_holds_for_longer_than_until_the_next_look(broker: Broker, taker: Taker) -> None:
+    taker.wants(HUNGER)
+    before = time.monotonic()
+    for _ in range(3):
+        assert taker.look() is None
+    # A look, a wait and a look.
+    seconds, micros = broker.client.time()
+    now = seconds + micros / 1e6
+    rest = broker.hungry()[taker.channel.name] - now
+    assert 0 < rest <= transport._HUNGRY_SECONDS
+    assert rest > transport._HUNGRY_SECONDS - (time.monotonic() - before)
+    assert 2 * Transport.brpop_timeout < transport._HUNGRY_SECONDS
+
+
+def test_a_hungry_one_calls_once_and_again_when_its_mark_ran_out(
+    broker: Broker, taker: Taker, other: Taker, ear: Ear
+) -> None:
+    def look_again() -> None:
+        # In between it waits.
+        taker.channel._next = transport._Ask.LOOK
+        assert taker.look() is None
+
+    taker.wants(HUNGER)
+    for _ in range(3):
+        look_again()
+    assert ear.heard() == [taker.channel.name]
+    other.wants(HUNGER)
+    assert other.look() is None
+    assert ear.heard() == [other.channel.name]
+    broker.forget(HUNGRY + QUEUE)
+    look_again()
+    assert ear.heard() == [taker.channel.name]
+    # One that got a message and has become hungry once more calls once more.
+    broker.send("a")
+    taker.channel._next = transport._Ask.LOOK
+    assert taker.look() == "a"
+    look_again()
+    assert ear.heard() == [taker.channel.name]
+
+
+def test_who_finds_something_or_only_takes_ahead_does_not_call(
+    broker: Broker, taker: Taker, other: Taker, ear: Ear
+) -> None:
+    broker.send("a")
+    taker.wants(HUNGER)
+    assert taker.look() == "a"
+    other.wants(AHEAD)
+    assert other.look() is None
+    assert (ear.heard(), broker.hungry()) == ([], {})
+
+
+def test_only_who_is_hungry_waits_and_that_for_the_most_urgent(
+    broker: Broker, taker: Taker, other: Taker
+) -> None:
+    taker.wants(HUNGER)
+    assert taker.look() is None
+    assert commands(broker, "blmove") == 0
+    other.wants(AHEAD)
+    for _ in range(3):
+        assert other.look() is None
+    assert commands(broker, "blmove") == 0
+    taker.channel.connection.cycle.on_poll_start()
+    until(lambda: broker.client.info("clients")["blocked_clients"])
+    broker.send("less urgent", priority=3)
+    broker.send("most urgent")
+    found = taker.channel._read_reply()
+    assert found is not None
+    taker.channel._deliver(*found)
+    assert name(taker.messages.pop()) == "most urgent"
+    assert commands(broker, "blmove") == 1
+    # Who has had enough meanwhile waits no longer.
+    taker.wants(HUNGER)
+    assert taker.look() == "less urgent"
+    assert taker.look() is None
+    taker.wants(AHEAD)
+    assert taker.look() is None
+    assert commands(broker, "blmove") == 1
+
+
+def test_who_wants_nothing_asks_for_nothing(broker: Broker, taker: Taker) -> None:
+    broker.send("a")
+    taker.wants(Appetite.NONE)
+    with pytest.raises(TimeoutError):
+        taker.connection.drain_events(timeout=0.3)
+    # Not even to give it back.
+    assert (commands(broker, "rpop"), commands(broker, "blmove")) == (0, 0)
+    assert broker.waiting() == ["a"]
+    taker.wants(HUNGER)
+    assert name(taker.next()) == "a"
+    assert commands(broker, "rpop") == 1
+
+
+def test_who_has_had_enough_gives_back_what_it_asked_for(broker: Broker, taker: Taker) -> None:
+    taker.wants(HUNGER)
+    taker.channel.connection.cycle.on_poll_start()
+    broker.send("a")
+    taker.wants(Appetite.NONE)
+    with pytest.raises(TimeoutError):
+        taker.connection.drain_events(timeout=0.3)
+    assert broker.waiting() == ["a"]
+    assert not taker.channel._in_poll
+
+
+def test_who_only_takes_ahead_looks_now_and_then(
+    broker: Broker, taker: Taker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "_AHEAD_SECONDS", 3600.0)
+    taker.wants(AHEAD)
+    with pytest.raises(TimeoutError):
+        taker.connection.drain_events(timeout=0.3)
+    broker.send("a")
+    with pytest.raises(TimeoutError):
+        taker.connection.drain_events(timeout=0.3)
+    assert broker.waiting() == ["a"]
+    # At once if there is nothing left to do.
+    taker.wants(HUNGER)
+    assert name(taker.next()) == "a"
+    monkeypatch.setattr(transport, "_AHEAD_SECONDS", 0.01)
+    taker.wants(AHEAD)
+    taker.channel._look_at = 0.0
+    with pytest.raises(TimeoutError):
+        taker.connection.drain_events(timeout=0.3)
+    broker.send("b")
+    assert name(taker.next()) == "b"
+
+
+def test_the_worker_is_asked_with_what_it_holds_and_what_waits_for_its_time_left_out(
+    broker: Broker, taker: Taker
+) -> None:
+    asked: list[int] = []
+
+    def appetite(taken: int) -> Appetite:
+        asked.append(taken)
+        return HUNGER
+
+    broker.send("a", "b", "c", "d")
+    taker.channel.appetite, taker.channel.slots = appetite, 2
+    # Of a worker with two slots three messages wait for their time.
+    taker.channel.basic_qos(0, 2 + 3, False)
+    messages = [taker.next() for _ in range(4)]
+    assert taker.qos.can_consume()
+    assert asked[-1] == 4 - 3
+    messages[0].ack()
+    assert taker.qos.can_consume()
+    assert asked[-1] == 3 - 3
+    # Its credit is kombu's to count.
+    taker.channel.basic_qos(0, 2, False)
+    asked.clear()
+    assert not taker.qos.can_consume()
+    assert asked == []
+
+
+@pytest.mark.parametrize("appetite", [AHEAD, HUNGER])
+def test_what_was_taken_before_comes_first_whoever_is_hungry(
+    broker: Broker, taker: Taker, other: Taker, appetite: Appetite
+) -> None:
+    broker.send("a", "b")
+    # The reply got lost.
+    taker.take()
+    other.wants(HUNGER)
+    assert other.look() == "b"
+    assert other.look() is None
+    taker.wants(appetite)
+    assert taker.look() == "a"
+
+
+# Whom a worker gives a job to
+
+
+class Keeper:
+    """A worker's keeper with one job to spare, or none."""
+
+    def __init__(self) -> None:
+        self.spare: object | None = object()
+        self.handed_over: list[object] = []
+        self.listeners: list[Callable[[], None]] = []
+
+    def appetite(self, _: int) -> Appetite:
+        return AHEAD
+
+    def subscribe(self, on_idle: Callable[[], None]) -> None:
+        self.listeners.append(on_idle)
+
+    def hand_over(self, lease: object) -> None:
+        self.handed_over.append(lease)
+
+
+class Giver:
+    """A worker with a channel, which may have something to give."""
+
+    def __init__(self, taker: Taker) -> None:
+        self.taker = taker
+        self.keeper = Keeper()
+        self.woken: list[Callable[[], None]] = []
+        self.consumer = SimpleNamespace(
+            connection=taker.connection,
+            task_consumer=taker.consumer,
+            controller=SimpleNamespace(keeper=self.keeper, concurrency=7),
+            call_soon=self.woken.append,
+        )
+        self.sharing = Sharing(self.consumer)
+
+    def answer(self, broker: Broker) -> bool:
+        """Whether a job is given away when this worker hears a call."""
+        before = len(self.keeper.handed_over)
+        self.sharing._answer(self.taker.channel, broker.client)
+        return len(self.keeper.handed_over) > before
+
+
+@pytest.fixture
+def giver(taker: Taker) -> Giver:
+    return Giver(taker)
+
+
+def test_a_hungry_one_is_served_once_in_a_while(
+    broker: Broker, giver: Giver, other: Taker, valkey: Valkey
+) -> None:
+    other.wants(HUNGER)
+    assert other.look() is None
+    assert giver.answer(broker)
+    assert giver.keeper.handed_over == [giver.keeper.spare]
+    assert not giver.answer(broker)
+    third = Taker(valkey)
+    # Nor does anybody else.
+    assert not Giver(third).answer(broker)
+    served = f"{HUNGRY}{QUEUE}:{other.channel.name}"
+    assert 0 < broker.client.pttl(served) <= sharing._SERVED_MS
+    until(lambda: not broker.client.exists(served))
+    broker.client.zadd(HUNGRY + QUEUE, {other.channel.name: 2.0**40})
+    assert Giver(third).answer(broker)
+    assert not giver.answer(broker)
+    third.connection.close()
+
+
+def test_two_hungry_ones_are_served_both(broker: Broker, giver: Giver) -> None:
+    broker.client.zadd(HUNGRY + QUEUE, {"one": 2.0**40, "another": 2.0**40})
+    assert [giver.answer(broker) for _ in range(3)] == [True, True, False]
+
+
+def test_nobody_is_served_who_is_not_hungry(broker: Broker, giver: Giver, other: Taker) -> None:
+    assert not giver.answer(broker)
+    # Itself: what it has to spare it could not begin either.
+    giver.taker.wants(HUNGER)
+    assert giver.taker.look() is None
+    assert not giver.answer(broker)
+    other.wants(HUNGER)
+    assert other.look() is None
+    broker.forget(HUNGRY + QUEUE)
+    assert not giver.answer(broker)
+
+
+def test_who_takes_from_other_queues_is_not_served(broker: Broker, giver: Giver) -> None:
+    broker.client.zadd(f"{HUNGRY}others", {"one": 2.0**40})
+    assert not giver.answer(broker)
+    giver.taker.consumer.cancel()
+    broker.client.zadd(HUNGRY + QUEUE, {"one": 2.0**40})
+    assert not giver.answer(broker)
+
+
+def test_who_has_nothing_to_give_leaves_it_to_others(
+    broker: Broker, giver: Giver, other: Taker
+) -> None:
+    broker.client.zadd(HUNGRY + QUEUE, {"one": 2.0**40})
+    giver.keeper.spare = None
+    assert not giver.answer(broker)
+    assert Giver(other).answer(broker)
+
+
+def listens(broker: Broker) -> bool:
+    return dict(broker.client.pubsub_numsub(CALLS))[CALLS] == 1
+
+
+def test_a_call_is_answered_at_once(
+    broker: Broker, giver: Giver, other: Taker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharing, "_MISSED_SECONDS", 3600.0)
+    giver.sharing.start(giver.consumer)
+    assert giver.taker.channel.appetite == giver.keeper.appetite
+    assert giver.taker.channel.slots == 7
+    until(lambda: listens(broker))
+    other.wants(HUNGER)
+    assert other.look() is None
+    until(lambda: giver.keeper.handed_over)
+    giver.sharing.stop(giver.consumer)
+
+
+def test_a_call_that_was_missed_is_answered_soon(
+    broker: Broker, giver: Giver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharing, "_MISSED_SECONDS", 0.05)
+    giver.sharing.start(giver.consumer)
+    until(lambda: listens(broker))
+    # Nobody calls.
+    broker.client.zadd(HUNGRY + QUEUE, {"one": 2.0**40})
+    until(lambda: giver.keeper.handed_over)
+    giver.sharing.stop(giver.consumer)
+    until(lambda: not listens(broker))
+
+
+def test_the_ear_for_calls_outlives_the_broker(
+    broker: Broker, giver: Giver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sharing, "_MISSED_SECONDS", 0.05)
+    giver.sharing.start(giver.consumer)
+    until(lambda: listens(broker))
+    broker.valkey.stop()
+    broker.valkey.start()
+    until(lambda: listens(broker))
+    broker.client.zadd(HUNGRY + QUEUE, {"one": 2.0**40})
+    until(lambda: giver.keeper.handed_over)
+    giver.sharing.stop(giver.consumer)
+
+
+def test_another_broker_has_no_calls(giver: Giver) -> None:
+    giver.consumer.connection = SimpleNamespace(transport=SimpleNamespace(driver_type="amqp"))
+    giver.sharing.start(giver.consumer)
+    assert all(thread.name != "sharing" for thread in threading.enumerate())
+    giver.sharing.stop(giver.consumer)
+
+
+def test_the_loop_is_woken_when_the_gpu_has_done_with_a_job(giver: Giver) -> None:
+    (on_idle,) = giver.keeper.listeners
+    on_idle()
+    # All that it does is to wake.
+    assert [wake() for wake in giver.woken] == [None]
+
+
+# Connections that are cut
 
 
 class Competitor(threading.Thread):

@@ -1114,6 +1114,9 @@ class Store:
     def get(self, _: str) -> None:
         return None
 
+    def delete(self, keys: list[str]) -> None:
+        assert keys == []
+
     def put(self, key: str, _: object) -> StoredObject:
         self._keeper.lease.control.stop(WorkerLeaving("its worker was asked to end"))
         if self._fails:

@@ -31,7 +31,7 @@ from tasks.result import Progress
 from tasks.workflow import check_size, check_workflow, with_params
 from tests.recordings import VERSIONS, exchanges, history_entry, websocket_messages
 from workers.comfyui import ComfyUI, Notifications
-from workers.comfyui.history import failure_in, output_files, shown_values
+from workers.comfyui.history import OutputFile, failure_in, output_files, shown_values
 from workers.comfyui.model import FileRef, PromptQueue, PromptState
 from workers.comfyui.progress import PromptProgress, fold
 from workers.comfyui.rejection import describe_rejection
@@ -375,10 +375,20 @@ class TestMessages:
     def dispatch(self, raw: bytes) -> None:
         notifications = Notifications("http://gpu", "me")
         prompt_id = self.RECORDED[1]["data"].get("prompt_id", "p")
-        with notifications.subscribed("p") as one, notifications.subscribed(prompt_id) as other:
+        announced: list[OutputFile] = []
+
+        def on_output(node_id: str, output: Any) -> None:
+            # As uploads read it: an error would end the listening.
+            announced.extend(output_files({"outputs": {node_id: output}}, include_temp=True))
+
+        with (
+            notifications.subscribed("p", on_output) as one,
+            notifications.subscribed(prompt_id, on_output) as other,
+        ):
             notifications._dispatch(raw)
         for subscription in (one, other):
             self.assert_tellable(subscription.progress, self.WORKFLOW)
+        assert_safe_keys([(f.node_id, f.index, f.file.filename) for f in announced])
 
 
 class TestRejections:
@@ -431,6 +441,7 @@ CALLS: dict[str, tuple[Callable[[ComfyUI], Any], type | tuple[type, ...]]] = {
     "state_of": (lambda c: c.state_of("p"), PromptState),
     "cancel": (lambda c: c.cancel("p"), type(None)),
     "upload": (lambda c: c.upload_image("a", b"x"), FileRef),
+    "has": (lambda c: c.has(FileRef("a", "b", "input")), bool),
     "models": (lambda c: c.models("m"), list),
     "features": (lambda c: c.features(), dict),
 }

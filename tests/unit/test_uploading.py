@@ -290,11 +290,27 @@ def test_a_file_that_was_never_announced_is_stored_at_the_end(scene: Attempt) ->
     assert len(scene.store.puts) == 2
 
 
-def test_only_what_the_history_names_is_an_output(scene: Attempt) -> None:
-    scene.server.files = {"a": b"1", "b": b"2"}
+def test_only_what_the_history_names_is_an_output_and_the_rest_is_surplus(scene: Attempt) -> None:
+    scene.server.files = {"a": b"1", "b": b"2", "c": b"3"}
+    scene.server.errors = {"c": [OutputMissingError("not yet")]}
     uploads = scene.uploads()
     uploads.begin("9", images("a", "b"))
-    assert [one.filename for one in finished(uploads, entry(n9=images("a")))] == ["a"]
+    uploads.begin("10", images("c"))
+    pending = uploads.finish(entry(n9=images("a")))
+    assert [wait().filename for _, wait in pending] == ["a"]
+    scene.let_one()
+    # What failed may be there in part.
+    surplus = uploads.surplus([file for file, _ in pending])
+    assert surplus == [key("9", 1, "b"), key("10", 0, "c")]
+
+
+def test_nothing_is_surplus_as_a_rule(scene: Attempt) -> None:
+    scene.server.files = {"a": b"1", "b": b"2"}
+    uploads = scene.uploads()
+    uploads.begin("9", images("a"))
+    pending = uploads.finish(entry(n9=images("a"), n10=images("b")))
+    assert [wait().filename for _, wait in pending] == ["a", "b"]
+    assert uploads.surplus([file for file, _ in pending]) == []
 
 
 @pytest.mark.parametrize(
