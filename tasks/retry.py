@@ -59,6 +59,7 @@ class Failure:
         instance: base URL of the ComfyUI server that it ran on.
         elapsed: seconds that it took.
         executing: whether the server was executing the prompt, as far as anybody knows.
+        rendered: whether the prompt had ended well.
         earlier: the attempts before it.
         failures: how many of those count against the limit.
         crashes: how often the job has taken a worker or a ComfyUI down before.
@@ -69,6 +70,7 @@ class Failure:
     instance: str
     elapsed: float = 0.0
     executing: bool = False
+    rendered: bool = False
     earlier: Sequence[Attempt] = ()
     failures: int = 0
     crashes: int = 0
@@ -128,7 +130,7 @@ def after_failure(
     if failure.crashes + failure.crashed >= max_crashes:
         return PutAside()
     if _costs_nothing(failure):
-        where = Where.HERE if isinstance(error, StorageUnavailableError) else Where.ANYWHERE
+        where = Where.HERE if failure.rendered else Where.ANYWHERE
         spent = isinstance(error, PromptLostError)
         return Retry(_backoff(failure, jitter), where, spent=spent, counts=False)
     decision = _next_attempt(failure, jitter)
@@ -143,9 +145,13 @@ def _costs_nothing(failure: Failure) -> bool:
     if len(failure.earlier) + 1 >= _MOST_ATTEMPTS:
         return False
     match failure.error:
-        case BrokerUnavailableError() | BrokerFullError() | StorageUnavailableError():
+        case BrokerUnavailableError() | BrokerFullError():
+            return True
+        case StorageUnavailableError():
             # What was rendered lies on the server.
             return True
+        case ComfyUIUnavailableError():
+            return failure.rendered
         case PromptLostError():
             return not failure.executing
         case _:
@@ -162,7 +168,7 @@ def _next_attempt(failure: Failure, jitter: float) -> Retry | Fail:
             if _has_had(failure.earlier, OutputMissingError):
                 return Fail()
             return Retry(0.0, Where.HERE, spent=True, bypass_cache=True)
-        case StorageDeniedError():
+        case StorageDeniedError() | StorageUnavailableError():
             return Retry(_backoff(failure, jitter), Where.HERE)
         case _:
             its_fault = not isinstance(error, PromptInterruptedError)

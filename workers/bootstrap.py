@@ -71,14 +71,18 @@ def assemble(settings: Settings, worker: str) -> Parts:
     connections = settings.worker_slots * _CONNECTIONS_PER_SLOT
     comfyui = comfyui_client(settings, connections=connections)
 
-    def listen_as(client_id: str, on_failure: Callable[[], None] = lambda: None) -> Notifications:
+    def listener(client_id: str, **callbacks: Callable[[], None]) -> Notifications:
         return Notifications(
             settings.comfyui_url,
             client_id,
             headers=comfyui.headers,
             timeout=settings.comfyui_connect_timeout_seconds,
-            on_failure=on_failure,
+            **callbacks,
         )
+
+    def listen_as(client_id: str) -> Notifications:
+        # What is heard of an adopted prompt is a sign of life for those behind it.
+        return listener(client_id, on_heard=notifications.hear)
 
     def server_at(url: str) -> ComfyUI:
         return comfyui_client(settings, url)
@@ -86,7 +90,7 @@ def assemble(settings: Settings, worker: str) -> Parts:
     circuit = Circuit(comfyui)
     # Of two sockets with one client id the older one hears nothing, even when the newer one is
     # gone: a worker started again must not meet what is left of the one before.
-    notifications = listen_as(f"{worker}-{uuid.uuid4().hex[:8]}", circuit.suspect)
+    notifications = listener(f"{worker}-{uuid.uuid4().hex[:8]}", on_failure=circuit.suspect)
     store = object_store(settings, connections)
     uploaders = ThreadPoolExecutor(settings.worker_slots * _UPLOADS_PER_SLOT, "upload")
     ledger = Ledger(settings.ledger_url, keep_seconds=settings.result_expires_seconds)
@@ -113,7 +117,6 @@ def assemble(settings: Settings, worker: str) -> Parts:
         store=store,
         inputs=Inputs(
             comfyui=comfyui,
-            notifications=notifications,
             store=store,
             max_bytes=settings.inputs_max_bytes,
         ),

@@ -6,14 +6,15 @@ from datetime import UTC, datetime
 from typing import Any, NoReturn
 
 import celery
+from celery.exceptions import Ignore
 from celery.utils.time import maybe_iso8601
 from celery.worker import state
 
 from tasks.app import TASK_NAME
 from tasks.enqueue import ENQUEUED_AT
-from tasks.errors import CancelledError, JobError, JobExpiredError
+from tasks.errors import CancelledError, InvalidRequestError, JobError, JobExpiredError
 from tasks.request import JobRequest, parse_request
-from tasks.result import Attempt, Progress
+from tasks.result import Attempt, JobResult, Progress
 from workers import timeline
 from workers.broker.consumer import RECEIVED_AT, ComesAgain, Request, Revoked
 from workers.broker.progress import ProgressWriter
@@ -48,13 +49,19 @@ class RunWorkflow(celery.Task):  # type: ignore[misc]  # celery has no types for
             ComesAgain: it goes on later or elsewhere.
             Revoked: it was cancelled.
         """
-        # Refused before there is a job: no attempt is counted.
-        request = parse_request(args, kwargs)
         job_id = self.request.id
+        try:
+            request = parse_request(args, kwargs)
+        except InvalidRequestError as error:
+            # Refused before there is a job: no attempt is counted.
+            if self.custody.knows(job_id):
+                logger.warning("job %s: came again in another form, which is dropped", job_id)
+                raise Ignore(error.message) from None
+            raise
         logger.info("job %s: received", job_id)
         timeline.mark(job_id, "received", (self.request.headers or {}).get(RECEIVED_AT))
         try:
-            result = self.custody.run(self._order(request), self._report(job_id))
+            result = self._run(request)
         except NotNow as later:
             if later.error is not None:
                 self.backend.mark_as_retry(job_id, later.error, request=self.request)
@@ -64,10 +71,16 @@ class RunWorkflow(celery.Task):  # type: ignore[misc]  # celery has no types for
             raise Revoked(error.message, expired=expired) from None
         except JobFailed as failed:
             _fail(failed.error, failed.attempts)
-        finally:
-            self.progress.forget(job_id)
         logger.info("job %s: finished with %d outputs", job_id, len(result.outputs))
         return result.model_dump(mode="json")
+
+    def _run(self, request: JobRequest) -> JobResult:
+        job_id = self.request.id
+        try:
+            return self.custody.run(self._order(request), self._report(job_id))
+        finally:
+            # Before anything else is told of the job.
+            self.progress.forget(job_id)
 
     def _order(self, request: JobRequest) -> Order:
         job_id, headers = self.request.id, self.request.headers or {}

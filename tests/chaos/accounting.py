@@ -210,10 +210,12 @@ class Report:
 
     @property
     def is_good(self) -> bool:
-        """Whether nothing was lost or committed twice, and little was wasted."""
+        """Whether every job ended once and as it should, and little was wasted."""
         return (
             not self.lost
             and not self.twice
+            and not self.wrong
+            and not self.crashes
             and self.waste <= MOST_WASTE
             and self.worst_pick_up <= MOST_PICK_UP_SECONDS
         )

@@ -87,7 +87,7 @@ class Producer:
     def messages(self) -> int:
         """How many messages wait or are not acknowledged."""
         waiting = sum(self._redis.llen(queue) for queue in _QUEUES)
-        return waiting + self._redis.hlen("unacked")
+        return waiting + self._redis.hlen("comfyfleet:unacked")
 
     def dead_letters(self) -> set[str]:
         """The ids of the jobs in the dead letters."""

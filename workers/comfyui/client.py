@@ -7,6 +7,7 @@ import json
 import logging
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -44,6 +45,12 @@ _QUICK = ("/history/", "/queue", "/interrupt")
 
 # An answer as a whole may take so many times the wait between two of its bytes.
 _PATIENCE = 2
+
+_PIECE_BYTES = 256 * 1024
+
+# A file of which less than this comes in a second, after some time, is no file.
+_SLOW_SECONDS = 30.0
+_SLOW_BYTES = 1024
 
 # Far more than any answer that is no file.
 MOST_ANSWER_BYTES = 64 * 1024 * 1024
@@ -115,18 +122,34 @@ class _Adapter(HTTPAdapter):
 class Download:
     """A file's bytes, read from the server as they are needed."""
 
-    def __init__(self, response: requests.Response, base_url: str) -> None:
+    def __init__(
+        self, response: requests.Response, base_url: str, check: Callable[[], object]
+    ) -> None:
         self._response = response
         self._base_url = base_url
+        self._check = check
+        self._began = time.monotonic()
+        self._received = 0
 
     def read(self, size: int) -> bytes:
-        """Up to `size` bytes; fewer only at the end.
+        """Some bytes, `size` at most; none only at the end.
 
         Raises:
-            ComfyUIUnavailableError: the server stopped before the announced end.
+            ComfyUIUnavailableError: the server stopped before the announced end, or is so slow
+                that the end would never come.
+            Exception: what the check raises.
         """
+        self._check()
         with translated(self._base_url):
-            return bytes(self._response.raw.read(size, decode_content=True))
+            # Whatever is there: who waits for more of it than comes waits for ever.
+            part = bytes(self._response.raw.read1(min(size, _PIECE_BYTES), decode_content=True))
+        self._received += len(part)
+        seconds = time.monotonic() - self._began
+        if part and seconds > _SLOW_SECONDS and self._received < seconds * _SLOW_BYTES:
+            raise ComfyUIUnavailableError(
+                f"ComfyUI at {self._base_url} sends a file with less than {_SLOW_BYTES} bytes/s"
+            )
+        return part
 
 
 class ComfyUI:
@@ -314,8 +337,12 @@ class ComfyUI:
     # Files
 
     @contextmanager
-    def view(self, file: FileRef) -> Iterator[Download]:
+    def view(self, file: FileRef, check: Callable[[], object] = lambda: None) -> Iterator[Download]:
         """Open a file on the server for reading; its bytes are not held in memory.
+
+        Args:
+            file: which.
+            check: called before each read; what it raises ends the reading.
 
         Raises:
             OutputMissingError: the server does not have the file, or does not show it.
@@ -330,7 +357,7 @@ class ComfyUI:
                 )
             if self._checked(response).status_code != 200:
                 raise self._not_comfyui(f"{response.status_code} where a file should be")
-            yield Download(response, self.base_url)
+            yield Download(response, self.base_url, check)
         finally:
             response.close()
 

@@ -86,6 +86,7 @@ class Notifications:
         headers: Mapping[str, str] | None = None,
         timeout: float = 5.0,
         on_failure: Callable[[], None] = lambda: None,
+        on_heard: Callable[[], None] = lambda: None,
     ) -> None:
         """Prepare the listener; `start` opens the connection.
 
@@ -96,12 +97,14 @@ class Notifications:
             timeout: seconds to wait for a connection.
             on_failure: called from the listener's thread whenever the connection is cut or cannot
                 be made.
+            on_heard: called from the listener's thread with each message.
         """
         self.client_id = client_id
         self._url = _websocket_url(base_url, client_id)
         self._headers = [f"{name}: {value}" for name, value in (headers or {}).items()]
         self._timeout = timeout
         self._on_failure = on_failure
+        self._on_heard = on_heard
         # Two jobs of one id may both wait here until one of them learns of the other.
         self._subscriptions: list[tuple[str, Subscription]] = []
         self._lock = threading.Lock()
@@ -125,6 +128,11 @@ class Notifications:
     def heard_at(self) -> float:
         """When the last message came, or the connection was made; on the monotonic clock."""
         return self._heard_at
+
+    def hear(self) -> None:
+        """Take note that the server lives, as somebody else has heard."""
+        if self.ever_connected:
+            self._heard_at = time.monotonic()
 
     def held_since(self, moment: float) -> bool:
         """Whether one connection has lasted since then, on the monotonic clock."""
@@ -222,6 +230,7 @@ class Notifications:
             if opcode in (ABNF.OPCODE_TEXT, ABNF.OPCODE_BINARY):
                 socket.received = 0
                 self._heard_at = time.monotonic()
+                self._on_heard()
             # Binary frames are preview images.
             if opcode == ABNF.OPCODE_TEXT:
                 self._dispatch(frame.data)

@@ -153,6 +153,14 @@ class Custody:
                 pause = min(seconds + _PASS_SECONDS, _LOOK_SECONDS)
         raise NotNow(pause)
 
+    def knows(self, job_id: str) -> bool:
+        """Whether a job of this id has been begun, as far as can be told now."""
+        try:
+            ledger = self._ledger
+            return ledger.ended(job_id) is not None or ledger.record(job_id) is not None
+        except JobError:
+            return False
+
     def cancel(self, job_id: str, *, running: bool) -> None:
         """Keep a job from being begun again; stop it `running` too, wherever that is."""
         try:
@@ -164,7 +172,7 @@ class Custody:
 
     def _run_claimed(self, order: Order, claim: Claimed, lease: Lease, report: Report) -> JobResult:
         timeline.mark(order.job_id, "claimed")
-        record = _with_crash(order.job_id, claim, lease) if claim.owner_died else claim.record
+        record = self._after_death(order.job_id, claim, lease) if claim.owner_died else claim.record
         lease.movable = lease.now() >= record.route.until
         job = self._job(order, lease, record)
         began = time.monotonic()
@@ -209,6 +217,24 @@ class Custody:
             return self._executor.committed_before(job)
         return None
 
+    def _after_death(self, job_id: str, claim: Claimed, lease: Lease) -> Record:
+        """The record after the attempt that ended with its worker."""
+        record = claim.record
+        died = WorkerDiedError("its worker vanished")
+        attempt = Attempt(
+            number=record.number,
+            instance=record.instance,
+            prompt_id=prompt_id(job_id, record.prompt),
+            error=f"{type(died).__name__}: {died.message}",
+            seconds=round(max(0.0, lease.now() - record.since), 3),
+        )
+        # Of one that said it was leaving nobody is to blame, nor what had only waited.
+        guilty = not claim.owner_left and self._takeover.had_begun(job_id, record)
+        # If the server goes on, or has a worker again, it is the best place to go on.
+        route = Route(prefer=record.place, until=lease.now() + _PREFER_SECONDS)
+        changes = {"attempts": (*record.attempts, attempt), "crashes": record.crashes + guilty}
+        return record.model_copy(update={**changes, "route": route})
+
     # Claim
 
     def _claim(self, order: Order) -> Verdict:
@@ -243,13 +269,17 @@ class Custody:
         """End a job that was cancelled while nobody had it, with what it has left behind."""
         record, lease = cancelled.record, Lease(order.job_id, cancelled.token, 0.0)
         if record is not None:
-            try:
-                self._takeover.stop(order.job_id, record)
-            except JobError as error:
-                logger.warning("job %s: its prompt may run for nobody: %s", order.job_id, error)
+            self._stop_prompt(order.job_id, record)
             self._executor.remove(self._job(order, lease, record))
         self._end(lease, "cancelled")
         raise JobCancelledError("the job was revoked")
+
+    def _stop_prompt(self, job_id: str, record: Record) -> None:
+        """Have the prompt of a job that has come to its end execute for nobody."""
+        try:
+            self._takeover.stop(job_id, record)
+        except JobError as error:
+            logger.warning("job %s: its prompt may run for nobody: %s", job_id, error)
 
     @staticmethod
     def _refuse_late(order: Order) -> None:
@@ -279,8 +309,11 @@ class Custody:
 
     def _refuse_poison(self, order: Order, lease: Lease, record: Record) -> None:
         """Put a job aside that has taken down too many."""
-        if record.crashes >= self._limits.max_crashes:
-            self._bury(order, lease, record.attempts)
+        if record.crashes < self._limits.max_crashes:
+            return
+        # What has been rendered in spite of all can do no harm any more.
+        if not self._takeover.has_ended(lease.job_id, record):
+            self._bury(order, lease, record, record.attempts)
 
     # The next attempt
 
@@ -288,6 +321,11 @@ class Custody:
         """What is to be done, now that it is known what became of the prompt before."""
         start = self._takeover.of(order.job_id, record)
         logger.info("job %s: goes on with %s", order.job_id, start.value)
+        if record.accused:
+            # A server that still has the prompt did not go down with it.
+            innocent = start is not Start.SUBMIT
+            crashes = record.crashes - innocent
+            record = record.model_copy(update={"accused": False, "crashes": crashes})
         if start is Start.SUBMIT:
             here = self._new_record(record.folder).model_dump(include=_HERE)
             changes = {"prompt": record.number, "since": lease.now(), "spent": False}
@@ -345,6 +383,7 @@ class Custody:
             instance=job.instance,
             elapsed=seconds,
             executing=failed.executing,
+            rendered=failed.rendered,
             earlier=record.attempts,
             failures=record.failures,
             crashes=record.crashes,
@@ -368,6 +407,7 @@ class Custody:
                     "attempts": attempts,
                     "failures": record.failures + retry.counts,
                     "crashes": record.crashes + failure.crashed,
+                    "accused": failure.crashed,
                     "spent": record.spent or retry.spent,
                     "bypass": _bypassing(record, retry, failed),
                     "route": self._route(retry, lease.now() + retry.seconds),
@@ -375,8 +415,9 @@ class Custody:
                 self._release(lease, record.model_copy(update=changes), retry.seconds)
                 raise NotNow(retry.seconds, error)
             case PutAside():
-                self._bury(order, lease, attempts)
+                self._bury(order, lease, record, attempts)
             case Fail():
+                self._stop_prompt(lease.job_id, record)
                 self._fail(lease, error, attempts)
 
     def _route(self, retry: Retry, due: float) -> Route:
@@ -428,12 +469,15 @@ class Custody:
 
     # Ends
 
-    def _bury(self, order: Order, lease: Lease, attempts: tuple[Attempt, ...]) -> NoReturn:
+    def _bury(
+        self, order: Order, lease: Lease, record: Record, attempts: tuple[Attempt, ...]
+    ) -> NoReturn:
         """Put the job aside.
 
         Raises:
             JobFailed: always.
         """
+        self._stop_prompt(lease.job_id, record)
         letter = DeadLetter(
             job_id=order.job_id,
             request=order.request.model_dump(exclude_defaults=True),
@@ -488,7 +532,8 @@ def _failed(failed: AttemptFailed | JobError) -> AttemptFailed:
 
 
 def _bypassing(record: Record, retry: Retry, failed: AttemptFailed) -> tuple[str, ...]:
-    missing = (failed.node_id,) if retry.bypass_cache and failed.node_id else ()
+    # Where one file is gone others may be, too.
+    missing = failed.nodes if retry.bypass_cache else ()
     return (*record.bypass, *missing)
 
 
@@ -501,23 +546,6 @@ def _internal(error: Exception) -> InternalError:
     return InternalError(
         f"comfyfleet itself failed with {type(error).__name__}; the worker's log says where"
     )
-
-
-def _with_crash(job_id: str, claim: Claimed, lease: Lease) -> Record:
-    """The record after the attempt that ended with its worker."""
-    record = claim.record
-    died = WorkerDiedError("its worker vanished")
-    attempt = Attempt(
-        number=record.number,
-        instance=record.instance,
-        prompt_id=prompt_id(job_id, record.prompt),
-        error=f"{type(died).__name__}: {died.message}",
-        seconds=round(max(0.0, lease.now() - record.since), 3),
-    )
-    # If the server goes on, or has a worker again, it is the best place to go on.
-    route = Route(prefer=record.place, until=lease.now() + _PREFER_SECONDS)
-    changes = {"attempts": (*record.attempts, attempt), "crashes": record.crashes + 1}
-    return record.model_copy(update={**changes, "route": route})
 
 
 def _is_meant_for_others(route: Route, here: str) -> bool:

@@ -32,7 +32,7 @@ from workers.comfyui import ComfyUI, Notifications
 from workers.comfyui.history import failure_in, shown_values
 from workers.comfyui.model import PromptState
 from workers.comfyui.notifications import OnOutput, Subscription
-from workers.execution.control import HandedOn, ServerHung, Spared, WorkerLeaving
+from workers.execution.control import Control, HandedOn, ServerHung, Spared, WorkerLeaving
 from workers.execution.inputs import Inputs
 from workers.execution.job import AttemptFailed, Job, Start
 from workers.execution.keeper import Keeper, Lease, Phase
@@ -94,9 +94,11 @@ class _Run:
     began: float
     submitted_at: float | None = None
     executing: bool = False
-    node_id: str | None = None
+    rendered: bool = False
+    # Those that have files, once it is rendered.
+    nodes: tuple[str, ...] = ()
     # What may have been stored by an attempt that failed.
-    stored: list[str] = field(default_factory=list)
+    stored: set[str] = field(default_factory=set)
 
 
 class Executor:
@@ -175,10 +177,16 @@ class Executor:
             if isinstance(error, _SERVER_TROUBLE) and job.start is not Start.COLLECT:
                 self._breaker.suspect()
             executing = run.executing or self._went_down_with(run)
-            raise AttemptFailed(error, executing=executing, node_id=run.node_id) from error
+            raise AttemptFailed(
+                error, executing=executing, rendered=run.rendered, nodes=run.nodes
+            ) from error
 
     def _run(self, run: _Run) -> JobResult:
         job, started = run.job, run.began
+        if job.start is Start.COLLECT:
+            # The GPU that has executed it is not this worker's.
+            run.lease.movable = False
+            self._keeper.store(run.lease)
         self._report(run, "staging", 0.0)
         workflow = self._stage(job)
         timeline.mark(job.id, "staged")
@@ -186,9 +194,6 @@ class Executor:
             with self._listening(job, uploads.begin) as (notifications, subscription):
                 if job.start is Start.SUBMIT:
                     self._submit(run, workflow)
-                elif job.start is Start.COLLECT:
-                    # The GPU that has executed it is not this worker's.
-                    self._keeper.store(run.lease)
                 staged = time.monotonic()
                 run.submitted_at = staged
                 entry = self._await(run, workflow, server, notifications, subscription)
@@ -324,7 +329,11 @@ class Executor:
             Spared: it had better be queued elsewhere.
         """
         job = run.job
+        # Placing its inputs may have taken long.
+        self._keeper.confirm(run.lease)
         if run.lease.control.wanted_elsewhere:
+            # There is none to go on with.
+            run.lease.prompt_stopped = True
             raise Spared("a server elsewhere has nothing to do")
         try:
             self._comfyui.submit(workflow, job.prompt_id, self._notifications.client_id)
@@ -367,7 +376,12 @@ class Executor:
             )
 
         timeout = job.request.timeout_seconds
-        patience = Patience(run.began - job.age + timeout if timeout else None, self._stall_seconds)
+        patience = Patience(
+            seconds=timeout,
+            # When an adopted prompt began to execute is not known.
+            since=None if job.start is Start.SUBMIT else run.began - job.age,
+            stall=self._stall_seconds,
+        )
         try:
             with run.lease.control.waking(subscription.look):
                 entry = await_entry(
@@ -384,6 +398,13 @@ class Executor:
         except _GIVEN_UP as reason:
             self._give_up(run, reason)
             raise
+        except PromptLostError:
+            if run.lease.control.wanted_elsewhere and not run.executing:
+                # It was taken out of the queue, and the answer got lost.
+                run.lease.prompt_stopped = True
+                raise Spared("a server elsewhere has nothing to do") from None
+            run.executing = run.executing or subscription.progress.started
+            raise
         except TransientError:
             run.executing = run.executing or subscription.progress.started
             raise
@@ -394,6 +415,7 @@ class Executor:
         self._seen_executing = ("", float("-inf"))
         if (failure := failure_in(entry, workflow)) is not None:
             raise failure
+        run.rendered = True
         return entry
 
     def _give_up(self, run: _Run, reason: Exception) -> None:
@@ -452,20 +474,25 @@ class Executor:
             Spared: it is out.
         """
         prompt, control = run.job.prompt_id, run.lease.control
-        control.wanted_elsewhere = False
-        self._comfyui.delete_from_queue([prompt])
-        if self._comfyui.state_of(prompt) is PromptState.UNKNOWN:
-            run.lease.prompt_stopped = True
-            raise Spared("a server elsewhere has nothing to do")
+        try:
+            self._comfyui.delete_from_queue([prompt])
+            if self._comfyui.state_of(prompt) is PromptState.UNKNOWN:
+                run.lease.prompt_stopped = True
+                raise Spared("a server elsewhere has nothing to do")
+        except JobError as error:
+            logger.info("job %s: cannot be handed on yet: %s", run.job.id, error)
+        else:
+            control.wanted_elsewhere = False
 
     def _upload(self, run: _Run, entry: Mapping[str, Any], uploads: Uploads) -> list[Output]:
         """Store every output file that is not stored yet."""
         outputs: list[Output] = []
+        self._report(run, "uploading", _EXECUTED)
         pending = uploads.finish(entry)
-        for number, (file, wait) in enumerate(pending):
-            self._report(run, "uploading", _EXECUTED + (1 - _EXECUTED) * number / len(pending))
-            run.node_id = file.node_id
+        run.nodes = tuple({file.node_id: None for file, _ in pending})
+        for number, (_, wait) in enumerate(pending, 1):
             outputs.append(wait())
+            self._report(run, "uploading", _EXECUTED + (1 - _EXECUTED) * number / len(pending))
         self._delete(run, uploads.surplus([file for file, _ in pending]))
         return outputs
 
@@ -509,14 +536,25 @@ class Executor:
         return other == run.job.id or time.monotonic() - seen_at > _SEEN_SECONDS
 
     def remove(self, job: Job) -> None:
-        """Take back what a cancelled job has stored."""
-        folder = job.folder
+        """Take back what a cancelled job has stored: now, or when the store is back."""
         try:
-            # Of a job that was committed by another attempt nothing is taken back.
-            if self._store.stat(manifest_key(folder)) is None:
-                self._store.delete_folder(folder)
+            self._remove(job)
+        except StorageUnavailableError as error:
+            logger.warning("job %s: its files cannot be removed yet: %s", job.id, error)
+            self._uploaders.submit(
+                patiently,
+                lambda: self._remove(job),
+                what=f"job {job.id}: what it has stored",
+                control=Control(),
+                storage_patience=self._s3_patience_seconds,
+            )
         except JobError as error:
             logger.warning("job %s: its files could not be removed: %s", job.id, error)
+
+    def _remove(self, job: Job) -> None:
+        # Of a job that was committed by another attempt nothing is taken back.
+        if self._store.stat(manifest_key(job.folder)) is None:
+            self._store.delete_folder(job.folder)
 
     def _presigned(self, request: JobRequest, result: JobResult) -> JobResult:
         # Not in the manifest: whoever may read that need not be allowed to hand out files.

@@ -4,29 +4,21 @@ import base64
 import binascii
 import hashlib
 import threading
-import time
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from tasks.errors import InvalidInputError
 from tasks.request import shown
 from tasks.workflow import Workflow
-from workers.comfyui import ComfyUI, Notifications
+from workers.comfyui import ComfyUI
 from workers.comfyui.model import FileRef
 from workers.storage import ObjectStore
 
 # Placed files that are remembered, and sources of known content.
 _MOST_REMEMBERED = 10_000
-
-
-@dataclass(frozen=True)
-class _Placed:
-    file: FileRef
-    # On the monotonic clock.
-    seen_at: float
+_LOCKS = 64
 
 
 class Inputs:
@@ -40,7 +32,6 @@ class Inputs:
         self,
         *,
         comfyui: ComfyUI,
-        notifications: Notifications,
         store: ObjectStore,
         max_bytes: int,
     ) -> None:
@@ -48,17 +39,15 @@ class Inputs:
 
         Args:
             comfyui: the server.
-            notifications: its websocket; while it holds the server is taken not to have changed.
             store: has the files that are named by `s3://`.
             max_bytes: size above which a file is refused.
         """
         self._comfyui = comfyui
-        self._notifications = notifications
         self._store = store
         self._max_bytes = max_bytes
-        # A second job with the same file waits until the first one's is there.
-        self._lock = threading.Lock()
-        self._placed: OrderedDict[tuple[str, str], _Placed] = OrderedDict()
+        # A second job with the same file waits until the first one's is there; others hardly ever.
+        self._locks = [threading.Lock() for _ in range(_LOCKS)]
+        self._placed: OrderedDict[tuple[str, str], FileRef] = OrderedDict()
         self._contents: OrderedDict[tuple[str, str], str] = OrderedDict()
 
     def place(self, workflow: Workflow, inputs: Mapping[str, str]) -> dict[str, Any]:
@@ -74,7 +63,7 @@ class Inputs:
                     f"input {name!r}: no node of the workflow has it as a value"
                 )
             _parts(name)
-            with self._lock:
+            with self._locks[hash(source) % _LOCKS]:
                 file = self._place(name, source)
             placed[name] = f"{file.subfolder}/{file.filename}" if file.subfolder else file.filename
         return _with_names(workflow, placed)
@@ -84,27 +73,22 @@ class Inputs:
         digest = self._contents.get(version) if version else None
         if digest and (file := self._found(name, digest)):
             return file
-        content = self._fetch(name, source)
+        content = self._fetch(name, source, version)
         digest = hashlib.sha256(content).hexdigest()
         if version:
             _remember(self._contents, version, digest)
         if file := self._found(name, digest):
             return file
         subfolder, filename = _place_of(name, digest)
-        file = self._comfyui.upload_image(filename, content, subfolder=subfolder, overwrite=True)
-        _remember(self._placed, (name, digest), _Placed(file, time.monotonic()))
+        # Not over what is there: it is the same, and somebody may be reading it.
+        file = self._comfyui.upload_image(filename, content, subfolder=subfolder)
+        _remember(self._placed, (name, digest), file)
         return file
 
     def _found(self, name: str, digest: str) -> FileRef | None:
         """Where a file lies that has been placed before, if it is still there."""
-        placed = self._placed.get((name, digest))
-        if placed is None:
-            return None
-        if not self._notifications.held_since(placed.seen_at):
-            if not self._comfyui.has(placed.file):
-                return None
-            _remember(self._placed, (name, digest), _Placed(placed.file, time.monotonic()))
-        return placed.file
+        file = self._placed.get((name, digest))
+        return file if file is not None and self._comfyui.has(file) else None
 
     def _version(self, name: str, source: str) -> tuple[str, str] | None:
         """What tells whether a source has changed, where that can be asked; its size is checked."""
@@ -116,12 +100,17 @@ class Inputs:
         self._check_size(name, found.size_bytes)
         return source, found.etag
 
-    def _fetch(self, name: str, source: str) -> bytes:
+    def _fetch(self, name: str, source: str, version: tuple[str, str] | None) -> bytes:
         match source.partition(":")[0]:
             case "data":
                 content = _data_url(name, source)
             case "s3":
-                content = self._store.get(self._key(name, source)) or b""
+                found = self._store.get(self._key(name, source), etag=version and version[1])
+                if found is None:
+                    raise InvalidInputError(
+                        f"input {name!r}: {source} changed while it was fetched"
+                    )
+                content = found
             case _:
                 raise InvalidInputError(
                     f"input {name!r}: expected a data: URL or s3://{self._store.bucket}/..., "

@@ -1,6 +1,7 @@
 """A job as the executor sees it: one attempt at one request."""
 
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 
@@ -79,16 +80,23 @@ class AttemptFailed(Exception):  # noqa: N818  # an outcome, of which the error 
     """An attempt ended without a result."""
 
     def __init__(
-        self, error: JobError, *, executing: bool = False, node_id: str | None = None
+        self,
+        error: JobError,
+        *,
+        executing: bool = False,
+        rendered: bool = False,
+        nodes: Sequence[str] = (),
     ) -> None:
         """Tell what ended it, and what is known beside.
 
         Args:
             error: what ended it.
             executing: whether the server was executing the prompt.
-            node_id: of the node whose output is missing.
+            rendered: whether the prompt had ended well.
+            nodes: those that have files, if it had.
         """
         super().__init__(error)
         self.error = error
         self.executing = executing
-        self.node_id = node_id
+        self.rendered = rendered
+        self.nodes = tuple(nodes)

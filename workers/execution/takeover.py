@@ -74,6 +74,26 @@ class Takeover:
         except JobError:
             return False
 
+    def had_begun(self, job_id: str, record: Record) -> bool:
+        """Whether a server may have begun with the prompt: not if it still waits there."""
+        if not self._place.reaches(record.place, record.instance):
+            return True
+        try:
+            with self._server_at(record.instance) as server:
+                return prompt_id(job_id, record.prompt) not in server.queue().pending
+        except JobError:
+            return True
+
+    def has_ended(self, job_id: str, record: Record) -> bool:
+        """Whether what the prompt has rendered can be collected."""
+        if record.spent or not self._place.reaches(record.place, record.instance):
+            return False
+        try:
+            with self._server_at(record.instance) as server:
+                return server.state_of(prompt_id(job_id, record.prompt)) is PromptState.ENDED
+        except JobError:
+            return False
+
     def stop(self, job_id: str, record: Record) -> None:
         """Stop the prompt of a job that goes on nowhere.
 

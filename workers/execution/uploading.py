@@ -5,25 +5,28 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, Future
 from concurrent.futures import wait as wait_for
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-from tasks.errors import ComfyUIUnavailableError, JobError, StorageUnavailableError
+from tasks.errors import (
+    ComfyUIUnavailableError,
+    JobError,
+    StorageDeniedError,
+    StorageUnavailableError,
+)
 from tasks.result import Output
 from workers import timeline
 from workers.comfyui import ComfyUI
 from workers.comfyui.history import OutputFile, output_files
+from workers.comfyui.model import FileRef
 from workers.execution.control import Control
 from workers.execution.job import Job
 from workers.execution.waiting import OUTAGE_PATIENCE
 from workers.storage import ObjectStore
 from workers.storage.keys import output_key
-
-if TYPE_CHECKING:
-    from workers.comfyui.model import FileRef
 
 T = TypeVar("T")
 
@@ -56,7 +59,7 @@ class Uploads:
             server: has the files; as long as the uploads, its maker's to close.
             store: gets them.
             control: ends them when there is a reason.
-            storage_patience: seconds for which the store may be away.
+            storage_patience: seconds for which the store may be away, or deny access.
         """
         self._job = job
         self._pool = pool
@@ -67,7 +70,8 @@ class Uploads:
         self._lock = threading.Lock()
         self._abandoned = False
         self._begun: dict[OutputFile, Future[Output]] = {}
-        self._outdated: dict[FileRef, Future[Output]] = {}
+        # Of files that were announced again: only their last content counts.
+        self._outdated: list[tuple[OutputFile, Future[Output]]] = []
 
     def begin(self, node_id: str, output: Mapping[str, Any]) -> None:
         """Store what a node has put out while others execute; at the first try or not yet.
@@ -78,9 +82,8 @@ class Uploads:
             for file in self._files({"outputs": {node_id: output}}):
                 known = next((one for one in self._begun if one.file == file.file), None)
                 if known is not None:
-                    # Somebody may have written it again: only its last content counts.
-                    self._outdated[file.file] = self._begun.pop(known)
-                elif not self._abandoned and file.file not in self._outdated:
+                    self._outdated.append((known, self._begun.pop(known)))
+                elif not self._abandoned and not self._is_outdated(file.file):
                     self._begun[file] = self._pool.submit(self._upload, file)
 
     def finish(self, entry: Mapping[str, Any]) -> list[tuple[OutputFile, Callable[[], Output]]]:
@@ -99,13 +102,11 @@ class Uploads:
             for file in files
         ]
 
-    def surplus(self, named: Collection[OutputFile]) -> list[str]:
+    def surplus(self, named: Iterable[OutputFile]) -> set[str]:
         """The keys of what may have been stored though the history does not name it."""
-        with self._lock:
-            begun = dict(self._begun)
-        return [self._key(file) for file in begun if file not in named]
+        return {self._key(file) for file, _ in self._all()} - {self._key(file) for file in named}
 
-    def abandon(self, seconds: float = 0.0) -> list[str]:
+    def abandon(self, seconds: float = 0.0) -> set[str]:
         """Store nothing more.
 
         Args:
@@ -116,10 +117,16 @@ class Uploads:
         """
         with self._lock:
             self._abandoned = True
-            begun = dict(self._begun)
-        running = {file: upload for file, upload in begun.items() if not upload.cancel()}
-        wait_for(running.values(), seconds)
-        return [self._key(file) for file in running]
+        running = [(file, upload) for file, upload in self._all() if not upload.cancel()]
+        wait_for([upload for _, upload in running], seconds)
+        return {self._key(file) for file, _ in running}
+
+    def _all(self) -> list[tuple[OutputFile, Future[Output]]]:
+        with self._lock:
+            return [*self._begun.items(), *self._outdated]
+
+    def _is_outdated(self, file: FileRef) -> bool:
+        return any(one.file == file for one, _ in self._outdated)
 
     def _files(self, entry: Mapping[str, Any]) -> list[OutputFile]:
         return output_files(entry, include_temp=self._job.request.output.include_temp)
@@ -136,9 +143,8 @@ class Uploads:
         return self._persist(file)
 
     def _persist(self, file: OutputFile) -> Output:
-        if outdated := self._outdated.get(file.file):
-            # It goes to the same key. That it fails would not matter.
-            wait_for([outdated])
+        # What goes to the same key must not come later. That it fails would not matter.
+        wait_for([one for other, one in self._outdated if self._key(other) == self._key(file)])
         return patiently(
             lambda: self._upload(file),
             what=f"job {self._job.id}: output of node {file.node_id}",
@@ -147,7 +153,7 @@ class Uploads:
         )
 
     def _upload(self, file: OutputFile) -> Output:
-        with self._server.view(file.file) as download:
+        with self._server.view(file.file, self._control.check) as download:
             stored = self._store.put(self._key(file), download)
         timeline.mark(self._job.id, "uploaded")
         return Output(
@@ -172,10 +178,11 @@ def patiently(
         action: may be done more than once.
         what: for the log.
         control: ends the waiting when there is a reason.
-        storage_patience: seconds for which the store may be away.
+        storage_patience: seconds for which the store may be away, or deny access.
 
     Raises:
-        StorageUnavailableError, ComfyUIUnavailableError: the patience has ended.
+        StorageUnavailableError, StorageDeniedError, ComfyUIUnavailableError: the patience has
+            ended.
         JobError: any other error of the action, at once.
         Exception: whatever reason the control gives.
     """
@@ -183,7 +190,7 @@ def patiently(
     for pause in _pauses():
         try:
             return action()
-        except (ComfyUIUnavailableError, StorageUnavailableError) as error:
+        except (ComfyUIUnavailableError, StorageUnavailableError, StorageDeniedError) as error:
             failed_at = failed_at or time.monotonic()
             left = failed_at + _patience(error, storage_patience) - time.monotonic()
             if left <= 0:
@@ -194,7 +201,7 @@ def patiently(
 
 
 def _patience(error: JobError, storage_patience: float) -> float:
-    return storage_patience if isinstance(error, StorageUnavailableError) else OUTAGE_PATIENCE
+    return OUTAGE_PATIENCE if isinstance(error, ComfyUIUnavailableError) else storage_patience
 
 
 def _pauses() -> Iterator[float]:

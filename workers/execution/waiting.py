@@ -10,7 +10,7 @@ from tasks.errors import JobTimeoutError, PromptLostError, PromptStalledError, T
 from workers.comfyui import ComfyUI, Notifications
 from workers.comfyui.model import PromptQueue
 from workers.comfyui.notifications import Subscription
-from workers.execution.control import Control
+from workers.execution.control import Control, ServerHung
 
 # Seconds between looks at the history: rarely while messages arrive, often while they do not,
 # and soon again after a message said that the prompt ended but the history does not show it yet.
@@ -30,14 +30,16 @@ _WAITING_FACTOR = 2.0
 
 @dataclass(frozen=True)
 class Patience:
-    """How long to wait, in seconds or on the monotonic clock.
+    """How long to wait.
 
     Attributes:
-        deadline: moment at which the job's time is over; None waits for ever.
+        seconds: that the prompt may execute; None lets it execute for ever.
+        since: from when they count, on the monotonic clock; None: from when it begins to execute.
         stall: seconds without any sign of life after which the prompt counts as stalled.
     """
 
-    deadline: float | None = None
+    seconds: float | None = None
+    since: float | None = None
     stall: float = float("inf")
 
 
@@ -69,7 +71,8 @@ def await_entry(
 
     Raises:
         PromptLostError: the server has forgotten the prompt.
-        PromptStalledError: nothing was heard or seen of the server for too long.
+        PromptStalledError: the prompt runs, and nothing was heard or seen of it for too long.
+        ServerHung: the same of the prompts before it.
         JobTimeoutError: the deadline has passed.
         TransientError: for a quarter of a minute the server was gone or answered what it should
             not.
@@ -111,6 +114,7 @@ class _Waiting:
         self._notifications = notifications
         self._subscription = subscription
         self._patience = patience
+        self._since = patience.since
         self._on_trouble = on_trouble
         self._after_end = POLL_ENDED
         self._answered_at = self._moved_at = time.monotonic()
@@ -126,7 +130,7 @@ class _Waiting:
     def look(self) -> dict[str, Any] | None:
         """The entry, if it is time to look and the prompt has ended."""
         now = time.monotonic()
-        deadline = self._patience.deadline
+        deadline = self._deadline(now)
         if deadline is not None and now >= deadline:
             return self._last_look()
         if now >= self._look_at:
@@ -154,9 +158,17 @@ class _Waiting:
 
     def wait(self) -> None:
         """Wait until it is time to look, or for half a second."""
-        until = min(self._look_at, self._patience.deadline or self._look_at)
-        if self._subscription.wait(max(0.0, min(until - time.monotonic(), TICK))):
+        now = time.monotonic()
+        until = min(self._look_at, self._deadline(now) or self._look_at)
+        if self._subscription.wait(max(0.0, min(until - now, TICK))):
             self._look_at = 0.0
+
+    def _deadline(self, now: float) -> float | None:
+        if self._patience.seconds is None:
+            return None
+        if self._since is None and (self.running or self._subscription.progress.started):
+            self._since = now
+        return None if self._since is None else self._since + self._patience.seconds
 
     def _ask(self) -> dict[str, Any] | None:
         try:
@@ -185,10 +197,12 @@ class _Waiting:
         silent = now - max(self._moved_at, self._notifications.heard_at)
         factor = 1.0 if self.running else _WAITING_FACTOR
         if silent > self._patience.stall * factor:
-            raise PromptStalledError(
+            reason = (
                 f"ComfyUI at {self._comfyui.base_url} showed no sign of life for {silent:.0f} s "
                 "(STALL_SECONDS)"
             )
+            # What runs before it may be somebody else's, who hears of it in our place.
+            raise PromptStalledError(reason) if self.running else ServerHung(reason)
 
     def _pause(self) -> float:
         return POLL_CONNECTED if self._notifications.connected else POLL_DEAF

@@ -43,7 +43,8 @@ class Claimed:
         token: proves it, against all who had the job before.
         now: the server's time of the claim, Unix time in seconds.
         is_new: nobody had it before.
-        owner_died: the one who had it last did not let go of it, nor say that it was leaving.
+        owner_died: the one who had it last did not let go of it.
+        owner_left: it had said before that it was leaving.
         record: what is known of it.
     """
 
@@ -52,6 +53,7 @@ class Claimed:
     is_new: bool
     owner_died: bool
     record: Record
+    owner_left: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,9 @@ class Cancelled:
 
 
 Verdict = Claimed | Held | Ended | Cancelled
+
+# What a claim says of an owner that is gone: it had said that it was leaving.
+_LEFT = 2
 
 # What a renewal says of each job.
 LOST, OURS, CANCEL = 0, 1, 2
@@ -250,11 +255,13 @@ class Ledger:
 
 def _verdict(answer: Sequence[Any]) -> Verdict:
     match answer:
-        case ["claimed", now, token, is_new, owner_died, begun, text]:
+        case ["claimed", now, token, is_new, died, begun, text]:
             record = _record(text)
             if not record.since:
                 record = record.model_copy(update={"since": begun / 1000})
-            return Claimed(token, now / 1000, bool(is_new), bool(owner_died), record)
+            return Claimed(
+                *(token, now / 1000, bool(is_new), bool(died), record), owner_left=died == _LEFT
+            )
         case ["cancelled", _, token, record]:
             return Cancelled(token, _record(record) if record else None)
         case ["ended", _, outcome, detail]:

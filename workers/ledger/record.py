@@ -34,6 +34,9 @@ class Record(_Model):
     )
     failures: int = Field(0, description="Attempts that count against the limit.")
     crashes: int = Field(0, description="How often it took its worker or its ComfyUI down.")
+    accused: bool = Field(
+        False, description="The last of these was its ComfyUI, as far as could be told."
+    )
     bypass: tuple[str, ...] = Field((), description="Nodes to execute again, cached or not.")
     route: Route = Route()
 

@@ -40,7 +40,7 @@ if j[3] then return {'cancelled', now, token, redis.call('HGET', KEYS[1], 'recor
 local isnew = redis.call('HSETNX', KEYS[1], 'record', ARGV[3])
 redis.call('HSET', KEYS[1], 'until', now + ARGV[1], 'live', '1', 'nonce', ARGV[5])
 redis.call('HSETNX', KEYS[1], 'begun', now)
-local died = j[6] == '1' and 1 or 0
+local died = live and tonumber(j[6]) or 0
 local kept = redis.call('HMGET', KEYS[1], 'begun', 'record')
 return {'claimed', now, token, isnew, died, tonumber(kept[1]), kept[2]}
 """

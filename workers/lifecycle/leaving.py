@@ -69,8 +69,9 @@ class Leaving:
         self._give_back_after(0.0, _HURRY_SECONDS)
 
     def _give_back_after(self, seconds: float, farewell: float) -> None:
-        # Whoever has us killed before we are done: the jobs are not to blame.
-        self._keeper.announce_leaving()
+        # Whoever has us killed before we are done: the jobs are not to blame. A Redis that does
+        # not answer holds up nobody.
+        threading.Thread(target=self._keeper.announce_leaving, daemon=True).start()
         # In a daemon: a worker whose jobs have ended is gone before.
         time.sleep(seconds)
         self._keeper.leave(WorkerLeaving("its worker was asked to end"))

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
 from typing import IO, TYPE_CHECKING, Protocol, cast
 
@@ -116,13 +117,19 @@ class ObjectStore:
             raise
         return True
 
-    def get(self, key: str) -> bytes | None:
-        """An object's content, or None if there is no such object."""
+    def get(self, key: str, *, etag: str | None = None) -> bytes | None:
+        """An object's content, or None if there is no such object, or none with this tag."""
+        # None would be sent as such.
+        get = (
+            self._client.get_object
+            if etag is None
+            else partial(self._client.get_object, IfMatch=etag)
+        )
         try:
             with translated(self.bucket):
-                return self._client.get_object(Bucket=self.bucket, Key=key)["Body"].read()
+                return get(Bucket=self.bucket, Key=key)["Body"].read()
         except JobError as error:
-            if _answer(error) == (404, "NoSuchKey"):
+            if _answer(error) == (404, "NoSuchKey") or _answer(error)[0] == 412:
                 return None
             raise
 
