@@ -57,7 +57,7 @@ def wait_for(
         comfyui=comfyui,
         notifications=notifications,
         subscription=subscription,
-        patience=Patience(deadline=time.monotonic() + 20),
+        patience=Patience(seconds=20.0),
         control=Control(),
         on_tick=on_tick,
         on_trouble=lambda: None,

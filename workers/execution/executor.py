@@ -493,7 +493,7 @@ class Executor:
         for number, (_, wait) in enumerate(pending, 1):
             outputs.append(wait())
             self._report(run, "uploading", _EXECUTED + (1 - _EXECUTED) * number / len(pending))
-        self._delete(run, uploads.surplus([file for file, _ in pending]))
+        self._delete(run, uploads.surplus([file for file, _ in pending], _ABANDON_SECONDS))
         return outputs
 
     def _take_back(self, run: _Run) -> None:

@@ -102,9 +102,10 @@ class Uploads:
             for file in files
         ]
 
-    def surplus(self, named: Iterable[OutputFile]) -> set[str]:
-        """The keys of what may have been stored though the history does not name it."""
-        return {self._key(file) for file, _ in self._all()} - {self._key(file) for file in named}
+    def surplus(self, named: Iterable[OutputFile], seconds: float) -> set[str]:
+        """Of what the history does not name store nothing more; as `abandon`."""
+        keys = {self._key(file) for file in named}
+        return self._drop([one for one in self._all() if self._key(one[0]) not in keys], seconds)
 
     def abandon(self, seconds: float = 0.0) -> set[str]:
         """Store nothing more.
@@ -117,7 +118,12 @@ class Uploads:
         """
         with self._lock:
             self._abandoned = True
-        running = [(file, upload) for file, upload in self._all() if not upload.cancel()]
+        return self._drop(self._all(), seconds)
+
+    def _drop(
+        self, uploads: Iterable[tuple[OutputFile, Future[Output]]], seconds: float
+    ) -> set[str]:
+        running = [(file, upload) for file, upload in uploads if not upload.cancel()]
         wait_for([upload for _, upload in running], seconds)
         return {self._key(file) for file, _ in running}
 

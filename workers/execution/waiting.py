@@ -127,6 +127,10 @@ class _Waiting:
         """Whether the prompt was the one that runs when the queue was last seen."""
         return self._prompt_id in self._queue.running
 
+    @property
+    def _begun(self) -> bool:
+        return self.running or self._subscription.progress.started
+
     def look(self) -> dict[str, Any] | None:
         """The entry, if it is time to look and the prompt has ended."""
         now = time.monotonic()
@@ -166,7 +170,7 @@ class _Waiting:
     def _deadline(self, now: float) -> float | None:
         if self._patience.seconds is None:
             return None
-        if self._since is None and (self.running or self._subscription.progress.started):
+        if self._since is None and self._begun:
             self._since = now
         return None if self._since is None else self._since + self._patience.seconds
 
@@ -195,14 +199,14 @@ class _Waiting:
         if not self._notifications.ever_connected:
             return
         silent = now - max(self._moved_at, self._notifications.heard_at)
-        factor = 1.0 if self.running else _WAITING_FACTOR
+        factor = 1.0 if self._begun else _WAITING_FACTOR
         if silent > self._patience.stall * factor:
             reason = (
                 f"ComfyUI at {self._comfyui.base_url} showed no sign of life for {silent:.0f} s "
                 "(STALL_SECONDS)"
             )
             # What runs before it may be somebody else's, who hears of it in our place.
-            raise PromptStalledError(reason) if self.running else ServerHung(reason)
+            raise PromptStalledError(reason) if self._begun else ServerHung(reason)
 
     def _pause(self) -> float:
         return POLL_CONNECTED if self._notifications.connected else POLL_DEAF
