@@ -50,8 +50,7 @@ def enqueue(
         params: node inputs to set, `{"6.text": "a cat"}`.
         inputs: files to place before the run: name in the workflow to `s3://` or `data:` URL.
         output: `prefix`, `presign_seconds`, `include_temp`.
-        timeout_seconds: seconds from an attempt's start after which it is stopped, if it still
-            executes, and the job fails.
+        timeout_seconds: seconds that its prompt may execute before it is stopped and the job fails.
         metadata: strings that come back with the result.
         job_id: Celery's task id; the same id twice is one job. Default: a new one.
         priority: a word that means the same on every broker; or the broker's own number, of which

@@ -86,7 +86,7 @@ class JobRequest(BaseModel):
         None,
         gt=0,
         allow_inf_nan=False,
-        description="Seconds from an attempt's start after which it is stopped if it executes.",
+        description="Seconds that its prompt may execute before it is stopped and the job fails.",
     )
     metadata: dict[_Text, _Text] = Field(
         default_factory=dict, description="Strings returned with the result and stored with it."

@@ -5,12 +5,14 @@ from dataclasses import dataclass
 import pytest
 
 from sandbox.processes import ChildProcess
+from sandbox.proxy import Mode
 from sandbox.stack import StandIn
 from tests.faults.scenes import (
     Fleet,
     errors,
     eventually,
     executing,
+    history,
     is_idle,
     sampled,
     together,
@@ -125,3 +127,31 @@ def test_a_worker_that_was_frozen_beyond_the_jobs_end_leaves_it_as_it_is(fleet: 
     eventually(lambda: frozen.worker.log.read_text().removeprefix(before).count("ignored"))
     goes_on_as_if_nothing_was(fleet, frozen, server)
     assert fleet.client.content(f"{frozen.job_id}/manifest.json") == manifest
+
+
+@together
+def test_who_is_cut_off_from_redis_commits_nothing_that_may_be_somebody_elses(
+    fleet: Fleet,
+) -> None:
+    server = fleet.server()
+    broker = fleet.proxy(fleet.valkey.url)
+    blind = {"CELERY_BROKER_URL": f"redis://{broker.address}/0"}
+    cut_off = fleet.worker(server, **blind, CELERY_RESULT_BACKEND=blind["CELERY_BROKER_URL"])
+    # Longer than its lease is valid, and ended when another worker is given the job.
+    job = fleet.send(bars(1, seconds=13.5, steps=100))
+    prompt = executing(server)
+    broker.set(Mode.BLACKHOLE)
+    other = fleet.worker(fleet.server())
+    assert eventually(lambda: history(server, prompt))
+    assert not job.ready()
+
+    result = job.get(timeout=60)
+    assert f"job {job.id}: goes on with collect" in other.log.read_text()
+    assert result["instance"] == server.url
+    assert str(server.port) not in result["worker"]
+    assert fleet.executions() == {prompt: 1}
+    broker.set(Mode.PASS)
+    assert eventually(fleet.has_drained)
+    assert fleet.client.manifest(result)["worker"] == result["worker"]
+    assert is_committed_once(fleet, job.id)
+    assert cut_off.returncode is None
