@@ -5,7 +5,9 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any, TypeVar
+from unittest.mock import ANY
 
 import pytest
 import redis
@@ -183,6 +185,9 @@ def test_a_claim_whose_answer_was_lost_is_asked_for_again(ledger: Ledger) -> Non
     assert isinstance(first, Claimed)
     assert isinstance(again, Claimed)
     assert (again.token, again.record, again.owner_died) == (first.token, RECORD, False)
+    # Also by one that has said meanwhile that it is leaving: it is not gone.
+    ledger.leave([("job", first.token)])
+    assert ledger.claim("job", RECORD, "nonce") == replace(again, now=ANY)
     assert isinstance(ledger.claim("job", RECORD, "another"), Held)
 
 
@@ -204,16 +209,18 @@ def test_who_is_about_to_leave_still_has_the_job(ledger: Ledger) -> None:
     assert isinstance(claim(ledger), Held)
     assert ledger.renew([("job", token)]) == {("job", token): OURS}
     assert ledger.release("job", token, NEXT)
-    assert not claimed(ledger).owner_died
+    verdict = claimed(ledger)
+    assert (verdict.owner_died, verdict.owner_left) == (False, False)
 
 
 @pytest.mark.usefixtures("leases_lapse_at_once")
-def test_who_said_that_it_leaves_has_not_died(ledger: Ledger) -> None:
+def test_of_who_is_gone_it_is_known_whether_it_said_that_it_leaves(ledger: Ledger) -> None:
     ledger.leave([("job", claimed(ledger).token)])
     verdict = claimed(ledger)
-    assert (verdict.token, verdict.owner_died) == (2, False)
+    assert (verdict.token, verdict.owner_died, verdict.owner_left) == (2, True, True)
     # What holds for it holds for nobody after it.
-    assert claimed(ledger).owner_died
+    verdict = claimed(ledger)
+    assert (verdict.token, verdict.owner_died, verdict.owner_left) == (3, True, False)
 
 
 @pytest.mark.usefixtures("leases_lapse_at_once")
@@ -221,7 +228,7 @@ def test_who_has_lost_a_job_says_nothing_of_it_any_more(ledger: Ledger) -> None:
     old = claimed(ledger).token
     claimed(ledger)
     ledger.leave([("job", old)])
-    assert claimed(ledger).owner_died
+    assert not claimed(ledger).owner_left
 
 
 # Renewing

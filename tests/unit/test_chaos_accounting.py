@@ -109,6 +109,7 @@ def test_wrong_ends_are_told_and_are_not_losses(changes: dict[str, Any], told: s
     report = account(replace(GOOD, **changes))
     assert told in report.wrong["j"]
     assert report.lost == report.twice == {}
+    assert not report.is_good
 
 
 @pytest.mark.parametrize(
@@ -202,6 +203,10 @@ def test_slow_pick_up_is_not_good() -> None:
     report = account(replace(LEFT, **changes))
     assert report.worst_pick_up == 48
     assert not report.is_good
+
+
+def test_a_worker_that_ended_by_itself_is_not_good() -> None:
+    assert not account(replace(GOOD, crashes=1)).is_good
 
 
 def test_objects_that_no_manifest_names_are_orphans() -> None:

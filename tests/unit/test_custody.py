@@ -1,6 +1,5 @@
 """Whose a job is and how it ends: custody's decisions, with a ledger and servers of paper."""
 
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -23,16 +22,17 @@ from tasks.errors import (
     OutOfMemoryError,
     OutputMissingError,
     PoisonedJobError,
+    StorageDeniedError,
     StorageUnavailableError,
 )
 from tasks.request import JobRequest
 from tasks.result import Attempt, JobResult, ObjectRef, Timings
 from workers.comfyui import Notifications
-from workers.comfyui.model import PromptState
+from workers.comfyui.model import PromptQueue, PromptState
 from workers.execution import Custody, Executor, Limits, NotNow, Order, Takeover, waiting
 from workers.execution import custody as module
 from workers.execution.control import HandedOn, LeaseLost, Spared, WorkerLeaving
-from workers.execution.custody import _is_meant_for_others, _with_crash
+from workers.execution.custody import _is_meant_for_others
 from workers.execution.job import AttemptFailed, Job, Start, prompt_id
 from workers.execution.keeper import Lease
 from workers.execution.place import Place
@@ -85,6 +85,7 @@ class Ledger:
         self.ours = True
         self.away: list[Exception] = []
         self.written: list[tuple[Any, ...]] = []
+        self.struck_off: tuple[str, list[str]] | None = None
 
     def claim(self, job_id: str, record: Record, nonce: str) -> Any:
         assert job_id == "job"
@@ -117,6 +118,10 @@ class Ledger:
     def record(self, _: str) -> Record | None:
         self._answer()
         return self.kept
+
+    def ended(self, _: str) -> Ended | None:
+        self._answer()
+        return self.verdict if isinstance(self.verdict, Ended) else None
 
     def live_places(self) -> frozenset[str]:
         self._answer()
@@ -194,6 +199,7 @@ class Server:
     base_url = HERE
 
     state: PromptState | Exception = PromptState.UNKNOWN
+    running: bool = True
     asked: list[str] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
     freed: int = 0
@@ -201,6 +207,12 @@ class Server:
     def state_of(self, prompt: str) -> PromptState:
         self.asked.append(prompt)
         return _given(self.state)
+
+    def queue(self) -> PromptQueue:
+        if _given(self.state) is not PromptState.QUEUED:
+            return PromptQueue((), ())
+        job = (prompt_id("job", 1),)
+        return PromptQueue(job, ()) if self.running else PromptQueue(("another",), job)
 
     def cancel(self, prompt: str) -> None:
         self.cancelled.append(prompt)
@@ -220,7 +232,8 @@ class Server:
         return {"status": {"status_str": "success"}, "outputs": {"9": images}}
 
     @contextmanager
-    def view(self, _: Any) -> Iterator[None]:
+    def view(self, _: Any, check: Callable[[], object]) -> Iterator[None]:
+        check()
         yield
 
     def __enter__(self) -> Self:
@@ -273,7 +286,7 @@ class Scene:
             takeover=Takeover(
                 ledger=paper,
                 comfyui=self.server,  # type: ignore[arg-type]
-                server_at={NEIGHBOUR: self.neighbour}.__getitem__,  # type: ignore[arg-type]
+                server_at={HERE: self.server, NEIGHBOUR: self.neighbour}.__getitem__,  # type: ignore[arg-type]
                 place=Place(HERE, "this-host"),
             ),
             comfyui=self.server,  # type: ignore[arg-type]
@@ -322,6 +335,13 @@ def orphaned(record: Record = RECORD, **changes: Any) -> Scene:
     return Scene(Claimed(TOKEN, NOW, is_new=False, owner_died=True, record=changed))
 
 
+def left(record: Record = RECORD, **changes: Any) -> Scene:
+    """Orphaned by one that had said it was leaving."""
+    scene = orphaned(record, **changes)
+    scene.ledger.verdict = replace(scene.ledger.verdict, owner_left=True)
+    return scene
+
+
 @pytest.fixture(autouse=True)
 def _redis_is_asked_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_REDIS_PAUSE", 0.0)
@@ -345,33 +365,6 @@ def test_a_failure_of_a_later_version_keeps_its_sentence() -> None:
     assert failure_from(detail).error.message == "x"
 
 
-def crashed(record: Record) -> Record:
-    claim = Claimed(TOKEN, NOW, is_new=False, owner_died=True, record=record)
-    lease = Lease("job", TOKEN, 0.0, NOW - time.monotonic())
-    return _with_crash("job", claim, lease)
-
-
-def test_a_vanished_worker_is_an_attempt_that_ended() -> None:
-    record = crashed(AGAIN.model_copy(update={"since": NOW - 7.0, "prompt": 2}))
-    attempt = record.attempts[-1]
-    assert (attempt.number, attempt.instance) == (2, HERE)
-    assert attempt.prompt_id == prompt_id("job", 2)
-    assert attempt.error == "WorkerDiedError: its worker vanished"
-    assert 7.0 <= attempt.seconds < 30.0
-    assert (record.number, record.crashes, record.failures) == (3, 1, 0)
-
-
-def test_a_vanished_workers_job_waits_a_little_for_its_server() -> None:
-    route = crashed(RECORD).route
-    assert route.prefer == HERE
-    assert 0 < route.until - NOW <= module._PREFER_SECONDS + 1.0
-
-
-def test_a_clock_that_was_set_back_is_no_negative_time() -> None:
-    record = RECORD.model_copy(update={"since": NOW + 3600})
-    assert crashed(record).attempts[-1].seconds == 0.0
-
-
 @pytest.mark.parametrize(
     ("route", "others"),
     [
@@ -384,6 +377,70 @@ def test_a_clock_that_was_set_back_is_no_negative_time() -> None:
 )
 def test_whom_a_job_is_meant_for(route: Route, others: bool) -> None:
     assert _is_meant_for_others(route, HERE) == others
+
+
+# What ended with its worker
+
+
+def crashed(scene: Scene) -> Record:
+    """What is kept of a job that was taken over and begun."""
+    assert scene.run() == RESULT
+    return scene.ledger.last("save")[0]
+
+
+def test_a_vanished_worker_is_an_attempt_that_ended() -> None:
+    record = crashed(orphaned(AGAIN, since=NOW - 7.0, prompt=2))
+    attempt = record.attempts[-1]
+    assert (attempt.number, attempt.instance) == (2, HERE)
+    assert attempt.prompt_id == prompt_id("job", 2)
+    assert attempt.error == "WorkerDiedError: its worker vanished"
+    assert 7.0 <= attempt.seconds < 30.0
+    assert (record.number, record.crashes, record.failures) == (3, 1, 0)
+
+
+def test_a_vanished_workers_job_waits_a_little_for_its_server() -> None:
+    route = crashed(orphaned()).route
+    assert route.prefer == HERE
+    assert 0 < route.until - NOW <= module._PREFER_SECONDS + 1.0
+
+
+def test_a_clock_that_was_set_back_is_no_negative_time() -> None:
+    assert crashed(orphaned(since=NOW + 3600)).attempts[-1].seconds == 0.0
+
+
+def test_who_said_that_it_leaves_is_an_attempt_that_ended_and_no_crash() -> None:
+    record = crashed(left(crashes=1))
+    assert record.attempts[-1].error == "WorkerDiedError: its worker vanished"
+    assert (record.number, record.crashes, record.failures) == (2, 1, 0)
+    assert record.route.prefer == HERE
+
+
+@pytest.mark.parametrize(
+    ("state", "running", "crashes"),
+    [
+        pytest.param(PromptState.QUEUED, False, 0, id="waits"),
+        pytest.param(PromptState.QUEUED, True, 1, id="runs"),
+        pytest.param(PromptState.ENDED, False, 1, id="has-ended"),
+        pytest.param(PromptState.UNKNOWN, False, 1, id="unknown"),
+    ],
+)
+@pytest.mark.parametrize("place", [HERE, NEIGHBOUR])
+def test_a_worker_did_not_die_of_what_waits_in_the_queue(
+    place: str, state: PromptState, running: bool, crashes: int
+) -> None:
+    scene = orphaned(place=place, instance=place)
+    server = scene.server if place == HERE else scene.neighbour
+    server.state, server.running = state, running
+    record = crashed(scene)
+    assert record.crashes == crashes
+    assert record.attempts[-1].error == "WorkerDiedError: its worker vanished"
+
+
+def test_a_worker_may_have_died_of_what_cannot_be_asked_for() -> None:
+    scene = orphaned(place=NEIGHBOUR, instance=NEIGHBOUR)
+    scene.neighbour.state = ComfyUIUnavailableError("away")
+    assert crashed(scene).crashes == 1
+    assert crashed(orphaned(place=AFAR, instance="http://127.0.0.1:8188")).crashes == 1
 
 
 # Who has it
@@ -767,22 +824,89 @@ def test_out_of_memory_frees_memory_and_comes_again_at_once() -> None:
 
 def test_a_missing_output_has_its_node_executed_again() -> None:
     scene = new()
-    scene.executor.end = AttemptFailed(OutputMissingError("x"), node_id="9")
+    scene.executor.end = AttemptFailed(OutputMissingError("x"), rendered=True, nodes=("9", "12"))
     scene.postponed()
     (record, _) = scene.ledger.last("release")
-    assert (record.spent, record.bypass) == (True, ("9",))
+    # Where one file is gone others may be, too: there is but one such attempt.
+    assert (record.spent, record.bypass) == (True, ("9", "12"))
+
+
+def test_nodes_are_executed_again_for_a_missing_output_only() -> None:
+    scene = new()
+    scene.executor.end = AttemptFailed(StorageUnavailableError("x"), rendered=True, nodes=("9",))
+    scene.postponed()
+    assert scene.ledger.last("release")[0].bypass == ()
 
 
 def test_a_server_that_died_of_the_job_counts_as_a_crash() -> None:
     scene = new()
     scene.executor.end = AttemptFailed(ComfyUIUnavailableError("x"), executing=True)
     scene.postponed()
-    assert scene.ledger.last("release")[0].crashes == 1
+    (record, _) = scene.ledger.last("release")
+    assert (record.crashes, record.accused) == (1, True)
+
+
+@pytest.mark.parametrize(
+    ("error", "crashes", "accused"),
+    [(ComfyUIUnavailableError("x"), 2, True), (StorageUnavailableError("x"), 1, False)],
+)
+def test_only_the_last_attempt_is_accused(error: JobError, crashes: int, accused: bool) -> None:
+    scene = again(AGAIN.model_copy(update={"crashes": 1}))
+    scene.executor.end = AttemptFailed(error, executing=True)
+    scene.postponed()
+    (record, _) = scene.ledger.last("release")
+    assert (record.crashes, record.accused) == (crashes, accused)
+
+
+ACCUSED = AGAIN.model_copy(update={"crashes": 2, "accused": True})
+
+
+@pytest.mark.parametrize(
+    ("place", "state", "crashes"),
+    [
+        pytest.param(HERE, PromptState.QUEUED, 1, id="goes-on"),
+        pytest.param(HERE, PromptState.ENDED, 1, id="has-ended"),
+        pytest.param(NEIGHBOUR, PromptState.ENDED, 1, id="has-ended-there"),
+        pytest.param(HERE, PromptState.UNKNOWN, 2, id="is-forgotten"),
+        pytest.param(NEIGHBOUR, PromptState.UNKNOWN, 2, id="is-forgotten-there"),
+        pytest.param(NEIGHBOUR, PromptState.QUEUED, 2, id="is-stopped-there"),
+        pytest.param(NEIGHBOUR, ComfyUIUnavailableError("away"), 2, id="cannot-be-asked-for"),
+    ],
+)
+def test_a_server_that_still_has_the_prompt_did_not_die_of_it(
+    place: str, state: PromptState | Exception, crashes: int
+) -> None:
+    scene = again(ACCUSED.model_copy(update={"place": place, "instance": place}))
+    (scene.server if place == HERE else scene.neighbour).state = state
+    assert scene.run() == RESULT
+    (record,) = scene.ledger.last("save")
+    # Acquitted or not, it is judged once.
+    assert (record.crashes, record.accused) == (crashes, False)
+
+
+def test_who_is_not_accused_is_not_acquitted() -> None:
+    scene = again(ACCUSED.model_copy(update={"accused": False}))
+    scene.server.state = PromptState.QUEUED
+    assert scene.run() == RESULT
+    assert scene.ledger.last("save")[0].crashes == 2
+
+
+@pytest.mark.parametrize("what", ["the server", "the store"])
+def test_a_job_of_which_nobody_could_find_out_stays_accused(what: str) -> None:
+    scene = again(ACCUSED)
+    if what == "the server":
+        scene.server.state = ComfyUIUnavailableError("away")
+    else:
+        scene.executor.manifest = StorageUnavailableError("away")
+    scene.postponed()
+    kept = scene.ledger.last("release")[0]
+    # The attempt that did not begin says nothing about the one before.
+    assert (kept.crashes, kept.accused) == (2, True)
 
 
 def test_a_failure_of_the_store_counts_for_nothing_and_keeps_the_prompt() -> None:
     scene = new()
-    scene.executor.end = AttemptFailed(StorageUnavailableError("x"))
+    scene.executor.end = AttemptFailed(StorageUnavailableError("x"), rendered=True)
     scene.postponed()
     (record, _) = scene.ledger.last("release")
     assert (record.failures, record.spent, record.route.prefer) == (0, False, HERE)
@@ -825,6 +949,54 @@ def test_the_failure_of_a_job_that_others_have_by_now_is_not_told(error: JobErro
     scene.ledger.ours = False
     scene.executor.end = AttemptFailed(error)
     scene.postponed()
+
+
+def test_the_prompt_of_a_job_that_fails_executes_for_nobody() -> None:
+    scene = again()
+    scene.max_attempts = 1
+    scene.server.state = PromptState.QUEUED
+    scene.executor.end = AttemptFailed(ComfyUIUnavailableError("x"))
+    scene.failed()
+    assert scene.server.cancelled == [prompt_id("job", 1)]
+
+
+@pytest.mark.parametrize("error", [NodeFailedError("x"), JobTimeoutError("x")], ids=str)
+def test_a_prompt_that_is_over_is_not_stopped(error: JobError) -> None:
+    scene = again()
+    scene.executor.end = AttemptFailed(error)
+    scene.failed()
+    assert scene.server.cancelled == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "here", "there", "ordered"),
+    [
+        ({}, 1, 0, 0),
+        ({"place": NEIGHBOUR, "instance": NEIGHBOUR}, 0, 1, 0),
+        ({"place": AFAR, "instance": "http://127.0.0.1:8188"}, 0, 0, 1),
+        ({"spent": True}, 0, 0, 0),
+    ],
+    ids=["here", "there", "afar", "spent"],
+)
+def test_the_prompt_before_is_stopped_when_a_job_fails_before_its_next_attempt(
+    changes: dict[str, Any], here: int, there: int, ordered: int
+) -> None:
+    scene = again(AGAIN.model_copy(update={"failures": 2, **changes}))
+    scene.executor.manifest = StorageDeniedError("no")
+    scene.failed()
+    prompt = prompt_id("job", 1)
+    assert scene.server.cancelled == [prompt] * here
+    assert scene.neighbour.cancelled == [prompt] * there
+    # Its end comes last.
+    assert scene.ledger.steps == ["stop"] * ordered + ["end"]
+
+
+def test_a_job_fails_though_nobody_can_be_told_to_stop_its_prompt() -> None:
+    scene = again(AGAIN.model_copy(update={"failures": 2, "place": AFAR}))
+    scene.executor.manifest = StorageDeniedError("no")
+    scene.ledger.order_stop = _refusing  # type: ignore[method-assign]
+    assert type(scene.failed().error) is StorageDeniedError
+    assert scene.ledger.steps == ["end"]
 
 
 # An error before the attempt has begun says nothing about the prompt before
@@ -901,6 +1073,66 @@ def test_a_job_that_took_too_many_down_is_put_aside_untried() -> None:
     assert letter.attempts == failed.attempts
 
 
+@pytest.mark.parametrize(
+    "place", [pytest.param(HERE, id="here"), pytest.param(NEIGHBOUR, id="there")]
+)
+@pytest.mark.parametrize(
+    "state", [PromptState.QUEUED, PromptState.UNKNOWN, ComfyUIUnavailableError("away")], ids=repr
+)
+def test_the_prompt_of_a_job_that_is_put_aside_is_stopped(
+    place: str, state: PromptState | Exception
+) -> None:
+    scene = orphaned(AGAIN, crashes=2, place=place, instance=place)
+    (scene.server if place == HERE else scene.neighbour).state = state
+    assert type(scene.failed().error) is PoisonedJobError
+    cancelled = scene.server.cancelled, scene.neighbour.cancelled
+    stopped = [prompt_id("job", 1)]
+    assert cancelled == ((stopped, []) if place == HERE else ([], stopped))
+    assert scene.ledger.steps == ["end"]
+
+
+def test_a_spent_prompt_of_a_job_that_is_put_aside_is_not_stopped() -> None:
+    scene = orphaned(AGAIN, crashes=2, spent=True)
+    scene.server.state = PromptState.ENDED
+    assert type(scene.failed().error) is PoisonedJobError
+    assert (scene.server.asked, scene.server.cancelled) == ([], [])
+
+
+@pytest.mark.parametrize(
+    ("place", "start"), [(HERE, Start.ADOPT), (NEIGHBOUR, Start.COLLECT)], ids=["here", "there"]
+)
+def test_what_a_poisoned_job_has_rendered_in_spite_of_all_is_collected(
+    place: str, start: Start
+) -> None:
+    scene = orphaned(AGAIN, crashes=2, place=place, instance=place)
+    (scene.server if place == HERE else scene.neighbour).state = PromptState.ENDED
+    assert scene.run() == RESULT
+    assert scene.job.start is start
+    assert scene.ledger.last("save")[0].crashes == 3
+    assert scene.ledger.last("end") == ("succeeded", "job/manifest.json")
+
+
+def test_a_poisoned_job_out_of_reach_is_put_aside() -> None:
+    scene = orphaned(AGAIN, crashes=2, place=AFAR, instance="http://127.0.0.1:8188")
+    assert type(scene.failed().error) is PoisonedJobError
+    assert scene.ledger.steps == ["stop", "end"]
+
+
+@pytest.mark.parametrize("orphans", [left, again])
+def test_a_job_of_as_many_crashes_is_put_aside_whoever_had_it_last(
+    orphans: Callable[[Record], Scene],
+) -> None:
+    # The limit may have been lowered since.
+    scene = orphans(AGAIN.model_copy(update={"crashes": 3}))
+    assert type(scene.failed().error) is PoisonedJobError
+
+
+def test_a_job_that_waited_when_its_worker_died_is_not_put_aside() -> None:
+    scene = orphaned(AGAIN, crashes=2)
+    scene.server.state, scene.server.running = PromptState.QUEUED, False
+    assert scene.run() == RESULT
+
+
 def test_the_last_server_that_dies_of_a_job_puts_it_aside() -> None:
     scene = again(AGAIN.model_copy(update={"crashes": 2}))
     scene.executor.end = AttemptFailed(ComfyUIUnavailableError("it died"), executing=True)
@@ -917,6 +1149,30 @@ def test_a_poisoned_job_that_is_committed_after_all_succeeds() -> None:
 
 def test_a_crash_less_is_tried() -> None:
     assert orphaned(crashes=1).run() == RESULT
+
+
+# What is known
+
+
+@pytest.mark.parametrize(
+    ("verdict", "known"),
+    [
+        (Ended("succeeded", "m"), True),
+        (Ended("failed", "x"), True),
+        (Claimed(TOKEN, NOW, is_new=False, owner_died=False, record=RECORD), True),
+        (None, False),
+    ],
+    ids=["succeeded", "failed", "begun", "never-heard-of"],
+)
+def test_a_job_that_has_been_begun_is_known(verdict: Any, known: bool) -> None:
+    assert Scene(verdict).custody.knows("job") == known
+
+
+@pytest.mark.parametrize("leaf", [BrokerUnavailableError, BrokerFullError])
+def test_what_cannot_be_asked_for_is_not_known(leaf: type[JobError]) -> None:
+    scene = Scene(Ended("succeeded", "m"))
+    scene.ledger.away = [leaf("x")]
+    assert not scene.custody.knows("job")
 
 
 # Cancelling
@@ -1114,8 +1370,8 @@ class Store:
     def get(self, _: str) -> None:
         return None
 
-    def delete(self, keys: list[str]) -> None:
-        assert keys == []
+    def delete(self, keys: set[str]) -> None:
+        assert keys == set()
 
     def put(self, key: str, _: object) -> StoredObject:
         self._keeper.lease.control.stop(WorkerLeaving("its worker was asked to end"))

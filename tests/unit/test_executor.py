@@ -12,10 +12,13 @@ from typing import Any, Self
 import pytest
 
 from tasks.errors import (
+    ComfyUIUnavailableError,
     JobCancelledError,
     JobError,
+    JobTimeoutError,
     NodeFailedError,
     OutputMissingError,
+    PromptLostError,
     StorageDeniedError,
     StorageUnavailableError,
 )
@@ -23,12 +26,14 @@ from tasks.request import JobRequest
 from tasks.result import JobResult, Progress
 from workers.comfyui import Notifications
 from workers.comfyui.model import PromptQueue, PromptState
-from workers.execution import Executor, waiting
+from workers.execution import Executor, uploading, waiting
 from workers.execution import executor as module
-from workers.execution.control import Spared, WorkerLeaving
+from workers.execution.control import LeaseLost, ServerHung, Spared, WorkerLeaving
 from workers.execution.job import AttemptFailed, Job, Start, prompt_id
 from workers.execution.keeper import Keeper, Lease, Phase
+from workers.execution.waiting import Patience
 from workers.ledger import Claimed, Record
+from workers.ledger.ledger import LOST, OURS
 from workers.storage.store import ObjectStat, StoredObject
 
 WORKFLOW = {"9": {"class_type": "SaveImage", "inputs": {}}}
@@ -108,7 +113,8 @@ class Server:
         return True
 
     @contextmanager
-    def view(self, file: Any) -> Iterator[bytes]:
+    def view(self, file: Any, check: Callable[[], object]) -> Iterator[bytes]:
+        check()
         self.on_view()
         yield file.filename.encode()
 
@@ -149,6 +155,8 @@ class Store:
 
     def delete_folder(self, folder: str) -> None:
         assert folder == "job"
+        if self.errors:
+            raise self.errors.pop(0)
         self.contents.clear()
 
     @property
@@ -167,8 +175,12 @@ class Scene:
         self.notifications = Notifications(HERE, "mine")
         self.told: list[Progress] = []
         self.phases: list[Phase] = []
+        self.suspected = 0
+        self.on_place: Callable[[], object] = lambda: None
+        # Whether others have the job by now.
+        self.ours = OURS
         self.keeper = Keeper(
-            None,  # type: ignore[arg-type]
+            SimpleNamespace(renew=lambda claims: dict.fromkeys(claims, self.ours)),  # type: ignore[arg-type]
             HERE,
             takes_jobs=lambda: True,
             stop_prompt=lambda _: True,
@@ -187,42 +199,62 @@ class Scene:
         self.tell(node_id, *names)
         self.uploaders.submit(lambda: None).result(LONG)
 
+    # Seconds for which the store may be away.
+    patience = 0.0
+
     @contextmanager
     def holding(self) -> Iterator[Lease]:
         with self.keeper.holding("job", self.claim, time.monotonic()) as self.lease:
             yield self.lease
 
-    def attempt(self, start: Start = Start.SUBMIT) -> JobResult:
-        executor = Executor(
+    @property
+    def executor(self) -> Executor:
+        def place(workflow: Any, _: object) -> Any:
+            self.on_place()
+            return workflow
+
+        return Executor(
             comfyui=self.server,  # type: ignore[arg-type]
             notifications=self.notifications,
             listen_as=None,  # type: ignore[arg-type]
             server_at={THERE: self.there}.__getitem__,  # type: ignore[arg-type]
-            breaker=SimpleNamespace(suspect=None),  # type: ignore[arg-type]
+            breaker=SimpleNamespace(suspect=self.suspect),  # type: ignore[arg-type]
             keeper=self.keeper,
             store=self.store,  # type: ignore[arg-type]
-            inputs=SimpleNamespace(place=lambda workflow, _: workflow),  # type: ignore[arg-type]
+            inputs=SimpleNamespace(place=place),  # type: ignore[arg-type]
             uploaders=self.uploaders,
             worker="w",
             prefix="",
             workflow_max_bytes=10**6,
             stall_seconds=60.0,
-            s3_patience_seconds=0.0,
+            s3_patience_seconds=self.patience,
         )
-        job = Job(
+
+    def suspect(self) -> None:
+        self.suspected += 1
+
+    def job(self, start: Start = Start.SUBMIT, **known: Any) -> Job:
+        return Job(
             id="job",
-            request=JobRequest(workflow=WORKFLOW),
+            request=JobRequest(workflow=WORKFLOW, timeout_seconds=known.pop("timeout", None)),
             instance=THERE if start is Start.COLLECT else HERE,
             client_id="mine",
             folder="job",
             start=start,
+            **known,
         )
 
+    def attempt(self, start: Start = Start.SUBMIT, **known: Any) -> JobResult:
         def report(progress: Progress) -> None:
             self.told.append(progress)
             self.phases.append(self.lease.phase)
 
-        return executor.run(job, self.lease, report)
+        return self.executor.run(self.job(start, **known), self.lease, report)
+
+    def failed(self) -> AttemptFailed:
+        with self.holding(), pytest.raises(AttemptFailed) as caught:
+            self.attempt()
+        return caught.value
 
 
 @pytest.fixture
@@ -239,16 +271,122 @@ def test_an_attempt_from_its_prompt_to_its_files(scene: Scene) -> None:
     assert scene.server.submitted == [PROMPT]
     assert [output.key for output in result.outputs] == [key("a")]
     assert scene.store.files == {key("a")}
-    assert [one.stage for one in scene.told] == ["staging", "queued", "executing", "uploading"]
-    assert scene.phases == [Phase.WAITING, Phase.WAITING, Phase.EXECUTING, Phase.STORING]
+    stages = ["staging", "queued", "executing", "uploading", "uploading"]
+    assert [one.stage for one in scene.told] == stages
+    assert scene.phases == [Phase.WAITING, Phase.WAITING, Phase.EXECUTING, *[Phase.STORING] * 2]
+
+
+@pytest.mark.parametrize(
+    ("outputs", "values"),
+    [
+        ({}, [0.9]),
+        ({"9": {"text": ["a"]}}, [0.9]),
+        ({"9": images("a")}, [0.9, 1.0]),
+        ({"9": images("a", "b"), "10": images("c", "d")}, [0.9, 0.925, 0.95, 0.975, 1.0]),
+    ],
+    ids=repr,
+)
+def test_each_file_that_is_stored_is_progress(
+    scene: Scene, outputs: dict[str, Any], values: list[float]
+) -> None:
+    scene.server.entry = {**SUCCESS, "outputs": outputs}
+    with scene.holding():
+        scene.attempt()
+    # Also where there is none it is told that the GPU has done with it.
+    assert [one.value for one in scene.told if one.stage == "uploading"] == values
 
 
 def test_what_was_executed_elsewhere_needs_no_gpu(scene: Scene) -> None:
     scene.there.state = PromptState.ENDED
     with scene.holding() as lease:
         scene.attempt(Start.COLLECT)
-        assert lease.phase is Phase.STORING
-    assert scene.phases[-1] is Phase.STORING
+        # Nor may any other server have it.
+        assert not lease.movable
+        assert scene.keeper.spare is None
+    # From the first.
+    assert set(scene.phases) == {Phase.STORING}
+
+
+# What a new prompt waits for
+
+
+def test_a_job_whose_lease_has_ended_while_its_inputs_were_placed_is_confirmed_first(
+    scene: Scene,
+) -> None:
+    scene.on_place = lambda: setattr(scene.lease, "valid_until", float("-inf"))
+    with scene.holding() as lease:
+        assert [output.key for output in scene.attempt().outputs] == [key("a")]
+        assert lease.valid_until > time.monotonic()
+
+
+def test_a_job_that_others_have_by_then_is_not_queued(scene: Scene) -> None:
+    scene.on_place = lambda: setattr(scene.lease, "valid_until", float("-inf"))
+    scene.ours = LOST
+    with scene.holding():
+        with pytest.raises(LeaseLost):
+            scene.attempt()
+    assert scene.server.submitted == []
+
+
+def test_a_job_that_has_a_reason_to_end_by_then_is_not_queued(scene: Scene) -> None:
+    scene.on_place = lambda: scene.lease.control.stop(WorkerLeaving("x"))
+    with scene.holding():
+        with pytest.raises(WorkerLeaving):
+            scene.attempt()
+    assert scene.server.submitted == []
+
+
+# How long it is waited for
+
+
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> list[Patience]:
+    """What is had with a prompt, which never ends in time."""
+    had: list[Patience] = []
+
+    def await_entry(*_: Any, patience: Patience, **__: Any) -> None:
+        had.append(patience)
+        raise JobTimeoutError("x")
+
+    monkeypatch.setattr(module, "await_entry", await_entry)
+    return had
+
+
+def test_the_time_of_a_new_prompt_counts_from_its_execution(
+    scene: Scene, patience: list[Patience]
+) -> None:
+    # Neither placing inputs nor those before it in the queue take any of it.
+    with scene.holding(), pytest.raises(AttemptFailed):
+        scene.attempt(timeout=7.0)
+    assert patience == [Patience(7.0, None, 60.0)]
+
+
+@pytest.mark.parametrize("start", [Start.ADOPT, Start.COLLECT])
+def test_that_of_one_from_before_counts_from_when_it_was_submitted(
+    scene: Scene, patience: list[Patience], start: Start
+) -> None:
+    before = time.monotonic()
+    with scene.holding(), pytest.raises(AttemptFailed):
+        scene.attempt(start, timeout=7.0, age=5.0)
+    (had,) = patience
+    assert had.seconds == 7.0
+    assert had.since is not None
+    assert before - 5.0 <= had.since <= time.monotonic() - 5.0
+
+
+def test_a_prompt_that_waits_behind_one_that_hangs_is_handed_on(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def await_entry(*_: Any, **__: Any) -> None:
+        raise ServerHung("x")
+
+    monkeypatch.setattr(module, "await_entry", await_entry)
+    with scene.holding() as lease:
+        # No failure of its own.
+        with pytest.raises(ServerHung):
+            scene.attempt()
+        assert lease.prompt_stopped
+    assert scene.server.cancelled == [PROMPT]
 
 
 # Wanted elsewhere
@@ -259,6 +397,8 @@ def test_a_job_that_is_wanted_elsewhere_is_not_queued(scene: Scene) -> None:
         scene.keeper.hand_over(lease)
         with pytest.raises(Spared):
             scene.attempt()
+        # There is no prompt that anybody could go on with.
+        assert lease.prompt_stopped
     assert (scene.server.submitted, scene.server.deleted) == ([], [])
     assert scene.store.contents == {}
 
@@ -310,6 +450,109 @@ def test_an_adopted_prompt_that_waits_may_go_elsewhere(scene: Scene) -> None:
             scene.attempt(Start.ADOPT)
         assert lease.prompt_stopped
     assert scene.server.deleted == [PROMPT]
+
+
+def test_a_prompt_that_could_not_be_taken_out_is_tried_again(scene: Scene) -> None:
+    server = scene.server
+    server.steps = [lambda: scene.keeper.hand_over(scene.lease), lambda: None]
+    errors = iter([ComfyUIUnavailableError("slow")] * 3)
+
+    def delete() -> None:
+        if error := next(errors, None):
+            raise error
+        server.vanish()
+
+    server.on_delete = delete
+    with scene.holding() as lease:
+        with pytest.raises(Spared):
+            scene.attempt()
+        assert lease.prompt_stopped
+    assert server.deleted == [PROMPT] * 4
+
+
+def test_a_prompt_that_begins_meanwhile_is_not_tried_again(scene: Scene) -> None:
+    server = scene.server
+    server.steps = [lambda: scene.keeper.hand_over(scene.lease), lambda: None, server.end]
+
+    def delete() -> None:
+        server.run()
+        raise ComfyUIUnavailableError("slow")
+
+    server.on_delete = delete
+    with scene.holding():
+        assert [output.key for output in scene.attempt().outputs] == [key("a")]
+    assert server.deleted == [PROMPT]
+
+
+def test_a_prompt_that_was_taken_out_though_the_answer_got_lost_is_spared(scene: Scene) -> None:
+    server = scene.server
+    server.steps = [lambda: scene.keeper.hand_over(scene.lease)]
+
+    def delete() -> None:
+        server.vanish()
+        raise ComfyUIUnavailableError("the answer was lost")
+
+    server.on_delete = delete
+    with scene.holding() as lease:
+        with pytest.raises(Spared):
+            scene.attempt()
+        assert lease.prompt_stopped
+    assert server.deleted == [PROMPT]
+
+
+@pytest.mark.parametrize("wanted", [False, True])
+def test_a_prompt_that_is_lost_while_it_executes_is_lost(scene: Scene, wanted: bool) -> None:
+    scene.server.running = True
+    scene.server.steps = [
+        lambda: scene.keeper.hand_over(scene.lease) if wanted else None,
+        scene.server.vanish,
+    ]
+    failed = scene.failed()
+    assert (type(failed.error), failed.executing) == (PromptLostError, True)
+    assert scene.suspected > 0
+
+
+def test_a_prompt_that_is_lost_while_nobody_wants_it_elsewhere_is_lost(scene: Scene) -> None:
+    scene.server.steps = [scene.server.vanish]
+    assert type(scene.failed().error) is PromptLostError
+
+
+# What is known of an attempt that failed
+
+
+def test_what_rendered_and_cannot_be_fetched_has_rendered(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(uploading, "OUTAGE_PATIENCE", 0.0)
+
+    def gone() -> None:
+        raise ComfyUIUnavailableError("gone")
+
+    scene.server.on_view = gone
+    scene.server.steps = [scene.server.run, scene.server.end]
+    failed = scene.failed()
+    assert type(failed.error) is ComfyUIUnavailableError
+    # It cannot have died of what it had ended.
+    assert (failed.rendered, failed.executing) == (True, False)
+
+
+def test_what_failed_has_not_rendered(scene: Scene) -> None:
+    scene.server.entry = {**FAILURE, "outputs": {"9": images("a")}}
+    failed = scene.failed()
+    assert (failed.rendered, failed.nodes) == (False, ())
+
+
+def test_all_nodes_with_files_are_known_when_one_file_is_gone(scene: Scene) -> None:
+    def gone() -> None:
+        raise OutputMissingError("gone")
+
+    scene.server.on_view = gone
+    outputs = {"9": images("a", "b"), "12": {"text": ["a"]}, "10": images("c")}
+    scene.server.entry = {**SUCCESS, "outputs": outputs}
+    failed = scene.failed()
+    assert type(failed.error) is OutputMissingError
+    assert failed.rendered
+    assert sorted(failed.nodes) == ["10", "9"]
 
 
 # Files of an attempt that came to nothing
@@ -443,7 +686,7 @@ def test_a_file_that_is_gone_fails_the_attempt_and_takes_the_others_with_it(scen
     with scene.holding():
         with pytest.raises(AttemptFailed) as caught:
             scene.attempt()
-    assert (type(caught.value.error), caught.value.node_id) == (OutputMissingError, "9")
+    assert (type(caught.value.error), caught.value.nodes) == (OutputMissingError, ("9",))
     assert scene.store.contents == {}
 
 
@@ -462,3 +705,65 @@ def test_surplus_that_cannot_be_removed_costs_no_result(scene: Scene) -> None:
     with scene.holding():
         assert [output.key for output in scene.attempt().outputs] == [key("a")]
     assert scene.store.files == {key("a"), key("b", 1)}
+
+
+def test_surplus_that_is_being_stored_is_waited_for_and_removed(scene: Scene) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slowly() -> None:
+        begun.set()
+        assert go_on.wait(LONG)
+
+    def end() -> None:
+        assert begun.wait(LONG)
+        scene.server.entry = {**SUCCESS, "outputs": {}}
+        scene.server.end()
+        threading.Timer(0.05, go_on.set).start()
+
+    scene.server.on_view = slowly
+    scene.server.on_submit = lambda: scene.tell("9", "a")
+    scene.server.steps = [end]
+    with scene.holding():
+        assert scene.attempt().outputs == []
+    assert go_on.is_set()
+    assert scene.store.files == set()
+
+
+# Files of a job that was cancelled
+
+
+def is_removed() -> None:
+    """Wait for what goes on in the background."""
+    for thread in threading.enumerate():
+        if thread.name == "removal":
+            thread.join(LONG)
+            assert not thread.is_alive()
+
+
+def test_what_a_cancelled_job_has_stored_is_removed_when_the_store_is_back(scene: Scene) -> None:
+    scene.patience = 5.0
+    scene.store.contents = {key("a"): b"1"}
+    scene.store.errors = [StorageUnavailableError("away")] * 2
+    scene.executor.remove(scene.job())
+    # Nobody waits for it.
+    assert scene.store.contents.keys() == {key("a")}
+    is_removed()
+    assert scene.store.contents == {}
+
+
+def test_what_others_commit_until_the_store_is_back_stays(scene: Scene) -> None:
+    scene.patience = 5.0
+    scene.store.contents = {key("a"): b"1"}
+    scene.store.errors = [StorageUnavailableError("away")] * 2
+    scene.executor.remove(scene.job())
+    scene.store.contents["job/manifest.json"] = b"{}"
+    is_removed()
+    assert scene.store.files == {key("a")}
+
+
+def test_a_store_that_denies_it_is_not_asked_again(scene: Scene) -> None:
+    scene.store.contents = {key("a"): b"1"}
+    scene.store.errors = [StorageDeniedError("no")]
+    scene.executor.remove(scene.job())
+    is_removed()
+    assert scene.store.contents.keys() == {key("a")}

@@ -5,7 +5,7 @@ import hashlib
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from types import SimpleNamespace
+from itertools import count
 from typing import Any
 
 import pytest
@@ -37,9 +37,10 @@ class Server:
         self.let: Let = lambda: None
 
     def upload_image(
-        self, filename: str, content: bytes, *, subfolder: str, overwrite: bool
+        self, filename: str, content: bytes, *, subfolder: str, overwrite: bool = False
     ) -> FileRef:
-        assert overwrite
+        # Somebody may be reading what is there.
+        assert not overwrite
         self.uploads.append(filename)
         self.let()
         if self.errors:
@@ -55,16 +56,6 @@ class Server:
         return file in self.files
 
 
-class WebSocket:
-    """Holds, or was cut at some moment."""
-
-    def __init__(self) -> None:
-        self.since = float("-inf")
-
-    def held_since(self, moment: float) -> bool:
-        return self.since <= moment
-
-
 class Store:
     """A bucket whose objects can change."""
 
@@ -74,6 +65,7 @@ class Store:
         self.objects: dict[str, bytes] = {}
         self.stats: list[str] = []
         self.fetched: list[str] = []
+        self.on_get: Let = lambda: None
         self.errors: list[JobError] = []
 
     def stat(self, key: str) -> ObjectStat | None:
@@ -83,24 +75,27 @@ class Store:
         content = self.objects.get(key)
         if content is None:
             return None
-        return ObjectStat(len(content), f'"{hashlib.md5(content).hexdigest()}"')
+        return ObjectStat(len(content), _etag(content))
 
-    def get(self, key: str) -> bytes | None:
+    def get(self, key: str, *, etag: str | None = None) -> bytes | None:
         self.fetched.append(key)
-        return self.objects.get(key)
+        self.on_get()
+        content = self.objects.get(key)
+        return content if content is not None and etag == _etag(content) else None
+
+
+def _etag(content: bytes) -> str:
+    return f'"{hashlib.md5(content).hexdigest()}"'
 
 
 class Scene:
-    """One server's inputs, on a clock that stands still until it is moved."""
+    """One server's inputs."""
 
     def __init__(self) -> None:
-        self.now = 1000.0
         self.server = Server()
-        self.socket = WebSocket()
         self.store = Store()
         self.inputs = Inputs(
             comfyui=self.server,  # type: ignore[arg-type]
-            notifications=self.socket,  # type: ignore[arg-type]
             store=self.store,  # type: ignore[arg-type]
             max_bytes=MOST,
         )
@@ -112,10 +107,8 @@ class Scene:
 
 
 @pytest.fixture
-def scene(monkeypatch: pytest.MonkeyPatch) -> Scene:
-    one = Scene()
-    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: one.now))
-    return one
+def scene() -> Scene:
+    return Scene()
 
 
 def using(*names: str) -> dict[str, Any]:
@@ -174,11 +167,12 @@ def test_without_inputs_nothing_is_asked(scene: Scene) -> None:
 # Once
 
 
-def test_the_same_file_is_placed_once(scene: Scene) -> None:
+def test_the_same_file_is_placed_once_while_it_is_there(scene: Scene) -> None:
     for _ in range(3):
         assert scene.place(data(b"red")) == where(b"red")
-        scene.now += 3600.0
-    assert (scene.server.uploads, scene.server.asked) == (["a.png"], [])
+    (file,) = scene.server.files
+    # Somebody may have cleared the folder, or the server may be another one.
+    assert (scene.server.uploads, scene.server.asked) == (["a.png"], [file] * 2)
 
 
 def test_the_same_content_from_elsewhere_is_the_same_file(scene: Scene) -> None:
@@ -243,43 +237,44 @@ def test_what_is_remembered_has_an_end(scene: Scene, monkeypatch: pytest.MonkeyP
     assert len(scene.store.fetched) == 4
 
 
-# After the websocket was cut: the server may be another one
+def test_a_job_with_another_file_does_not_wait(scene: Scene) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+
+    def let() -> None:
+        if not begun.is_set():
+            begun.set()
+            assert go_on.wait(LONG)
+
+    scene.server.let = let
+    slow = data(b"red")
+    others = (data(f"blue {number}".encode()) for number in count())
+    # Hardly any two have a lock in common; these must not.
+    mine = hash(slow) % module._LOCKS
+    quick = next(one for one in others if hash(one) % module._LOCKS != mine)
+    with ThreadPoolExecutor(2) as jobs:
+        first = jobs.submit(scene.place, slow)
+        assert begun.wait(LONG)
+        jobs.submit(scene.place, quick).result(LONG)
+        assert not first.done()
+        go_on.set()
+        assert first.result(LONG) == where(b"red")
 
 
-def test_after_a_cut_the_server_is_asked_whether_it_has_the_file(scene: Scene) -> None:
-    scene.place(data(b"red"))
-    scene.now += 10.0
-    scene.socket.since = scene.now
-    scene.now += 10.0
-    assert scene.place(data(b"red")) == where(b"red")
-    (file,) = scene.server.files
-    assert (scene.server.asked, scene.server.uploads) == ([file], ["a.png"])
-    # Seen with this connection: it need not be asked for again.
-    assert scene.place(data(b"red")) == where(b"red")
-    assert len(scene.server.asked) == 1
+# The server may have lost it
 
 
 def test_what_the_server_has_lost_is_placed_again(scene: Scene) -> None:
     scene.place(data(b"red"))
     scene.place(data(b"blue"))
     scene.server.files.clear()
-    scene.socket.since = scene.now = 2000.0
     for content in (b"red", b"blue", b"red"):
         assert scene.place(data(content)) == where(content)
     assert len(scene.server.uploads) == 4
     assert sorted(scene.server.files.values()) == [b"blue", b"red"]
 
 
-def test_without_a_websocket_the_server_is_asked_each_time(scene: Scene) -> None:
-    scene.socket.since = float("inf")
-    for _ in range(3):
-        assert scene.place(data(b"red")) == where(b"red")
-    assert (len(scene.server.asked), len(scene.server.uploads)) == (2, 1)
-
-
 def test_a_server_that_does_not_say_is_an_error_of_the_server(scene: Scene) -> None:
     scene.place(data(b"red"))
-    scene.socket.since = scene.now = 2000.0
     scene.server.errors = [ComfyUIUnavailableError("away")]
     with pytest.raises(ComfyUIUnavailableError):
         scene.place(data(b"red"))
@@ -314,7 +309,6 @@ def test_an_object_whose_file_is_lost_is_fetched_again(scene: Scene) -> None:
     scene.store.objects = {"a": b"red"}
     scene.place("s3://b/a")
     scene.server.files.clear()
-    scene.socket.since = scene.now = 2000.0
     assert scene.place("s3://b/a") == where(b"red")
     assert (scene.store.fetched, len(scene.server.uploads)) == (["a", "a"], 2)
 
@@ -350,12 +344,13 @@ def test_what_is_too_large_is_not_placed(scene: Scene, source: str, asked: list[
     assert (scene.store.stats, scene.store.fetched, scene.server.uploads) == (asked, [], [])
 
 
-def test_what_has_grown_while_it_was_fetched_is_not_placed(
-    scene: Scene, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("after", [{"a": b"blue"}, {"a": b"x" * (MOST + 1)}, {}], ids=repr)
+def test_what_changes_while_it_is_fetched_is_not_placed(
+    scene: Scene, after: dict[str, bytes]
 ) -> None:
     scene.store.objects = {"a": b"red"}
-    monkeypatch.setattr(scene.store, "get", lambda _: b"x" * (MOST + 1))
-    with pytest.raises(InvalidInputError, match="has 1,001 bytes"):
+    scene.store.on_get = lambda: setattr(scene.store, "objects", after)
+    with pytest.raises(InvalidInputError, match="s3://b/a changed while it was fetched"):
         scene.place("s3://b/a")
     assert scene.server.uploads == []
 

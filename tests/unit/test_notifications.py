@@ -1,11 +1,14 @@
 """Whom a message on the websocket reaches, and whom it wakes; none is connected."""
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from websocket import ABNF
 
 from workers.comfyui import Notifications
+from workers.comfyui import notifications as module
 
 
 @pytest.fixture
@@ -73,3 +76,70 @@ def test_a_change_of_the_queue_wakes_only_who_may_hear_nothing_else(
         dispatch(notifications, "execution_start", prompt_id="of another one")
         dispatch(notifications, "status", status={"exec_info": {"queue_remaining": 1}})
         assert [one.wait(0.0) for one in (mine, unheard, heard)] == [False, True, False]
+
+
+# Signs of life
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    one = SimpleNamespace(now=1000.0)
+    one.monotonic = lambda: one.now
+    monkeypatch.setattr(module, "time", one)
+    return one
+
+
+class Socket:
+    """Frames that come, each some seconds after the one before; then the end."""
+
+    received = 0
+
+    def __init__(self, clock: SimpleNamespace, *frames: tuple[float, int, bytes]) -> None:
+        self._clock = clock
+        self._frames = [*frames, (0.0, ABNF.OPCODE_CLOSE, b"")]
+
+    def settimeout(self, _: float) -> None:
+        """Nothing is waited for."""
+
+    def recv_data_frame(self, *, control_frame: bool) -> tuple[int, SimpleNamespace]:
+        assert control_frame
+        seconds, opcode, data = self._frames.pop(0)
+        self._clock.now += seconds
+        return opcode, SimpleNamespace(data=data)
+
+
+def listen(notifications: Notifications, socket: Socket) -> None:
+    notifications._listen(socket)  # type: ignore[arg-type]
+
+
+def test_each_message_is_heard_by_whoever_wants_to_know(clock: SimpleNamespace) -> None:
+    heard: list[float] = []
+    adopted = Notifications("http://gpu", "another", on_heard=lambda: heard.append(clock.now))
+    frames = [
+        (1.0, ABNF.OPCODE_TEXT, b"{}"),
+        (2.0, ABNF.OPCODE_BINARY, b"a preview"),
+        (3.0, ABNF.OPCODE_TEXT, b"no json"),
+        # The connection lives, which says nothing about the server's work.
+        (4.0, ABNF.OPCODE_PONG, b""),
+    ]
+    listen(adopted, Socket(clock, *frames))
+    assert heard == [1001.0, 1003.0, 1006.0]
+    assert adopted.heard_at == 1006.0
+
+
+def test_what_another_listener_hears_is_a_sign_of_life(
+    notifications: Notifications, clock: SimpleNamespace
+) -> None:
+    adopted = Notifications("http://gpu", "another", on_heard=notifications.hear)
+    listen(notifications, Socket(clock))
+    listen(adopted, Socket(clock, (7.0, ABNF.OPCODE_TEXT, b"{}")))
+    assert notifications.heard_at == 1007.0
+
+
+def test_who_was_never_connected_has_heard_nothing_by_others(
+    notifications: Notifications, clock: SimpleNamespace
+) -> None:
+    # Else that no message comes would count as a sign that the server does not live.
+    adopted = Notifications("http://gpu", "another", on_heard=notifications.hear)
+    listen(adopted, Socket(clock, (7.0, ABNF.OPCODE_TEXT, b"{}")))
+    assert not notifications.ever_connected

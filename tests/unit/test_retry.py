@@ -39,7 +39,8 @@ from tests.unit.test_errors import LEAVES
 HERE, THERE = "http://here", "http://there"
 Decision = Retry | Fail | PutAside
 
-# The first failure of a job that was not seen executing, with another server to try.
+# The first failure of a job that was not seen executing nor has rendered, with another server to
+# try.
 ROWS: dict[type[JobError], Decision] = {
     errors.ComfyUIUnavailableError: Retry(1.0, Where.ELSEWHERE),
     errors.ComfyUIProtocolError: Retry(1.0, Where.ELSEWHERE),
@@ -51,7 +52,7 @@ ROWS: dict[type[JobError], Decision] = {
     errors.PromptLostError: Retry(1.0, spent=True, counts=False),
     errors.OutOfMemoryError: Retry(0.0, Where.HERE, spent=True, free_memory=True),
     errors.OutputMissingError: Retry(0.0, Where.HERE, spent=True, bypass_cache=True),
-    errors.StorageUnavailableError: Retry(1.0, Where.HERE, counts=False),
+    errors.StorageUnavailableError: Retry(1.0, counts=False),
     errors.StorageDeniedError: Retry(1.0, Where.HERE),
     errors.BrokerUnavailableError: Retry(1.0, counts=False),
     errors.BrokerFullError: Retry(1.0, counts=False),
@@ -120,6 +121,23 @@ def test_alone_nobody_waits_for_an_elsewhere(leaf: type[JobError]) -> None:
     assert decide(Failure(leaf("x"), HERE)) == row
 
 
+@pytest.mark.parametrize("elsewhere", [False, True])
+@pytest.mark.parametrize("leaf", [StorageUnavailableError, ComfyUIUnavailableError])
+def test_what_is_rendered_is_fetched_from_where_it_lies_and_costs_nothing(
+    leaf: type[JobError], elsewhere: bool
+) -> None:
+    failure = Failure(leaf("x"), HERE, rendered=True, elsewhere=elsewhere)
+    assert decide(failure) == Retry(1.0, Where.HERE, counts=False)
+    # Though others may have counted before.
+    assert decide(replace(failure, failures=2)) == Retry(1.0, Where.HERE, counts=False)
+
+
+@pytest.mark.parametrize("rendered", [False, True])
+def test_a_store_that_denies_access_counts_and_is_tried_from_here(rendered: bool) -> None:
+    failure = Failure(StorageDeniedError("x"), HERE, rendered=rendered, elsewhere=True)
+    assert decide(failure) == Retry(1.0, Where.HERE)
+
+
 @pytest.mark.parametrize("leaf", LEAVES)
 def test_who_takes_a_server_down(leaf: type[JobError]) -> None:
     assert Failure(leaf("x"), HERE, executing=True).crashed == (leaf in GONE)
@@ -151,18 +169,28 @@ def test_a_prompt_that_is_lost_while_it_executes_counts_as_a_crash_only() -> Non
     assert decide(replace(lost, failures=0), attempts=1) == Fail()
 
 
-@pytest.mark.parametrize("executing", [False, True])
+@pytest.mark.parametrize("known", [{}, {"executing": True}, {"rendered": True}], ids=repr)
 @pytest.mark.parametrize("elsewhere", [False, True])
 @pytest.mark.parametrize("leaf", TRANSIENT)
-def test_no_job_is_tried_for_ever(leaf: type[JobError], elsewhere: bool, executing: bool) -> None:
-    decisions = list(played(leaf, elsewhere=elsewhere, executing=executing))
+def test_no_job_is_tried_for_ever(
+    leaf: type[JobError], elsewhere: bool, known: dict[str, bool]
+) -> None:
+    decisions = list(played(leaf, elsewhere=elsewhere, **known))
     assert not isinstance(decisions[-1], Retry)
     # Ten that cost nothing, and those that count.
     assert len(decisions) <= 10 + 3
 
 
-def test_the_store_is_asked_ten_times() -> None:
-    counts = [one.counts for one in played(StorageUnavailableError) if isinstance(one, Retry)]
+@pytest.mark.parametrize(
+    ("leaf", "rendered"),
+    [
+        (StorageUnavailableError, False),
+        (StorageUnavailableError, True),
+        (ComfyUIUnavailableError, True),
+    ],
+)
+def test_who_has_what_is_paid_for_is_asked_ten_times(leaf: type[JobError], rendered: bool) -> None:
+    counts = [one.counts for one in played(leaf, rendered=rendered) if isinstance(one, Retry)]
     assert counts == [False] * 9 + [True] * 2
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from celery.exceptions import Ignore
 from celery.worker import state
 
 from tasks.errors import (
@@ -48,6 +49,10 @@ class Custody:
         self.end = end
         self.progress = progress or []
         self.orders: list[Order] = []
+        self.known: set[str] = set()
+
+    def knows(self, job_id: str) -> bool:
+        return job_id in self.known
 
     def run(self, order: Order, report: Report) -> JobResult:
         self.orders.append(order)
@@ -196,6 +201,28 @@ def test_a_wrong_request_fails_before_there_is_a_job(play: Play) -> None:
     assert custody.orders == []
 
 
+def test_a_wrong_request_in_the_name_of_a_known_job_is_dropped(
+    play: Play, task: RunWorkflow
+) -> None:
+    # Else its failure would be told of a job that goes on, or has succeeded.
+    task.backend.store_result("job", {"stage": "executing"}, "PROGRESS")
+    custody = Custody(RESULT)
+    custody.known = {"job"}
+    with pytest.raises(Ignore) as caught:
+        play(custody, parms={})
+    # What it was goes no further than the log.
+    assert caught.value.__suppress_context__
+    assert task.backend.get_task_meta("job")["status"] == "PROGRESS"
+    assert custody.orders == []
+
+
+def test_the_same_of_another_job_is_told(play: Play) -> None:
+    custody = Custody(RESULT)
+    custody.known = {"another"}
+    with pytest.raises(InvalidRequestError):
+        play(custody, parms={})
+
+
 # How it ends
 
 
@@ -304,3 +331,14 @@ def test_what_is_not_yet_written_of_a_job_is_not_written_after_it(
     with suppress(Exception):
         play(Custody(end, [progress(0.4)]))
     assert told.heard == [("job", progress(0.4)), ("job", None)]
+
+
+def test_progress_is_forgotten_before_another_attempt_is_told(
+    play: Play, task: RunWorkflow, told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Else the state RETRY might be written over.
+    heard: list[object] = []
+    monkeypatch.setattr(task.backend, "mark_as_retry", lambda *_, **__: heard.extend(told.heard))
+    with pytest.raises(ComesAgain):
+        play(Custody(NotNow(1.5, ComfyUIUnavailableError("it is down")), [progress(0.4)]))
+    assert heard == [("job", progress(0.4)), ("job", None)]

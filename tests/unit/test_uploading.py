@@ -12,6 +12,7 @@ import pytest
 
 from tasks.errors import (
     ComfyUIUnavailableError,
+    InternalError,
     JobError,
     OutputMissingError,
     StorageDeniedError,
@@ -78,7 +79,9 @@ def test_what_succeeds_waits_for_nothing(clock: Clock) -> None:
     assert clock.slept == []
 
 
-@pytest.mark.parametrize("leaf", [StorageUnavailableError, ComfyUIUnavailableError])
+@pytest.mark.parametrize(
+    "leaf", [StorageUnavailableError, StorageDeniedError, ComfyUIUnavailableError]
+)
 def test_a_passing_outage_is_waited_out(clock: Clock, leaf: type[JobError]) -> None:
     action = Failing(leaf("away"), clock, times=4)
     assert attempt(action, clock) == "done"
@@ -87,7 +90,12 @@ def test_a_passing_outage_is_waited_out(clock: Clock, leaf: type[JobError]) -> N
 
 @pytest.mark.parametrize(
     ("leaf", "patience"),
-    [(StorageUnavailableError, STORE_PATIENCE), (ComfyUIUnavailableError, OUTAGE_PATIENCE)],
+    [
+        (StorageUnavailableError, STORE_PATIENCE),
+        # Credentials are being renewed.
+        (StorageDeniedError, STORE_PATIENCE),
+        (ComfyUIUnavailableError, OUTAGE_PATIENCE),
+    ],
 )
 def test_the_patience_is_used_up_and_not_a_second_more(
     clock: Clock, leaf: type[JobError], patience: float
@@ -112,7 +120,7 @@ def test_a_large_file_that_breaks_late_has_all_the_patience(
     assert attempt(action, clock) == "done"
 
 
-@pytest.mark.parametrize("leaf", [StorageDeniedError, OutputMissingError])
+@pytest.mark.parametrize("leaf", [InternalError, OutputMissingError])
 def test_what_does_not_pass_is_not_waited_for(clock: Clock, leaf: type[JobError]) -> None:
     action = Failing(leaf("no"), clock)
     with pytest.raises(leaf):
@@ -156,10 +164,11 @@ class Server:
         self.asked: list[str] = []
 
     @contextmanager
-    def view(self, file: FileRef) -> Iterator[bytes]:
+    def view(self, file: FileRef, check: Callable[[], object]) -> Iterator[bytes]:
         self.asked.append(file.filename)
         if errors := self.errors.get(file.filename):
             raise errors.pop(0)
+        check()
         yield self.files[file.filename]
 
 
@@ -290,6 +299,17 @@ def test_a_file_that_was_never_announced_is_stored_at_the_end(scene: Attempt) ->
     assert len(scene.store.puts) == 2
 
 
+def test_a_file_is_read_only_as_long_as_there_is_no_reason_to_end(scene: Attempt) -> None:
+    scene.server.files = {"a": b"1"}
+    scene.control.stop(WorkerLeaving("x"))
+    uploads = scene.uploads()
+    uploads.begin("9", images("a"))
+    scene.let_one()
+    with pytest.raises(WorkerLeaving):
+        finished(uploads, entry(n9=images("a")))
+    assert scene.store.puts == []
+
+
 def test_only_what_the_history_names_is_an_output_and_the_rest_is_surplus(scene: Attempt) -> None:
     scene.server.files = {"a": b"1", "b": b"2", "c": b"3"}
     scene.server.errors = {"c": [OutputMissingError("not yet")]}
@@ -300,8 +320,8 @@ def test_only_what_the_history_names_is_an_output_and_the_rest_is_surplus(scene:
     assert [wait().filename for _, wait in pending] == ["a"]
     scene.let_one()
     # What failed may be there in part.
-    surplus = uploads.surplus([file for file, _ in pending])
-    assert surplus == [key("9", 1, "b"), key("10", 0, "c")]
+    surplus = uploads.surplus([file for file, _ in pending], LONG)
+    assert surplus == {key("9", 1, "b"), key("10", 0, "c")}
 
 
 def test_nothing_is_surplus_as_a_rule(scene: Attempt) -> None:
@@ -310,7 +330,56 @@ def test_nothing_is_surplus_as_a_rule(scene: Attempt) -> None:
     uploads.begin("9", images("a"))
     pending = uploads.finish(entry(n9=images("a"), n10=images("b")))
     assert [wait().filename for _, wait in pending] == ["a", "b"]
-    assert uploads.surplus([file for file, _ in pending]) == []
+    assert uploads.surplus([file for file, _ in pending], LONG) == set()
+
+
+def test_what_was_overwritten_is_surplus_unless_it_is_replaced(scene: Attempt) -> None:
+    scene.server.files = {"a": b"1", "b": b"2"}
+    uploads = scene.uploads()
+    for node in ("8", "9"):
+        uploads.begin(node, images("a"))
+        scene.let_one()
+    assert scene.server.asked == ["a"]
+    # Node 8 has made it, node 9 made it anew and is the one that the history names.
+    pending = uploads.finish(entry(n9=images("a")))
+    assert [wait().key for _, wait in pending] == [key("9", 0, "a")]
+    assert uploads.surplus([file for file, _ in pending], LONG) == {key("8", 0, "a")}
+    # Where the key is the same it has the last content.
+    uploads = scene.uploads()
+    for _ in range(2):
+        uploads.begin("8", images("b"))
+        scene.let_one()
+    pending = uploads.finish(entry(n8=images("b")))
+    assert [wait().key for _, wait in pending] == [key("8", 0, "b")]
+    assert uploads.surplus([file for file, _ in pending], LONG) == set()
+
+
+def test_a_key_that_two_files_have_is_no_surplus(scene: Attempt) -> None:
+    scene.server.files = {"a": b"1"}
+    uploads = scene.uploads()
+    uploads.begin("9", {"images": [{"filename": "a", "subfolder": "early"}]})
+    scene.let_one()
+    pending = uploads.finish(entry(n9={"images": [{"filename": "a", "subfolder": "late"}]}))
+    assert [wait().key for _, wait in pending] == [key("9", 0, "a")]
+    assert uploads.surplus([file for file, _ in pending], LONG) == set()
+
+
+def test_surplus_is_stored_no_more_and_what_is_being_stored_is_waited_for(clock: Clock) -> None:
+    go_on = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        scene = Attempt(pool, clock)
+        scene.server.files = {"a": b"1", "b": b"2"}
+        scene.store.let = lambda: go_on.wait(LONG)
+        uploads = scene.uploads()
+        uploads.begin("9", images("a", "b"))
+        assert scene.store.begun.wait(LONG)
+        with ThreadPoolExecutor(1) as other:
+            surplus = other.submit(uploads.surplus, [], LONG)
+            assert not surplus.done()
+            go_on.set()
+            assert surplus.result(LONG) == {key("9", 0, "a")}
+        assert scene.store.contents == {key("9", 0, "a"): b"1"}
+    assert scene.server.asked == ["a"]
 
 
 @pytest.mark.parametrize(
@@ -427,7 +496,10 @@ def test_a_file_that_is_written_many_times_is_stored_early_once(scene: Attempt) 
     assert scene.store.contents == {key("9", 0, "a"): b"last"}
 
 
-def test_what_is_under_way_of_an_earlier_content_does_not_replace_the_last(clock: Clock) -> None:
+@pytest.mark.parametrize("times", [1, 2])
+def test_what_is_under_way_of_an_earlier_content_does_not_replace_the_last(
+    clock: Clock, times: int
+) -> None:
     pauses = iter([0.1])
     with ThreadPoolExecutor(2) as pool:
         scene = Attempt(pool, clock)
@@ -437,11 +509,30 @@ def test_what_is_under_way_of_an_earlier_content_does_not_replace_the_last(clock
         uploads = scene.uploads()
         uploads.begin("9", images("a"))
         assert scene.store.begun.wait(LONG)
-        uploads.begin("9", images("a"))
+        for _ in range(times):
+            uploads.begin("9", images("a"))
         scene.server.files = {"a": b"last"}
         (output,) = finished(uploads, entry(n9=images("a")))
     assert output.sha256 == hashlib.sha256(b"last").hexdigest()
     assert scene.store.contents == {key("9", 0, "a"): b"last"}
+
+
+def test_nor_does_what_is_under_way_of_another_file_of_the_same_key(clock: Clock) -> None:
+    pauses = iter([0.1])
+    with ThreadPoolExecutor(2) as pool:
+        scene = Attempt(pool, clock)
+        scene.server.files = {"a": b"first"}
+        scene.store.let = lambda: threading.Event().wait(next(pauses, 0.0))
+        uploads = scene.uploads()
+        early = {"images": [{"filename": "a", "subfolder": "early"}]}
+        uploads.begin("9", early)
+        assert scene.store.begun.wait(LONG)
+        # Made anew by another node, and by this one in another folder.
+        uploads.begin("8", early)
+        scene.server.files = {"a": b"last"}
+        late = {"images": [{"filename": "a", "subfolder": "late"}]}
+        (output,) = finished(uploads, entry(n9=late))
+    assert scene.store.contents == {output.key: b"last"}
 
 
 # Those of an attempt that came to nothing
@@ -457,7 +548,7 @@ def test_who_is_abandoned_stores_nothing_more_and_says_what_may_be_there(scene: 
     scene.store.let = lambda: go_on.wait(LONG)
     uploads.begin("8", images("b", "c"))
     assert scene.store.begun.wait(LONG)
-    assert uploads.abandon() == [key("7", 0, "a"), key("8", 0, "b")]
+    assert uploads.abandon() == {key("7", 0, "a"), key("8", 0, "b")}
     uploads.begin("9", images("d"))
     go_on.set()
     scene.let_one()
@@ -470,7 +561,7 @@ def test_what_failed_early_may_be_there_in_part(scene: Attempt) -> None:
     uploads = scene.uploads()
     uploads.begin("9", images("a"))
     scene.let_one()
-    assert uploads.abandon() == [key("9", 0, "a")]
+    assert uploads.abandon() == {key("9", 0, "a")}
 
 
 def test_who_abandons_can_wait_for_what_is_being_stored(scene: Attempt) -> None:
@@ -484,7 +575,7 @@ def test_who_abandons_can_wait_for_what_is_being_stored(scene: Attempt) -> None:
         abandoning = other.submit(uploads.abandon, LONG)
         assert not abandoning.done()
         go_on.set()
-        assert abandoning.result(LONG) == [key("9", 0, "a")]
+        assert abandoning.result(LONG) == {key("9", 0, "a")}
     assert scene.store.contents == {key("9", 0, "a"): b"1"}
 
 
@@ -494,11 +585,20 @@ def test_what_is_stored_at_the_end_is_abandoned_with_the_rest(scene: Attempt) ->
     uploads = scene.uploads()
     with pytest.raises(OutputMissingError):
         finished(uploads, entry(n8=images("a"), n9=images("b")))
-    assert uploads.abandon(LONG) == [key("8", 0, "a"), key("9", 0, "b")]
+    assert uploads.abandon(LONG) == {key("8", 0, "a"), key("9", 0, "b")}
+
+
+def test_what_was_overwritten_may_be_there_as_well(scene: Attempt) -> None:
+    scene.server.files = {"a": b"1"}
+    uploads = scene.uploads()
+    uploads.begin("8", images("a"))
+    scene.let_one()
+    uploads.begin("9", images("a"))
+    assert uploads.abandon(LONG) == {key("8", 0, "a")}
 
 
 def test_nothing_is_abandoned_where_nothing_was_begun(scene: Attempt) -> None:
-    assert scene.uploads().abandon(LONG) == []
+    assert scene.uploads().abandon(LONG) == set()
 
 
 # Several at the same time

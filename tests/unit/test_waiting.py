@@ -16,7 +16,7 @@ from tasks.errors import (
 from workers.comfyui.model import PromptQueue
 from workers.comfyui.progress import PromptProgress
 from workers.execution import waiting as module
-from workers.execution.control import Control, WorkerLeaving
+from workers.execution.control import Control, ServerHung, WorkerLeaving
 from workers.execution.waiting import (
     OUTAGE_PATIENCE,
     POLL_CONNECTED,
@@ -92,14 +92,19 @@ class Scene:
         self.events.append((seconds, happen))
 
     def play(
-        self, *, timeout: float | None = None, stall: float = float("inf"), adopted: bool = False
+        self,
+        *,
+        timeout: float | None = None,
+        since: float | None = None,
+        stall: float = float("inf"),
+        adopted: bool = False,
     ) -> dict[str, Any]:
         return await_entry(
             PROMPT,
             comfyui=self,  # type: ignore[arg-type]
             notifications=self,  # type: ignore[arg-type]
             subscription=self,  # type: ignore[arg-type]
-            patience=Patience(self.now + timeout if timeout else None, stall),
+            patience=Patience(timeout, None if since is None else 1000.0 + since, stall),
             control=self.control,
             on_tick=self.ticks.append,
             on_trouble=self.trouble,
@@ -162,15 +167,38 @@ def test_progress_is_told_twice_a_second_and_whether_the_prompt_runs(scene: Scen
 # When it gives up
 
 
-def test_the_time_of_a_job_ends_to_the_moment(scene: Scene) -> None:
+@pytest.mark.parametrize("by", ["a message", "the queue"])
+def test_the_time_of_a_job_counts_from_when_it_begins_and_ends_to_the_moment(
+    scene: Scene, by: str
+) -> None:
+    scene.prompts = WAITS
+    # Nothing that others take counts.
+    scene.at(100.0)
+    if by == "a message":
+        scene.at(101.0, wakes=True, progress=PromptProgress(started=True))
+    else:
+        scene.at(101.0, wakes=True, prompts=RUNS)
     with pytest.raises(JobTimeoutError, match="timeout_seconds have passed"):
         scene.play(timeout=7.3)
-    assert scene.passed == 7.3
+    # Which is looked for twice a second.
+    assert 101.0 + 7.3 <= scene.passed <= 101.0 + 7.3 + TICK
+
+
+def test_the_time_of_an_adopted_prompt_counts_from_when_it_was_submitted(scene: Scene) -> None:
+    with pytest.raises(JobTimeoutError):
+        scene.play(timeout=7.3, since=-4.0, adopted=True)
+    assert scene.passed == 3.3
+
+
+def test_what_never_begins_has_all_its_time(scene: Scene) -> None:
+    scene.prompts = WAITS
+    scene.at(1000.0, entry=ENTRY)
+    assert scene.play(timeout=7.3) == ENTRY
 
 
 def test_what_has_ended_in_time_is_collected_after_it(scene: Scene) -> None:
     scene.at(7.2, entry=ENTRY)
-    assert scene.play(timeout=7.3) == ENTRY
+    assert scene.play(timeout=7.3, since=0.0) == ENTRY
     assert scene.looks == [POLL_CONNECTED, 7.3]
 
 
@@ -179,14 +207,14 @@ def test_a_server_that_does_not_answer_at_the_end_of_the_time_has_not_ended_it(
 ) -> None:
     scene.at(7.2, error=ComfyUIUnavailableError("gone"))
     with pytest.raises(JobTimeoutError):
-        scene.play(timeout=7.3)
+        scene.play(timeout=7.3, since=0.0)
 
 
 def test_a_server_that_has_just_not_answered_is_not_asked_once_more(scene: Scene) -> None:
     scene.connected = False
     scene.at(1.0, error=ComfyUIUnavailableError("it hangs"))
     with pytest.raises(JobTimeoutError):
-        scene.play(timeout=7.3)
+        scene.play(timeout=7.3, since=0.0)
     # Each question may take ten seconds.
     assert scene.looks[-1] == 7.0
 
@@ -242,9 +270,21 @@ def test_a_prompt_that_shows_no_sign_of_life_has_stalled(scene: Scene) -> None:
     assert 60.0 + POLL_CONNECTED <= scene.passed <= 60.0 + POLL_CONNECTED + 1.0
 
 
+def test_one_that_is_said_to_have_begun_has_stalled_whatever_the_queue_showed(
+    scene: Scene,
+) -> None:
+    # It began just before the server fell silent: no answer has shown it running yet.
+    scene.prompts = WAITS
+    scene.at(1.0, progress=PromptProgress(started=True))
+    with pytest.raises(PromptStalledError):
+        scene.play(stall=60.0)
+    assert scene.passed <= 60.0 + POLL_CONNECTED + 1.0
+
+
 def test_one_that_waits_gives_the_owner_of_the_one_before_it_time_to_act(scene: Scene) -> None:
     scene.prompts = WAITS
-    with pytest.raises(PromptStalledError):
+    # And has not failed itself.
+    with pytest.raises(ServerHung, match=r"no sign of life for \d+ s \(STALL_SECONDS\)"):
         scene.play(stall=60.0)
     assert 120.0 <= scene.passed <= 120.0 + POLL_CONNECTED + 1.0
 

@@ -17,6 +17,7 @@ from tasks.errors import (
     JobError,
     JobExpiredError,
     PoisonedJobError,
+    TransientError,
     WorkerDiedError,
 )
 from tasks.request import JobRequest
@@ -407,7 +408,7 @@ class Custody:
                     "attempts": attempts,
                     "failures": record.failures + retry.counts,
                     "crashes": record.crashes + failure.crashed,
-                    "accused": failure.crashed,
+                    "accused": record.accused or failure.crashed,
                     "spent": record.spent or retry.spent,
                     "bypass": _bypassing(record, retry, failed),
                     "route": self._route(retry, lease.now() + retry.seconds),
@@ -417,7 +418,9 @@ class Custody:
             case PutAside():
                 self._bury(order, lease, record, attempts)
             case Fail():
-                self._stop_prompt(lease.job_id, record)
+                if isinstance(error, TransientError):
+                    # After the others it is over, or never was.
+                    self._stop_prompt(lease.job_id, record)
                 self._fail(lease, error, attempts)
 
     def _route(self, retry: Retry, due: float) -> Route:

@@ -541,8 +541,16 @@ class Executor:
             self._remove(job)
         except StorageUnavailableError as error:
             logger.warning("job %s: its files cannot be removed yet: %s", job.id, error)
-            self._uploaders.submit(
-                patiently,
+            # A daemon: it holds up neither the next job nor the worker's end.
+            threading.Thread(
+                target=self._remove_patiently, args=(job,), name="removal", daemon=True
+            ).start()
+        except JobError as error:
+            logger.warning("job %s: its files could not be removed: %s", job.id, error)
+
+    def _remove_patiently(self, job: Job) -> None:
+        try:
+            patiently(
                 lambda: self._remove(job),
                 what=f"job {job.id}: what it has stored",
                 control=Control(),
