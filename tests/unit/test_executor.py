@@ -28,7 +28,7 @@ from workers.comfyui import Notifications
 from workers.comfyui.model import PromptQueue, PromptState
 from workers.execution import Executor, uploading, waiting
 from workers.execution import executor as module
-from workers.execution.control import LeaseLost, ServerHung, Spared, WorkerLeaving
+from workers.execution.control import HandedOn, LeaseLost, ServerHung, Spared, WorkerLeaving
 from workers.execution.job import AttemptFailed, Job, Start, prompt_id
 from workers.execution.keeper import Keeper, Lease, Phase
 from workers.execution.waiting import Patience
@@ -598,14 +598,18 @@ def test_nothing_is_removed_of_a_job_that_others_may_have(scene: Scene) -> None:
     assert scene.store.contents.keys() == {key("a")}
 
 
-def test_who_is_handed_on_leaves_what_is_stored(scene: Scene) -> None:
+@pytest.mark.parametrize(("reason", "stays"), [(LeaseLost("x"), True), (WorkerLeaving("x"), False)])
+def test_what_is_stored_of_a_prompt_that_goes_on_stays(
+    scene: Scene, reason: HandedOn, stays: bool
+) -> None:
     scene.server.on_submit = lambda: scene.announce("9", "a")
-    scene.server.steps = [lambda: scene.lease.control.stop(WorkerLeaving("x"))]
+    scene.server.steps = [lambda: scene.lease.control.stop(reason)]
     with scene.holding():
-        with pytest.raises(WorkerLeaving):
+        with pytest.raises(HandedOn):
             scene.attempt()
-    # Whoever goes on with the prompt stores the same.
-    assert scene.store.contents.keys() == {key("a")}
+    # Whoever goes on with the prompt stores the same. One that is stopped nobody goes on with.
+    assert (scene.store.contents.keys() == {key("a")}) == stays
+    assert stays or not scene.store.contents
 
 
 def test_who_is_handed_on_waits_for_no_file(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -627,10 +627,11 @@ def test_a_job_is_ours_beyond_doubt_while_its_lease_is(
     assert not keeper.is_sure(lease)
 
 
-@pytest.mark.parametrize("reason", [LeaseLost("x"), WorkerLeaving("x"), JobCancelledError("x")])
-def test_a_job_that_is_to_end_is_not_ours_beyond_doubt(
-    keeper: Keeper, hold: Hold, reason: Exception
+def test_a_job_that_somebody_else_has_is_not_ours(
+    keeper: Keeper, ledger: Ledger, around: Round
 ) -> None:
-    lease = hold()
-    lease.control.stop(reason)
-    assert not keeper.is_sure(lease)
+    ledger.answers = {"a": LOST}
+    with keeper.holding("a", claim(1), time.monotonic()) as lease:
+        assert keeper.is_sure(lease)
+        around()
+        assert not keeper.is_sure(lease)

@@ -37,11 +37,6 @@ class Control:
         self.wanted_elsewhere = False
         """Whether the job is to be handed on if it has not begun to execute."""
 
-    @property
-    def stopped(self) -> bool:
-        """Whether there is a reason to end."""
-        return self._reason is not None
-
     def stop(self, reason: Exception) -> bool:
         """End the job with this reason; whether it does: the first wins, none once it is sealed."""
         with self._lock:

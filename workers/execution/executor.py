@@ -296,7 +296,11 @@ class Executor:
             yield uploads
         except HandedOn:
             # Whoever goes on with the prompt stores the same under the same keys.
-            uploads.abandon()
+            if run.lease.prompt_stopped:
+                run.stored = uploads.abandon(_SOON_SECONDS)
+                self._take_back(run)
+            else:
+                uploads.abandon()
             raise
         except BaseException:
             run.stored = uploads.abandon(_ABANDON_SECONDS)

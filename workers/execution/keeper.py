@@ -59,6 +59,8 @@ class Lease:
     phase: Phase = Phase.WAITING
     # When its prompt was queued, on the monotonic clock.
     queued_at: float | None = None
+    # Somebody else has the job.
+    lost: bool = False
     # Whether any other server would do as well as this one.
     movable: bool = True
     control: Control = field(default_factory=Control)
@@ -180,7 +182,7 @@ class Keeper:
 
     def is_sure(self, lease: Lease) -> bool:
         """Whether a job is ours beyond doubt, as far as that can be known without asking."""
-        return lease.valid_until - time.monotonic() > _MARGIN and not lease.control.stopped
+        return lease.valid_until - time.monotonic() > _MARGIN and not lease.lost
 
     def stop_jobs(self, reason: Exception, job_id: str | None = None) -> None:
         """End every job that runs here, or one, with this reason."""
@@ -252,6 +254,7 @@ class Keeper:
             lease = by_job[key]
             lease.valid_until = began + LEASE_SECONDS
             if answer == LOST:
+                lease.lost = True
                 lease.control.stop(LeaseLost("somebody else has the job"))
             elif answer == CANCEL:
                 lease.control.stop(JobCancelledError("the job was revoked"))
