@@ -520,6 +520,7 @@ class Executor:
             self._keeper.confirm(run.lease)
             with run.lease.control.sealed():
                 created = self._store.create(result.manifest.key, manifest, "application/json")
+            timeline.mark(result.job_id, "committed")
             if created:
                 return result
             logger.info("job %s: was committed by another attempt", result.job_id)

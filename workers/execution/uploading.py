@@ -161,6 +161,7 @@ class Uploads:
     def _upload(self, file: OutputFile) -> Output:
         with self._server.view(file.file, self._control.check) as download:
             stored = self._store.put(self._key(file), download)
+        timeline.mark(self._job.id, "downloaded", stored.read_at)
         timeline.mark(self._job.id, "uploaded")
         return Output(
             node_id=file.node_id,

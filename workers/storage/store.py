@@ -1,6 +1,7 @@
 """Objects in an S3 bucket: streamed up, committed once, read back, presigned."""
 
 import hashlib
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -40,6 +41,8 @@ class StoredObject:
     content_type: str
     size_bytes: int
     sha256: str
+    # When its last byte had been read, Unix time in seconds.
+    read_at: float | None = None
 
     @property
     def uri(self) -> str:
@@ -97,7 +100,12 @@ class ObjectStore:
                     Config=self._transfer,
                 )
         return StoredObject(
-            self.bucket, key, media_type, measured.size, measured.digest.hexdigest()
+            self.bucket,
+            key,
+            media_type,
+            measured.size,
+            measured.digest.hexdigest(),
+            measured.ended_at,
         )
 
     def create(self, key: str, content: bytes, media_type: str) -> bool:
@@ -179,11 +187,16 @@ class _Measured:
         self._stream = stream
         self.size = 0
         self.digest = hashlib.sha256()
+        self.ended_at: float | None = None
 
     def read(self, size: int) -> bytes:
         parts = []
         # The network gives what it has; a part that is short means the end to the uploader.
-        while size > 0 and (part := self._stream.read(size)):
+        while size > 0:
+            part = self._stream.read(size)
+            if not part:
+                self.ended_at = self.ended_at or time.time()
+                break
             self.digest.update(part)
             self.size += len(part)
             size -= len(part)
