@@ -15,6 +15,7 @@ from workers.bootstrap import assemble, node_name
 from workers.broker.progress import ProgressWriter
 from workers.broker.results import PROGRESS
 from workers.broker.revocation import follow_revocations
+from workers.lifecycle.memory import keep_little
 
 
 class Worker(CeleryWorker):  # type: ignore[misc]  # celery has no types for it
@@ -38,6 +39,7 @@ class Worker(CeleryWorker):  # type: ignore[misc]  # celery has no types for it
     def on_before_init(self, *, settings: Settings, **options: Any) -> None:
         """Celery's hook: make the clients and give the task its executor."""
         super().on_before_init(**options)
+        keep_little()
         # At DEBUG these write whole requests, with signatures, passwords and input files.
         for name in ("botocore", "celery.pool"):
             logging.getLogger(name).setLevel(logging.INFO)
