@@ -6,10 +6,10 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos lint format clean
+.PHONY: help demo test chaos bench bench-scale lint format clean
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
 
 demo: $(VENV)/.demo ## render on an embedded stack; COMFYUI_URL=http://... for a server of yours
 	@$(BIN)/comfyfleet demo
@@ -19,6 +19,12 @@ test: $(VENV)/.dev ## the whole suite on real Valkey, real SeaweedFS and the sta
 
 chaos: $(VENV)/.dev ## hurt a fleet for ten minutes, account for every job; SEED=2 for other faults
 	@$(BIN)/python -m tests.chaos --seed $(SEED)
+
+bench: $(VENV)/.dev ## how busy the GPU is kept, beside others; BENCH_COMFYUI_URL=http://... for servers of yours
+	@$(BIN)/python -m bench
+
+bench-scale: $(VENV)/.dev ## many workers, long queues, and what a job costs the broker
+	@$(BIN)/python -m bench scale
 
 lint: $(VENV)/.dev ## linters, types, import rules, container files
 	@$(BIN)/ruff format --check .
@@ -32,7 +38,7 @@ format: $(VENV)/.dev ## format the code, mend what the linter can
 	@$(BIN)/ruff check --fix .
 
 clean: ## remove the virtual environment and everything built
-	rm -rf $(VENV) build dist *.egg-info demo-output .coverage* .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist *.egg-info demo-output bench/results .coverage* .pytest_cache .mypy_cache .ruff_cache
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -1,0 +1,1 @@
+"""What the numbers in README and docs/scaling.md come from: `python -m bench`."""

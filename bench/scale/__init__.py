@@ -1,0 +1,1 @@
+"""How far it scales, and what it costs: `python -m bench scale`."""

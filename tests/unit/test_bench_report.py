@@ -1,0 +1,104 @@
+"""What is planned, and how it is told."""
+
+from dataclasses import replace
+from xml.etree import ElementTree as ET
+
+import pytest
+
+from bench.chart import svg
+from bench.goals import verdicts
+from bench.model import Cell, Kind, MixRun, Report, Run, Single, SingleJob, SingleRun
+from bench.plan import PARTS, plan, possible, quick_plan
+from bench.table import markdown, told
+
+CELL = Cell(0.3, 1, 250, 10, tuple(Kind), 3)
+(MIX, *_) = plan(("mixed",)).mixes
+JOB = SingleJob(0.3, 0.85, 0.25, {"queued": 1.0, "started": 1.1, "finished": 1.4, "result": 1.85})
+
+SPANS = {
+    Kind.LIMIT: 3.0,
+    Kind.SEQUENTIAL: 6.0,
+    Kind.PLAIN_2: 3.2,
+    Kind.PLAIN_6: 3.1,
+    Kind.OURS: 3.03,
+}
+REPORT = Report(
+    machine={"cores": 2, "graph": "BarsRender"},
+    runs=tuple(
+        Run(CELL, kind, n, seconds, seconds + 0.5, 0.3, 0.01, {"PUT": 20})
+        for kind, seconds in SPANS.items()
+        for n in range(3)
+    ),
+    mixes=(MixRun(MIX, Kind.OURS, 0, 10.6), MixRun(MIX, Kind.PLAIN_2, 0, 20.5)),
+    singles=tuple(SingleRun(Single(0.3, 250, 1, timeline), (JOB,)) for timeline in (False, True)),
+    notes=("A note.",),
+    seconds=12.3,
+)
+
+
+def test_a_plan_has_each_part_alone_and_all_together() -> None:
+    whole = plan()
+    alone = [plan((part,)) for part in PARTS]
+    assert whole.cells == tuple(cell for one in alone for cell in one.cells)
+    assert whole.mixes == tuple(mix for one in alone for mix in one.mixes)
+    assert set(whole.singles) == {single for one in alone for single in one.singles}
+    assert {cell.seconds for cell in whole.cells} == {0.1, 0.3, 1.0, 5.0}
+    assert {mix.servers for mix in whole.mixes} == {2, 4, 16}
+    assert quick_plan().cells
+
+
+def test_stand_ins_can_do_everything() -> None:
+    assert possible(plan(), renders=True, servers=None) == (plan(), ())
+
+
+def test_servers_that_cannot_be_told_how_long_do_each_batch_and_distance_once() -> None:
+    can, notes = possible(plan(), renders=False, servers=16)
+    assert not can.mixes
+    kinds = [(cell.batch, cell.s3_ms) for cell in can.cells]
+    assert len(kinds) == len(set(kinds)) == 4
+    assert "cannot be long and short" in notes[0]
+
+
+def test_too_few_servers_do_fewer_mixes_and_it_is_said() -> None:
+    can, notes = possible(plan(), renders=True, servers=3)
+    assert [mix.servers for mix in can.mixes] == [2]
+    assert "[4, 16]" in notes[0]
+
+
+def test_the_table_has_what_was_measured() -> None:
+    text = markdown(REPORT)
+    rows = {line.split(" | ")[0].strip("| "): line for line in text.splitlines()[::-1]}
+    assert "0.500 [0.500, 0.500]" in rows["sequential client"]
+    assert rows["comfyfleet"].endswith("| 0.990 [0.990, 0.990] | 10.6 |")
+    assert "| comfyfleet | 10.6 s |" in text
+    assert "2 PUT" in text
+    assert "A note." in text
+    assert "```text" in text
+    assert "| missed |" not in text.replace("*", "")
+
+
+@pytest.mark.parametrize(
+    ("values", "text"),
+    [([], "-"), ([1.0], "1.000"), ([1.0, 3.0, 2.0], "2.000 [1.000, 3.000]")],
+)
+def test_values_are_told_with_their_spread(values: list[float], text: str) -> None:
+    assert told(values) == text
+
+
+def test_goals_are_of_ours_and_can_be_missed() -> None:
+    assert {one.what: one.is_met for one in verdicts(REPORT)} == {
+        "span, 0.3 s jobs": True,
+        "long and short, 2 servers": True,
+        "single job, S3 250 ms": True,
+    }
+    slow = replace(REPORT, singles=(), mixes=(replace(REPORT.mixes[0], seconds=11.5),))
+    assert [one.is_met for one in verdicts(slow)] == [True, False]
+
+
+def test_the_chart_is_an_image_with_a_bar_a_contender() -> None:
+    root = ET.fromstring(svg(REPORT))
+    texts = [node.text for node in root.iter("{http://www.w3.org/2000/svg}text")]
+    assert "0.3 s jobs" in texts
+    assert {"50.0%", "99.0%"} <= set(texts)
+    bars = [node for node in root.iter("{http://www.w3.org/2000/svg}rect") if node.get("fill")]
+    assert len(bars) == len(Kind) - 1
