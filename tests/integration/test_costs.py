@@ -1,5 +1,6 @@
 """What a job costs beside its execution: requests to the store and to ComfyUI, Redis commands."""
 
+import json
 import threading
 import time
 from collections import Counter
@@ -9,9 +10,11 @@ from typing import Any
 
 import pytest
 import redis
+from celery import Celery
 
 from sandbox.stack import Stack
 from sandbox.valkey import Valkey
+from tasks import enqueue
 from tests.integration.tap import HttpTap
 from tests.stack import Client, bars
 
@@ -129,3 +132,22 @@ def _kind(command: str) -> str:
     if name == "EVAL":
         return next((kind for word, kind in _SCRIPTS.items() if word in command), "other")
     return name
+
+
+def test_what_a_large_workflow_costs_redis_while_it_waits(scene: Scene) -> None:
+    # A database where nobody takes it.
+    url = scene.valkey.url.replace("/0", "/7")
+    producer = Celery(broker=url, backend=url)
+    node = {"class_type": "CLIPTextEncode", "inputs": {"clip": ["4", 1]}}
+    workflow = {
+        str(n): {**node, "inputs": {**node["inputs"], "text": f"a cat, number {n}, {n**5:x}"}}
+        for n in range(10_000)
+    }
+    assert len(json.dumps(workflow)) > 1_000_000
+    enqueue(workflow, celery=producer)
+    with redis.Redis.from_url(url) as broker:
+        used = broker.memory_usage("comfyui", samples=0)
+    producer.close()
+    # Ten thousand of them take less than three gigabytes.
+    assert used is not None
+    assert used < 300_000
