@@ -9,6 +9,7 @@ from urllib.parse import urlsplit
 
 import boto3
 from botocore.config import Config
+from botocore.handlers import add_expect_header
 from celery.utils.nodenames import gethostname
 
 from settings import Settings
@@ -175,4 +176,6 @@ def object_store(settings: Settings, connections: int = 4) -> ObjectStore:
             s3={"addressing_style": "path" if settings.s3_endpoint_url else "auto"},
         ),
     )
+    # What is sent is not asked for first whether it is welcome: that costs a round trip.
+    client.meta.events.unregister("before-call.s3", add_expect_header)
     return ObjectStore(client, settings.s3_bucket)

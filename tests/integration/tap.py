@@ -10,10 +10,14 @@ _REQUEST = re.compile(rb"(?:^|\r\n)([A-Z]+) (\S+) HTTP/1\.1\r\n")
 
 
 class HttpTap(TcpProxy):
-    """Forwards to a server and keeps each request's method and path, without its query."""
+    """Forwards to a server and keeps each request's method and path, without its query.
+
+    `continues` counts the answers that only ask for the body.
+    """
 
     def __init__(self, url: str) -> None:
         self.requests: list[tuple[str, str]] = []
+        self.continues = 0
         target = urlsplit(url)
         super().__init__(str(target.hostname), target.port or 0)
 
@@ -30,4 +34,5 @@ class HttpTap(TcpProxy):
         # Answers begin otherwise.
         for method, path in _REQUEST.findall(piece):
             self.requests.append((method.decode(), path.decode().partition("?")[0]))
+        self.continues += piece.count(b"HTTP/1.1 100 ")
         return piece

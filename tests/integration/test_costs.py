@@ -59,6 +59,8 @@ def test_each_file_and_the_manifest_are_one_request_to_the_store(
     assert len(files) == images
     assert Counter(scene.store.requests) == Counter([*files, manifest])
     assert scene.store.requests[-1] == manifest
+    # And one round trip.
+    assert scene.store.continues == 0
 
 
 def test_what_is_asked_of_comfyui(scene: Scene, seed: int) -> None:
@@ -77,7 +79,9 @@ def test_what_a_job_costs_redis(scene: Scene, seed: int) -> None:
         assert len([handle.get(timeout=30) for handle in handles]) == jobs
     seconds = time.monotonic() - began
     # Registered, claimed and ended; the result; and in one round trip the acknowledgement.
-    assert {name: count / jobs for name, count in seen.items() if name in _PER_JOB} == _PER_JOB
+    for name, count in _PER_JOB.items():
+        # What a worker does every now and then comes to it.
+        assert 0 <= seen[name] - count * jobs <= 3 + 2 * seconds, (name, seen)
     # Whether there is one more to take is asked each time, and now and then while one executes.
     assert jobs <= seen["take"] <= jobs + 1 + seconds / 0.2
     # Written at once, and then twice a second.
@@ -85,13 +89,13 @@ def test_what_a_job_costs_redis(scene: Scene, seed: int) -> None:
 
 
 _PER_JOB = {
-    "register": 1.0,
-    "claim and end": 2.0,
-    "result": 1.0,
-    "MULTI": 1.0,
-    "ZREM": 1.0,
-    "HDEL": 1.0,
-    "EXEC": 1.0,
+    "register": 1,
+    "claim and end": 2,
+    "result": 1,
+    "MULTI": 1,
+    "ZREM": 1,
+    "HDEL": 1,
+    "EXEC": 1,
 }
 _SCRIPTS = {
     "'RPOP'": "take",
