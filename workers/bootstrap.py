@@ -104,6 +104,7 @@ def assemble(settings: Settings, worker: str) -> Parts:
         ledger,
         place.key,
         takes_jobs=takes_jobs,
+        server_answers=lambda: circuit.answers,
         stop_prompt=comfyui.try_cancel,
     )
     circuit.subscribe(lambda _: keeper.nudge())

@@ -183,6 +183,7 @@ class Scene:
             SimpleNamespace(renew=lambda claims: dict.fromkeys(claims, self.ours)),  # type: ignore[arg-type]
             HERE,
             takes_jobs=lambda: True,
+            server_answers=lambda: True,
             stop_prompt=lambda _: True,
         )
         record = Record(place=HERE, instance=HERE, client_id="mine", folder="job")

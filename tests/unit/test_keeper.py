@@ -72,6 +72,7 @@ class Worker:
     """What the keeper asks its worker."""
 
     takes_jobs = True
+    server_answers = True
 
     def __init__(self) -> None:
         self.stopped: list[str] = []
@@ -100,6 +101,7 @@ def keeper(ledger: Ledger, worker: Worker, monkeypatch: pytest.MonkeyPatch) -> K
         ledger,  # type: ignore[arg-type]
         "here",
         takes_jobs=lambda: worker.takes_jobs,
+        server_answers=lambda: worker.server_answers,
         stop_prompt=worker.stop_prompt,
     )
 
@@ -350,12 +352,22 @@ def test_a_server_that_is_slow_to_stop_a_prompt_holds_up_no_lease(
 def test_a_server_that_is_down_is_not_asked_to_stop_anything(
     ledger: Ledger, worker: Worker, around: Round
 ) -> None:
-    worker.takes_jobs = False
+    worker.server_answers = False
     ledger.orders = ["p1"]
     around()
     around()
     assert worker.stopped == []
     assert ledger.struck_off.empty()
+
+
+def test_a_server_in_quarantine_is_asked_to_stop_what_keeps_it_there(
+    ledger: Ledger, worker: Worker, around: Round
+) -> None:
+    worker.takes_jobs = False
+    ledger.orders = ["p1"]
+    around()
+    assert ledger.struck_off.get(timeout=PATIENCE) == ["p1"]
+    assert worker.stopped == ["p1"]
 
 
 @pytest.mark.parametrize("away", [False, True])

@@ -79,6 +79,7 @@ class Keeper:
         place: str,
         *,
         takes_jobs: Callable[[], bool],
+        server_answers: Callable[[], bool],
         stop_prompt: Callable[[str], bool],
     ) -> None:
         """Prepare; `start` begins to renew.
@@ -87,12 +88,14 @@ class Keeper:
             ledger: where the leases are.
             place: this worker's.
             takes_jobs: whether other workers may count on this one.
+            server_answers: whether it makes sense to ask anything of the server.
             stop_prompt: stops one that others have taken over from this place; whether it is
                 stopped.
         """
         self._ledger = ledger
         self._place = place
         self._takes_jobs = takes_jobs
+        self._server_answers = server_answers
         self._stop_prompt = stop_prompt
         self._leaving: Exception | None = None
         self._listeners: list[Callable[[], None]] = []
@@ -260,9 +263,9 @@ class Keeper:
                 lease.control.stop(JobCancelledError("the job was revoked"))
 
     def _announce(self) -> None:
-        live = self._takes_jobs()
-        orders = self._ledger.announce(self._place, live=live)
-        if live and orders and not self._obeying.locked():
+        orders = self._ledger.announce(self._place, live=self._takes_jobs())
+        # A server in quarantine is used again only when it has got rid of them.
+        if orders and self._server_answers() and not self._obeying.locked():
             # Not here: a slow server must not keep leases from being renewed.
             threading.Thread(target=self._obey, args=(orders,), daemon=True).start()
 

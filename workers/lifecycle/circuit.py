@@ -34,6 +34,7 @@ class State:
         failures: how many looks in a row have failed.
         quarantined: prompts that hang, which must have left the server before it closes.
         suspected_at: when somebody last complained.
+        answers: whether the last look was answered.
     """
 
     since: float
@@ -43,6 +44,7 @@ class State:
     failures: int = 0
     quarantined: frozenset[str] = frozenset()
     suspected_at: float = float("-inf")
+    answers: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,16 +91,18 @@ def fold(state: State, event: Event, now: float, jitter: float) -> State:
             hanging = state.quarantined.intersection(running)
             if hanging:
                 reason = f"prompt {min(hanging)} still hangs"
-                return replace(_opened(state, reason, now, jitter), quarantined=hanging)
+                opened = _opened(state, reason, now, jitter)
+                return replace(opened, quarantined=hanging, answers=True)
             return State(
                 closed=True,
                 since=state.since if state.closed else now,
                 # The answer may be older than a suspicion that came while it was under way.
                 probe_at=now if state.suspected_at > asked_at else now + SAFETY_SECONDS,
                 suspected_at=state.suspected_at,
+                answers=True,
             )
         case Failed(reason):
-            return _opened(state, reason, now, jitter)
+            return replace(_opened(state, reason, now, jitter), answers=False)
         case Suspected():
             # Whoever finds it down is no reason to ask a server more often that is known to be.
             probe_at = now if state.closed else state.probe_at
@@ -142,6 +146,11 @@ class Circuit:
     def closed(self) -> bool:
         """Whether the server is there, as far as anybody knows, so that jobs may be taken."""
         return self._state.closed
+
+    @property
+    def answers(self) -> bool:
+        """Whether the server answered when it was looked at last: also one in quarantine may."""
+        return self._state.answers
 
     def subscribe(self, on_change: Callable[[bool], None]) -> None:
         """Have it called from the circuit's thread with `closed` whenever that has changed."""
