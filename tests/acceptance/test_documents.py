@@ -158,3 +158,15 @@ def test_no_index_and_no_path_of_a_machine_in_the_project() -> None:
         if path == ROOT / own or path.suffix in (".jsonl", ".png") or not path.is_file():
             continue
         assert not forbidden.search(path.read_text()), name
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/performance.md", "docs/scaling.md"])
+def test_what_was_measured_is_what_was_written_down(document: str) -> None:
+    measured = "".join(path.read_text() for path in (ROOT / "docs/measured").glob("*.md"))
+    rows = [
+        line
+        for line in (ROOT / document).read_text().splitlines()
+        if line.startswith("|") and re.search(r"\d\.\d", line) and "`" not in line
+    ]
+    assert rows
+    assert [row for row in rows if row not in measured] == []
