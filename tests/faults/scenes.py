@@ -20,7 +20,7 @@ from sandbox.processes import ChildProcess
 from sandbox.proxy import TcpProxy
 from sandbox.stack import Stack, StandIn
 from sandbox.valkey import Valkey
-from tests.stack import Client, Workflow
+from tests.stack import Client, Workflow, untraced
 
 T = TypeVar("T")
 Scene = Callable[["Fleet"], None]
@@ -76,7 +76,8 @@ class Fleet:
 
     def worker(self, server: StandIn, **settings: str) -> ChildProcess:
         """A worker that takes jobs."""
-        worker = self.stack.worker(settings.pop("url", server.url), {**self._own, **settings})
+        own = {**untraced(), **self._own}
+        worker = self.stack.worker(settings.pop("url", server.url), {**own, **settings})
         self._undo.callback(worker.stop)
         return worker
 
