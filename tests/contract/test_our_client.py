@@ -126,6 +126,7 @@ def test_uploads(client: ComfyUI) -> None:
     folder = f"test-{uuid.uuid4()}"
     placed = client.upload_image("a.png", png(), subfolder=folder)
     assert placed == FileRef("a.png", folder, "input")
+    assert client.has(placed)
     assert client.upload_image("a.png", png(), subfolder=folder) == placed
     assert client.upload_image("a.png", png("blue"), subfolder=folder).filename == "a (1).png"
     assert client.upload_image("a.png", png("blue"), subfolder=folder, overwrite=True) == placed
@@ -141,6 +142,7 @@ def test_uploads(client: ComfyUI) -> None:
 def test_files_that_are_not_there(client: ComfyUI, file: FileRef) -> None:
     with pytest.raises(OutputMissingError), client.view(file):
         pass
+    assert not client.has(file)
 
 
 def test_what_the_server_tells_of_itself(client: ComfyUI) -> None:

@@ -365,7 +365,9 @@ class ComfyUI:
         """Whether a file is on the server."""
         params = {"filename": file.filename, "subfolder": file.subfolder, "type": file.type}
         response = self._ask("HEAD", "/view", params=params)
-        return response.status_code != 404 and self._checked(response).status_code == 200
+        if response.status_code in (400, 404):
+            return False
+        return self._checked(response).status_code == 200
 
     def upload_image(
         self,
