@@ -336,9 +336,7 @@ class Executor:
         # Placing its inputs may have taken long.
         self._keeper.confirm(run.lease)
         if run.lease.control.wanted_elsewhere:
-            # There is none to go on with.
-            run.lease.prompt_stopped = True
-            raise Spared("a server elsewhere has nothing to do")
+            raise _spared(run)
         try:
             self._comfyui.submit(workflow, job.prompt_id, self._notifications.client_id)
         except ComfyUIUnavailableError:
@@ -402,14 +400,11 @@ class Executor:
         except _GIVEN_UP as reason:
             self._give_up(run, reason)
             raise
-        except PromptLostError:
-            if run.lease.control.wanted_elsewhere and not run.executing:
+        except TransientError as error:
+            wanted = run.lease.control.wanted_elsewhere and not run.executing
+            if wanted and isinstance(error, PromptLostError):
                 # It was taken out of the queue, and the answer got lost.
-                run.lease.prompt_stopped = True
-                raise Spared("a server elsewhere has nothing to do") from None
-            run.executing = run.executing or subscription.progress.started
-            raise
-        except TransientError:
+                raise _spared(run) from None
             run.executing = run.executing or subscription.progress.started
             raise
         self._keeper.store(run.lease, sum(subscription.progress.node_seconds.values()) or None)
@@ -481,8 +476,7 @@ class Executor:
         try:
             self._comfyui.delete_from_queue([prompt])
             if self._comfyui.state_of(prompt) is PromptState.UNKNOWN:
-                run.lease.prompt_stopped = True
-                raise Spared("a server elsewhere has nothing to do")
+                raise _spared(run)
         except JobError as error:
             logger.info("job %s: cannot be handed on yet: %s", run.job.id, error)
         else:
@@ -591,6 +585,12 @@ class Executor:
 
 def _nothing() -> None:
     pass
+
+
+def _spared(run: _Run) -> Spared:
+    """The job goes elsewhere, and has no prompt here with which anybody could go on."""
+    run.lease.prompt_stopped = True
+    return Spared("a server elsewhere has nothing to do")
 
 
 def _for_at_most(seconds: float, action: Callable[[], object]) -> None:

@@ -68,11 +68,7 @@ class Takeover:
         """Whether a worker of the place where the prompt is could go on with it, and no other."""
         if record.spent or not self._place.reaches(record.place, record.instance):
             return True
-        try:
-            with self._server_at(record.instance) as server:
-                return server.state_of(prompt_id(job_id, record.prompt)) is PromptState.QUEUED
-        except JobError:
-            return False
+        return self._state_of(job_id, record) is PromptState.QUEUED
 
     def had_begun(self, job_id: str, record: Record) -> bool:
         """Whether a server may have begun with the prompt: not if it still waits there."""
@@ -88,11 +84,7 @@ class Takeover:
         """Whether what the prompt has rendered can be collected."""
         if record.spent or not self._place.reaches(record.place, record.instance):
             return False
-        try:
-            with self._server_at(record.instance) as server:
-                return server.state_of(prompt_id(job_id, record.prompt)) is PromptState.ENDED
-        except JobError:
-            return False
+        return self._state_of(job_id, record) is PromptState.ENDED
 
     def stop(self, job_id: str, record: Record) -> None:
         """Stop the prompt of a job that goes on nowhere.
@@ -103,6 +95,14 @@ class Takeover:
         prompt = prompt_id(job_id, record.prompt)
         if not record.spent and not self._is_stopped(prompt, record):
             self._ledger.order_stop(record.place, prompt)
+
+    def _state_of(self, job_id: str, record: Record) -> PromptState | None:
+        """What a server within reach knows of the prompt; None if it does not say."""
+        try:
+            with self._server_at(record.instance) as server:
+                return server.state_of(prompt_id(job_id, record.prompt))
+        except JobError:
+            return None
 
     def _is_stopped(self, prompt: str, record: Record) -> bool:
         if record.place == self._place.key:
