@@ -7,7 +7,9 @@ from enum import Enum
 from tasks.errors import (
     BrokerFullError,
     BrokerUnavailableError,
+    ComfyUIAccessDeniedError,
     ComfyUIHungError,
+    ComfyUIProtocolError,
     ComfyUIUnavailableError,
     HistoryUnreadableError,
     JobError,
@@ -38,6 +40,8 @@ _SPENT = (
     PromptLostError,
     PromptStalledError,
 )
+# Of a server that is away, and of what stands before it.
+_AWAY = (ComfyUIAccessDeniedError, ComfyUIProtocolError, ComfyUIUnavailableError)
 # While a prompt executes these mean that it took the server with it, or at least may have.
 _GONE = (ComfyUIHungError, ComfyUIUnavailableError, PromptLostError)
 
@@ -59,6 +63,7 @@ class Failure:
         instance: base URL of the ComfyUI server that it ran on.
         elapsed: seconds that it took.
         executing: whether the server was executing the prompt, as far as anybody knows.
+        waited: whether it did no more than wait: for the server, or in its queue.
         rendered: whether the prompt had ended well.
         earlier: the attempts before it.
         failures: how many of those count against the limit.
@@ -70,6 +75,7 @@ class Failure:
     instance: str
     elapsed: float = 0.0
     executing: bool = False
+    waited: bool = False
     rendered: bool = False
     earlier: Sequence[Attempt] = ()
     failures: int = 0
@@ -130,9 +136,8 @@ def after_failure(
     if failure.crashes + failure.crashed >= max_crashes:
         return PutAside()
     if _costs_nothing(failure):
-        where = Where.HERE if failure.rendered else Where.ANYWHERE
         spent = isinstance(error, PromptLostError)
-        return Retry(_backoff(failure, jitter), where, spent=spent, counts=False)
+        return Retry(_backoff(failure, jitter), _where(failure), spent=spent, counts=False)
     decision = _next_attempt(failure, jitter)
     if failure.crashed and max_attempts > 1 and isinstance(decision, Retry):
         # Bounded by its own limit: the server may have died of something else.
@@ -144,18 +149,26 @@ def _costs_nothing(failure: Failure) -> bool:
     """Whether another attempt pays for no GPU time again, and it is not the job's fault."""
     if len(failure.earlier) + 1 >= _MOST_ATTEMPTS:
         return False
+    if isinstance(failure.error, _AWAY):
+        return failure.waited or failure.rendered
     match failure.error:
         case BrokerUnavailableError() | BrokerFullError():
             return True
         case StorageUnavailableError():
             # What was rendered lies on the server.
             return True
-        case ComfyUIUnavailableError():
-            return failure.rendered
         case PromptLostError():
             return not failure.executing
         case _:
             return False
+
+
+def _where(failure: Failure) -> Where:
+    """The place for an attempt after one that cost nothing."""
+    if failure.rendered:
+        return Where.HERE
+    away = isinstance(failure.error, _AWAY)
+    return Where.ELSEWHERE if away and failure.elsewhere else Where.ANYWHERE
 
 
 def _next_attempt(failure: Failure, jitter: float) -> Retry | Fail:

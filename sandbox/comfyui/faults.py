@@ -53,6 +53,7 @@ class Faults:
             web.put("/sandbox/faults", self._put),
             web.delete("/sandbox/faults", self._delete),
             web.post("/sandbox/faults/cut", self._cut),
+            web.post("/sandbox/faults/broadcast", self._broadcast),
             web.get("/sandbox/executions", self._executions),
         ]
 
@@ -102,6 +103,11 @@ class Faults:
     async def _cut(self, _: web.Request) -> web.Response:
         for connection in self._clients.connections:
             connection.abort()
+        return web.Response()
+
+    async def _broadcast(self, request: web.Request) -> web.Response:
+        message = await request.json()
+        self._clients.send(message["type"], message["data"])
         return web.Response()
 
     async def _executions(self, _: web.Request) -> web.Response:

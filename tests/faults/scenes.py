@@ -150,6 +150,13 @@ def was_interrupted(server: StandIn, prompt_id: str) -> bool:
     return "execution_interrupted" in dict(messages)
 
 
+def pending(server: StandIn) -> list[str]:
+    """The prompts that wait in the server's queue."""
+    return [
+        item[1] for item in requests.get(f"{server.url}/queue", timeout=5).json()["queue_pending"]
+    ]
+
+
 def is_idle(server: StandIn) -> bool:
     """Whether the server has no prompt, neither running nor pending."""
     return not any(requests.get(f"{server.url}/queue", timeout=5).json().values())

@@ -2,6 +2,7 @@
 
 import pytest
 import requests
+import websocket
 
 from sandbox.processes import ChildProcess
 from sandbox.proxy import Mode, TcpProxy
@@ -12,6 +13,7 @@ from tests.faults.scenes import (
     eventually,
     executing,
     is_idle,
+    pending,
     sampled,
     spoilt,
     step_of,
@@ -47,6 +49,13 @@ def survives(fleet: Fleet, mode: Mode) -> None:
     assert errors(result) == [None]
     assert fleet.executions() == {prompt: 1}
     assert fleet.send(bars(2)).get(timeout=30)["outputs"]
+
+
+def silence(server: StandIn) -> None:
+    """Leave the worker's websocket open and deaf: another one of its client id came and went."""
+    (item,) = requests.get(f"{server.url}/queue", timeout=5).json()["queue_running"]
+    url = f"{server.url.replace('http', 'ws')}/ws?clientId={item[3]['client_id']}"
+    websocket.create_connection(url, timeout=5).close()
 
 
 @together
@@ -143,6 +152,26 @@ def test_the_job_of_a_server_that_stays_away_goes_elsewhere(fleet: Fleet) -> Non
     assert fast.executions() == {result["prompt_id"]: 1}
 
 
+@together
+def test_a_job_that_only_waits_does_not_fail_with_its_server(fleet: Fleet) -> None:
+    server = fleet.server()
+    # So that a single attempt which counted would be too many.
+    worker = fleet.worker(server, JOB_MAX_ATTEMPTS="1")
+    runs = fleet.send(bars(1, seconds=60))
+    guilty = executing(server)
+    waits = fleet.send(bars(2))
+    eventually(lambda: prompt_id(waits.id, 1) in pending(server))
+    server.kill()
+    # As long as a slow start, or none, takes.
+    eventually(lambda: f"job {waits.id}: attempt 1 failed" in worker.log.read_text())
+    server.start()
+
+    result = waits.get(timeout=60)
+    assert errors(result) == ["ComfyUIUnavailableError", None]
+    assert type(runs.get(timeout=30, propagate=False)).__name__ == "ComfyUIUnavailableError"
+    assert fleet.executions() == {guilty: 1, result["prompt_id"]: 1}
+
+
 def faulty(fault: str) -> Workflow:
     """A workflow that does something to its server."""
     workflow = bars(1)
@@ -212,3 +241,44 @@ def test_the_job_of_a_hung_server_goes_elsewhere(fleet: Fleet) -> None:
     assert hung.executions() == {prompt: 1}
     assert healthy.executions() == {result["prompt_id"]: 1}
     assert worker.returncode is None
+
+
+@together
+def test_what_extensions_tell_all_the_time_hides_no_stall(fleet: Fleet) -> None:
+    server = fleet.server()
+    fleet.worker(server, STALL_SECONDS="1", JOB_MAX_ATTEMPTS="1")
+    job = fleet.send(faulty("hang_interruptible"))
+    executing(server)
+
+    def ends() -> bool:
+        monitor = {"type": "crystools.monitor", "data": {"cpu_utilization": 3.0}}
+        requests.post(f"{server.url}/sandbox/faults/broadcast", json=monitor, timeout=5)
+        return job.ready()
+
+    eventually(ends)
+    assert type(job.get(propagate=False)).__name__ == "PromptStalledError"
+
+
+@together
+def test_a_websocket_that_is_open_and_deaf_costs_no_healthy_prompt(fleet: Fleet) -> None:
+    server = fleet.server()
+    fleet.worker(server, STALL_SECONDS="3", JOB_MAX_ATTEMPTS="1")
+    job = fleet.send(bars(1, seconds=9, steps=90))
+    prompt = executing(server)
+    eventually(lambda: step_of(job) > 0)
+    silence(server)
+    seen = step_of(job)
+    eventually(lambda: step_of(job) > seen + 5)
+    assert errors(job.get(timeout=30)) == [None]
+    assert fleet.executions() == {prompt: 1}
+
+
+@together
+def test_a_server_that_tells_nobody_anything_is_not_hung(fleet: Fleet) -> None:
+    server = fleet.server()
+    fleet.worker(server, STALL_SECONDS="1", JOB_MAX_ATTEMPTS="1")
+    faults = f"{server.url}/sandbox/faults"
+    requests.put(faults, json={"websocket": "mute"}, timeout=5).raise_for_status()
+    job = fleet.send(bars(1, seconds=5, steps=50))
+    assert errors(job.get(timeout=30)) == [None]
+    assert set(fleet.executions().values()) == {1}

@@ -1,10 +1,12 @@
 """Attempts that fail: which of them are followed by another one, where, and what is kept of all."""
 
+import io
 import json
 from typing import Any
 
 import pytest
 from celery.result import AsyncResult
+from PIL import Image
 
 from sandbox.stack import StandIn
 from tests.faults.scenes import Fleet, errors, executing, spoilt, together
@@ -36,6 +38,12 @@ def out_of_memory(job_id: str, attempt: int) -> dict[str, Any]:
         "body": body,
         "content_type": "application/json",
     }
+
+
+def pixels(png: bytes) -> bytes:
+    """What a picture shows, without the workflow that is embedded in it."""
+    with Image.open(io.BytesIO(png)) as picture:
+        return picture.tobytes()
 
 
 def seconds_of(server: StandIn) -> list[float]:
@@ -112,6 +120,24 @@ def test_a_cached_output_that_is_gone_is_made_again(fleet: Fleet) -> None:
     assert list(fleet.executions().values()) == [1, 1, 1]
     # Only the node whose file was gone: the render itself is in the cache.
     assert max(seconds_of(server)[1:]) < 1
+
+
+@together
+def test_a_cached_output_that_another_node_has_replaced_is_made_again(fleet: Fleet) -> None:
+    server = fleet.server()
+    fleet.worker(server)
+    (before,) = fleet.send(bars(1)).get(timeout=30)["outputs"]
+    (file,) = (server.directory / "output").rglob("*.png")
+    file.unlink()
+    # Its name is the next one again, which the other node's file gets.
+    other = {{"1": "3", "2": "4"}[node_id]: node for node_id, node in bars(2).items()}
+    other["4"]["inputs"]["images"] = ["3", 0]
+
+    result = fleet.send({**bars(1), **other}).get(timeout=30)
+    assert errors(result) == ["OutputMissingError", None]
+    shown = {output["node_id"]: fleet.client.content(output["key"]) for output in result["outputs"]}
+    assert shown.keys() == {"2", "4"}
+    assert pixels(shown["2"]) == pixels(fleet.client.content(before["key"])) != pixels(shown["4"])
 
 
 @together

@@ -22,7 +22,7 @@ def test_an_outage_beyond_all_patience_costs_no_second_execution(fleet: Fleet) -
     prompt = executing(server)
     store.set(Mode.REFUSE)
     eventually(lambda: f"job {job.id}: attempt 2 failed" in worker.log.read_text())
-    assert job.state == "RETRY"
+    eventually(lambda: job.state == "RETRY")
     store.set(Mode.PASS)
 
     result = job.get(timeout=30)

@@ -537,6 +537,67 @@ def test_what_rendered_and_cannot_be_fetched_has_rendered(
     assert (failed.rendered, failed.executing) == (True, False)
 
 
+def unreachable(*_: Any) -> Any:
+    raise ComfyUIUnavailableError("gone")
+
+
+def test_a_job_that_a_server_refuses_has_not_only_waited(scene: Scene) -> None:
+    def refuse() -> None:
+        scene.server.vanish()
+        raise ComfyUIUnavailableError("502")
+
+    scene.server.on_submit = refuse
+    failed = scene.failed()
+    assert (failed.waited, failed.executing) == (False, False)
+
+
+def test_a_job_for_which_no_server_was_there_has_waited(scene: Scene) -> None:
+    scene.server.on_submit = unreachable
+    scene.server.state_of = scene.server.queue = unreachable  # type: ignore[method-assign]
+    failed = scene.failed()
+    assert (failed.waited, failed.executing) == (True, False)
+
+
+def test_so_has_one_whose_inputs_could_not_be_placed(scene: Scene) -> None:
+    scene.on_place = unreachable
+    assert not scene.failed().waited
+    scene.server.queue = unreachable  # type: ignore[method-assign]
+    assert scene.failed().waited
+
+
+def test_a_server_that_vanishes_with_the_submission_may_have_died_of_it(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connected = iter([True])
+    monkeypatch.setattr(
+        Notifications, "connected", property(lambda _: next(connected, False)), raising=True
+    )
+    scene.server.on_submit = unreachable
+    scene.server.state_of = scene.server.queue = unreachable  # type: ignore[method-assign]
+    failed = scene.failed()
+    assert (failed.waited, failed.executing) == (False, True)
+
+
+def test_a_job_that_waited_in_the_queue_of_a_server_that_went_away_has_waited(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "OUTAGE_PATIENCE", -1.0)
+    monkeypatch.setattr(Notifications, "held_since", lambda *_: True)
+
+    def vanish() -> None:
+        scene.server.history = unreachable  # type: ignore[method-assign]
+
+    scene.server.steps = [vanish]
+    failed = scene.failed()
+    assert type(failed.error) is ComfyUIUnavailableError
+    assert (failed.waited, failed.executing) == (True, False)
+
+
+def test_nobody_asks_whether_a_server_is_there_that_has_said_no(scene: Scene) -> None:
+    scene.server.entry = FAILURE
+    assert not scene.failed().waited
+
+
 def test_what_failed_has_not_rendered(scene: Scene) -> None:
     scene.server.entry = {**FAILURE, "outputs": {"9": images("a")}}
     failed = scene.failed()

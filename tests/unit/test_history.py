@@ -7,10 +7,11 @@ from tasks.errors import (
     JobError,
     NodeFailedError,
     OutOfMemoryError,
+    OutputMissingError,
     PromptInterruptedError,
 )
 from tests.recordings import VERSIONS, history_entry
-from workers.comfyui.history import failure_in, output_files, shown_values
+from workers.comfyui.history import failure_in, output_files, overwritten, shown_values
 from workers.comfyui.model import FileRef
 
 pytestmark = pytest.mark.parametrize("version", VERSIONS)
@@ -108,3 +109,44 @@ def test_any_list_of_objects_with_a_filename_is_files(version: str) -> None:  # 
     values = shown_values(entry)
     assert values["7"] == {"animated": [True], "text": ["a cat"], "odd": "no list"}
     assert "9" not in values
+
+
+def both_name(*files: FileRef, cached: list[str]) -> dict[str, Any]:
+    """An entry of nodes 1, 2, ... each of which names a file."""
+    outputs = {
+        str(number): {"images": [{"filename": file.filename, "type": file.type}]}
+        for number, file in enumerate(files, 1)
+    }
+    messages = [["execution_cached", {"nodes": cached}]]
+    return {"outputs": outputs, "status": {"status_str": "success", "messages": messages}}
+
+
+@pytest.mark.parametrize("cached", ["1", "2"])
+def test_a_file_from_the_cache_that_another_node_has_made_is_gone(
+    version: str,  # noqa: ARG001
+    cached: str,
+) -> None:
+    entry = both_name(FileRef("a.png"), FileRef("a.png"), FileRef("b.png"), cached=[cached, "3"])
+    error = overwritten(entry, include_temp=False)
+    assert type(error) is OutputMissingError
+    assert "nodes 1 and 2 name the same file 'a.png'" in error.message
+
+
+@pytest.mark.parametrize("cached", [[], ["1", "2"]], ids=["both made it", "both have it cached"])
+def test_a_file_that_two_nodes_name_is_one(version: str, cached: list[str]) -> None:  # noqa: ARG001
+    entry = both_name(FileRef("a.png"), FileRef("a.png"), cached=cached)
+    assert overwritten(entry, include_temp=False) is None
+    assert len(output_files(entry, include_temp=False)) == 1
+
+
+def test_what_is_not_wanted_may_be_gone(version: str) -> None:  # noqa: ARG001
+    preview = FileRef("p.png", type="temp")
+    entry = both_name(preview, preview, cached=["1"])
+    assert overwritten(entry, include_temp=False) is None
+    assert overwritten(entry, include_temp=True) is not None
+
+
+def test_a_cached_prompt_has_all_its_files(version: str) -> None:
+    _, entry = history_entry(version, "same workflow again")
+    assert output_files(entry, include_temp=False)
+    assert overwritten(entry, include_temp=False) is None

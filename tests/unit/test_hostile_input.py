@@ -31,7 +31,13 @@ from tasks.result import Progress
 from tasks.workflow import check_size, check_workflow, with_params
 from tests.recordings import VERSIONS, exchanges, history_entry, websocket_messages
 from workers.comfyui import ComfyUI, Notifications
-from workers.comfyui.history import OutputFile, failure_in, output_files, shown_values
+from workers.comfyui.history import (
+    OutputFile,
+    failure_in,
+    output_files,
+    overwritten,
+    shown_values,
+)
 from workers.comfyui.model import FileRef, PromptQueue, PromptState
 from workers.comfyui.progress import PromptProgress, fold
 from workers.comfyui.rejection import describe_rejection
@@ -241,9 +247,9 @@ class TestHistory:
         workflow, sound = data.draw(st.sampled_from(self.ENTRIES))
         any_entry = st.dictionaries(TEXT, JSON) | spoilt(sound).filter(is_object)
         entry = data.draw(drawn(any_entry)).value
-        failure = failure_in(entry, workflow)
-        if failure is not None:
-            assert_fit_to_show(failure)
+        for failure in (failure_in(entry, workflow), overwritten(entry, include_temp=True)):
+            if failure is not None:
+                assert_fit_to_show(failure)
         values = TypeAdapter(dict[str, dict[str, Any]]).dump_json(shown_values(entry))
         json.dumps(json.loads(values), allow_nan=False)
         files = output_files(entry, include_temp=True)

@@ -69,6 +69,12 @@ ROWS: dict[type[JobError], Decision] = {
 }
 # Of a prompt that was executing these mean that the server went down with it.
 GONE = {ComfyUIHungError, ComfyUIUnavailableError, PromptLostError}
+# Of these a server that is away, or what stands before it.
+AWAY = [
+    ComfyUIUnavailableError,
+    errors.ComfyUIProtocolError,
+    errors.ComfyUIAccessDeniedError,
+]
 TRANSIENT = [leaf for leaf in LEAVES if issubclass(leaf, TransientError)]
 
 
@@ -122,7 +128,7 @@ def test_alone_nobody_waits_for_an_elsewhere(leaf: type[JobError]) -> None:
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])
-@pytest.mark.parametrize("leaf", [StorageUnavailableError, ComfyUIUnavailableError])
+@pytest.mark.parametrize("leaf", [StorageUnavailableError, *AWAY])
 def test_what_is_rendered_is_fetched_from_where_it_lies_and_costs_nothing(
     leaf: type[JobError], elsewhere: bool
 ) -> None:
@@ -130,6 +136,23 @@ def test_what_is_rendered_is_fetched_from_where_it_lies_and_costs_nothing(
     assert decide(failure) == Retry(1.0, Where.HERE, counts=False)
     # Though others may have counted before.
     assert decide(replace(failure, failures=2)) == Retry(1.0, Where.HERE, counts=False)
+
+
+@pytest.mark.parametrize("known", [{"waited": True}, {"rendered": True}], ids=repr)
+@pytest.mark.parametrize("leaf", AWAY)
+def test_a_server_that_is_away_costs_no_attempt(
+    leaf: type[JobError], known: dict[str, bool]
+) -> None:
+    assert decide(Failure(leaf("x"), HERE, failures=2, **known), attempts=3).counts is False  # type: ignore[union-attr]
+    # Even of a job that may have but one.
+    assert decide(Failure(leaf("x"), HERE, **known), attempts=1).counts is False  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("leaf", AWAY)
+def test_who_waits_for_a_server_that_is_away_goes_elsewhere(leaf: type[JobError]) -> None:
+    waited = Failure(leaf("x"), HERE, waited=True, elsewhere=True)
+    assert decide(waited) == Retry(1.0, Where.ELSEWHERE, counts=False)
+    assert decide(replace(waited, elsewhere=False)) == Retry(1.0, Where.ANYWHERE, counts=False)
 
 
 @pytest.mark.parametrize("rendered", [False, True])
@@ -169,7 +192,9 @@ def test_a_prompt_that_is_lost_while_it_executes_counts_as_a_crash_only() -> Non
     assert decide(replace(lost, failures=0), attempts=1) == Fail()
 
 
-@pytest.mark.parametrize("known", [{}, {"executing": True}, {"rendered": True}], ids=repr)
+@pytest.mark.parametrize(
+    "known", [{}, {"executing": True}, {"waited": True}, {"rendered": True}], ids=repr
+)
 @pytest.mark.parametrize("elsewhere", [False, True])
 @pytest.mark.parametrize("leaf", TRANSIENT)
 def test_no_job_is_tried_for_ever(
@@ -182,15 +207,18 @@ def test_no_job_is_tried_for_ever(
 
 
 @pytest.mark.parametrize(
-    ("leaf", "rendered"),
+    ("leaf", "known"),
     [
-        (StorageUnavailableError, False),
-        (StorageUnavailableError, True),
-        (ComfyUIUnavailableError, True),
+        (StorageUnavailableError, {}),
+        (StorageUnavailableError, {"rendered": True}),
+        (ComfyUIUnavailableError, {"rendered": True}),
+        (ComfyUIUnavailableError, {"waited": True}),
     ],
 )
-def test_who_has_what_is_paid_for_is_asked_ten_times(leaf: type[JobError], rendered: bool) -> None:
-    counts = [one.counts for one in played(leaf, rendered=rendered) if isinstance(one, Retry)]
+def test_what_costs_nothing_is_tried_ten_times(
+    leaf: type[JobError], known: dict[str, bool]
+) -> None:
+    counts = [one.counts for one in played(leaf, **known) if isinstance(one, Retry)]
     assert counts == [False] * 9 + [True] * 2
 
 

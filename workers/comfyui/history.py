@@ -12,6 +12,7 @@ from tasks.errors import (
     JobError,
     NodeFailedError,
     OutOfMemoryError,
+    OutputMissingError,
     PromptInterruptedError,
 )
 from tasks.request import label, shown
@@ -65,16 +66,29 @@ def output_files(entry: Mapping[str, Any], *, include_temp: bool) -> list[Output
     seen: set[FileRef] = set()
     # By the id as it is shown: two that cannot be encoded may look the same.
     count = Counter[str]()
-    for node_id, output in _mapping_items(entry.get("outputs")):
-        for kind, items in _mapping_items(output):
-            for item in items if isinstance(items, list) else ():
-                file = _file(item)
-                if file is None or file in seen or (file.type == "temp" and not include_temp):
-                    continue
-                seen.add(file)
-                files.append(OutputFile(node_id, kind, count[node_id], file))
-                count[node_id] += 1
+    for node_id, kind, file in _files(entry, include_temp=include_temp):
+        if file not in seen:
+            seen.add(file)
+            files.append(OutputFile(node_id, kind, count[node_id], file))
+            count[node_id] += 1
     return files
+
+
+def overwritten(entry: Mapping[str, Any], *, include_temp: bool) -> JobError | None:
+    """What is wrong with a file that a node has from the cache though another has just made it.
+
+    Names begin again when an output folder was emptied, while the cache still has the old ones.
+    """
+    cached = _cached(entry)
+    made_by: dict[FileRef, str] = {}
+    for node_id, _, file in _files(entry, include_temp=include_temp):
+        other = made_by.setdefault(file, node_id)
+        if (other in cached) != (node_id in cached):
+            return OutputMissingError(
+                f"nodes {label(other)} and {label(node_id)} name the same file "
+                f"{shown(file.filename)}: one of them has it from a cache older than the file"
+            )
+    return None
 
 
 def shown_values(entry: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -97,6 +111,27 @@ def shown_values(entry: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
                 return values
             values.setdefault(node_id, {})[name] = value_or_less
     return values
+
+
+def _files(entry: Mapping[str, Any], *, include_temp: bool) -> Iterator[tuple[str, str, FileRef]]:
+    """Each mention of a file, with its node and what that calls it."""
+    for node_id, output in _mapping_items(entry.get("outputs")):
+        for kind, items in _mapping_items(output):
+            for item in items if isinstance(items, list) else ():
+                file = _file(item)
+                if file is not None and (file.type != "temp" or include_temp):
+                    yield node_id, kind, file
+
+
+def _cached(entry: Mapping[str, Any]) -> set[str]:
+    """The nodes that were answered from the server's cache."""
+    status = entry.get("status")
+    messages = dict(_messages(status)) if isinstance(status, Mapping) else {}
+    match messages.get("execution_cached"):
+        case {"nodes": list(nodes)}:
+            return {_text(node) for node in nodes if isinstance(node, str)}
+        case _:
+            return set()
 
 
 def _execution_error(error: Mapping[str, Any], workflow: Workflow) -> JobError:

@@ -97,7 +97,7 @@ class Notifications:
             timeout: seconds to wait for a connection.
             on_failure: called from the listener's thread whenever the connection is cut or cannot
                 be made.
-            on_heard: called from the listener's thread with each message.
+            on_heard: called from the listener's thread with each message about a prompt.
         """
         self.client_id = client_id
         self._url = _websocket_url(base_url, client_id)
@@ -120,23 +120,26 @@ class Notifications:
         return self._connected.is_set()
 
     @property
-    def ever_connected(self) -> bool:
-        """Whether there has been a connection at all."""
-        return self._heard_at > float("-inf")
-
-    @property
     def heard_at(self) -> float:
-        """When the last message came, or the connection was made; on the monotonic clock."""
+        """When the last message about any prompt came; on the monotonic clock."""
         return self._heard_at
 
     def hear(self) -> None:
-        """Take note that the server lives, as somebody else has heard."""
-        if self.ever_connected:
-            self._heard_at = time.monotonic()
+        """Take note that a prompt goes on, as somebody else may have heard."""
+        self._heard_at = time.monotonic()
+        self._on_heard()
 
     def held_since(self, moment: float) -> bool:
         """Whether one connection has lasted since then, on the monotonic clock."""
         return self.connected and self._connected_at <= moment
+
+    def renew(self) -> None:
+        """Have the connection made anew, as one may be open and deaf."""
+        socket = self._socket
+        # In good order: the server silences the new one if it notices the old one's end after it.
+        if socket is not None and socket.connected:
+            with suppress(OSError, websocket.WebSocketException):
+                socket.send_close()
 
     def start(self) -> None:
         """Connect, now or as soon as the server can be reached."""
@@ -211,7 +214,7 @@ class Notifications:
 
     def _listen(self, socket: _WebSocket) -> None:
         socket.settimeout(_PING_SECONDS)
-        self._heard_at = self._connected_at = time.monotonic()
+        self._connected_at = time.monotonic()
         self._connected.set()
         self._look(lambda _: True)
         silent = False
@@ -225,15 +228,16 @@ class Notifications:
                 socket.ping()
                 continue
             silent = False
-            if opcode == ABNF.OPCODE_CLOSE:
-                return
-            if opcode in (ABNF.OPCODE_TEXT, ABNF.OPCODE_BINARY):
-                socket.received = 0
-                self._heard_at = time.monotonic()
-                self._on_heard()
-            # Binary frames are preview images.
-            if opcode == ABNF.OPCODE_TEXT:
-                self._dispatch(frame.data)
+            match opcode:
+                case ABNF.OPCODE_CLOSE:
+                    return
+                case ABNF.OPCODE_BINARY:
+                    # A preview image of what is executed.
+                    socket.received = 0
+                    self.hear()
+                case ABNF.OPCODE_TEXT:
+                    socket.received = 0
+                    self._dispatch(frame.data)
 
     def _dispatch(self, text: bytes) -> None:
         try:
@@ -244,8 +248,10 @@ class Notifications:
             case {"type": "status"}:
                 # Of a prompt that was submitted under another client id this is all we hear.
                 self._look(lambda one: one.adopted and not one.progress.started)
-            # Not every message names its prompt: after a reconnect the first `executing` does not.
+            # Not every message names its prompt: after a reconnect the first `executing` does not,
+            # nor do those that monitors and other extensions send, whatever becomes of the prompt.
             case {"type": str(kind), "data": {"prompt_id": str(prompt_id)} as data}:
+                self.hear()
                 with self._lock:
                     waiting = [s for id_, s in self._subscriptions if id_ == prompt_id]
                 for subscription in waiting:

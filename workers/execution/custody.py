@@ -384,6 +384,7 @@ class Custody:
             instance=job.instance,
             elapsed=seconds,
             executing=failed.executing,
+            waited=failed.waited,
             rendered=failed.rendered,
             earlier=record.attempts,
             failures=record.failures,
@@ -531,7 +532,8 @@ _HERE = {"place", "instance", "client_id"}
 
 
 def _failed(failed: AttemptFailed | JobError) -> AttemptFailed:
-    return failed if isinstance(failed, AttemptFailed) else AttemptFailed(failed)
+    # What ended before the attempt had begun had done nothing.
+    return failed if isinstance(failed, AttemptFailed) else AttemptFailed(failed, waited=True)
 
 
 def _bypassing(record: Record, retry: Retry, failed: AttemptFailed) -> tuple[str, ...]:

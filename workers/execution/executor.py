@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent import futures
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from tasks.errors import (
     ComfyUIAccessDeniedError,
@@ -29,7 +29,7 @@ from tasks.result import JobResult, ObjectRef, Output, Progress, Timings
 from tasks.workflow import Workflow, check_size, check_workflow, with_params
 from workers import timeline
 from workers.comfyui import ComfyUI, Notifications
-from workers.comfyui.history import failure_in, shown_values
+from workers.comfyui.history import failure_in, overwritten, shown_values
 from workers.comfyui.model import PromptState
 from workers.comfyui.notifications import OnOutput, Subscription
 from workers.execution.control import Control, HandedOn, ServerHung, Spared, WorkerLeaving
@@ -42,6 +42,8 @@ from workers.storage import ObjectStore
 from workers.storage.keys import job_folder, manifest_key
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 Report = Callable[[Progress], None]
 
@@ -174,11 +176,16 @@ class Executor:
         except JobError as error:
             if not isinstance(error, StorageUnavailableError | StorageDeniedError):
                 self._take_back(run)
-            if isinstance(error, _SERVER_TROUBLE) and job.start is not Start.COLLECT:
+            in_trouble = isinstance(error, _SERVER_TROUBLE)
+            if in_trouble and job.start is not Start.COLLECT:
                 self._breaker.suspect()
             executing = run.executing or self._went_down_with(run)
             raise AttemptFailed(
-                error, executing=executing, rendered=run.rendered, nodes=run.nodes
+                error,
+                executing=executing,
+                waited=not executing and in_trouble and self._has_waited(run),
+                rendered=run.rendered,
+                nodes=run.nodes,
             ) from error
 
     def _run(self, run: _Run) -> JobResult:
@@ -195,7 +202,8 @@ class Executor:
                 if job.start is Start.SUBMIT:
                     self._submit(run, workflow)
                 staged = time.monotonic()
-                run.submitted_at = staged
+                if job.start is not Start.COLLECT:
+                    run.submitted_at = staged
                 entry = self._await(run, workflow, server, notifications, subscription)
             executed = time.monotonic()
             outputs = self._upload(run, entry, uploads)
@@ -242,16 +250,15 @@ class Executor:
         The ledger may have forgotten. If the store does not answer soon the job is run, and the
         commit tells.
         """
-        found: list[JobResult | None] = []
 
-        def ask() -> None:
+        def ask() -> JobResult | None:
             try:
-                found.append(self.recall(manifest_key(job.folder), job.request))
+                return self.recall(manifest_key(job.folder), job.request)
             except JobError as error:
                 logger.warning("job %s: whether it is committed is not known: %s", job.id, error)
+                raise
 
-        _for_at_most(_SOON_SECONDS, ask)
-        return found[0] if found else None
+        return _soon(ask)
 
     def recall(self, manifest: str, request: JobRequest) -> JobResult | None:
         """The result that stands in a manifest, as this request wants it; None if there is none.
@@ -337,11 +344,15 @@ class Executor:
         self._keeper.confirm(run.lease)
         if run.lease.control.wanted_elsewhere:
             raise _spared(run)
+        was_there, began = self._notifications.connected, time.monotonic()
         try:
             self._comfyui.submit(workflow, job.prompt_id, self._notifications.client_id)
         except ComfyUIUnavailableError:
+            # It may have died of the prompt just now.
+            run.submitted_at = began if was_there else None
             # The answer was lost, the prompt perhaps not: posted again it would run twice.
             if self._comfyui.state_of(job.prompt_id) is PromptState.UNKNOWN:
+                run.submitted_at = None
                 raise
         run.lease.queued_at = time.monotonic()
         timeline.mark(job.id, "posted")
@@ -450,20 +461,11 @@ class Executor:
     def _try_cancel_soon(self, job: Job) -> bool:
         """Cancel the prompt; whether the server heard, which is not waited for for long."""
         # A server that is frozen must hold up neither the next job nor the worker's end.
-        heard: list[bool] = []
-        _for_at_most(_SOON_SECONDS, lambda: heard.append(self._comfyui.try_cancel(job.prompt_id)))
-        return heard == [True]
+        return bool(_soon(lambda: self._comfyui.try_cancel(job.prompt_id)))
 
     def _has_succeeded(self, job: Job) -> bool:
         """Whether the prompt ended well just before it was to be stopped."""
-        found: list[Mapping[str, Any] | None] = []
-
-        def ask() -> None:
-            with suppress(JobError):
-                found.append(self._comfyui.history(job.prompt_id))
-
-        _for_at_most(_SOON_SECONDS, ask)
-        entry = found[0] if found else None
+        entry = _soon(lambda: self._comfyui.history(job.prompt_id))
         return entry is not None and failure_in(entry, job.request.workflow) is None
 
     def _spare(self, run: _Run) -> None:
@@ -488,6 +490,9 @@ class Executor:
         self._report(run, "uploading", _EXECUTED)
         pending = uploads.finish(entry)
         run.nodes = tuple({file.node_id: None for file, _ in pending})
+        include_temp = run.job.request.output.include_temp
+        if (replaced := overwritten(entry, include_temp=include_temp)) is not None:
+            raise replaced
         for number, (_, wait) in enumerate(pending, 1):
             outputs.append(wait())
             self._report(run, "uploading", _EXECUTED + (1 - _EXECUTED) * number / len(pending))
@@ -533,6 +538,13 @@ class Executor:
             return False
         other, seen_at = self._seen_executing
         return other == run.job.id or time.monotonic() - seen_at > _SEEN_SECONDS
+
+    def _has_waited(self, run: _Run) -> bool:
+        """Whether a job that failed before it executed did so for no reason of its own."""
+        if run.submitted_at is not None or run.job.start is not Start.SUBMIT:
+            return True
+        # A server that is there has refused just this job.
+        return _soon(self._comfyui.queue) is None
 
     def remove(self, job: Job) -> None:
         """Take back what a cancelled job has stored: now, or when the store is back."""
@@ -593,11 +605,18 @@ def _spared(run: _Run) -> Spared:
     return Spared("a server elsewhere has nothing to do")
 
 
-def _for_at_most(seconds: float, action: Callable[[], object]) -> None:
-    """Do something, and wait no longer than so many seconds for its end."""
-    thread = threading.Thread(target=action, daemon=True)
+def _soon(ask: Callable[[], T]) -> T | None:
+    """The answer to a question, if there is one soon."""
+    answers: list[T] = []
+
+    def listen() -> None:
+        with suppress(JobError):
+            answers.append(ask())
+
+    thread = threading.Thread(target=listen, daemon=True)
     thread.start()
-    thread.join(seconds)
+    thread.join(_SOON_SECONDS)
+    return answers[0] if answers else None
 
 
 def _bypassing(workflow: Workflow, job: Job) -> dict[str, Any]:

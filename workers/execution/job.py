@@ -84,6 +84,7 @@ class AttemptFailed(Exception):  # noqa: N818  # an outcome, of which the error 
         error: JobError,
         *,
         executing: bool = False,
+        waited: bool = False,
         rendered: bool = False,
         nodes: Sequence[str] = (),
     ) -> None:
@@ -92,11 +93,13 @@ class AttemptFailed(Exception):  # noqa: N818  # an outcome, of which the error 
         Args:
             error: what ended it.
             executing: whether the server was executing the prompt.
+            waited: whether the job did no more than wait: for the server, or in its queue.
             rendered: whether the prompt had ended well.
             nodes: those that have files, if it had.
         """
         super().__init__(error)
         self.error = error
         self.executing = executing
+        self.waited = waited
         self.rendered = rendered
         self.nodes = tuple(nodes)

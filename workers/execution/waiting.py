@@ -120,6 +120,9 @@ class _Waiting:
         self._answered_at = self._moved_at = time.monotonic()
         self._queue = PromptQueue((), ())
         self._in_trouble = False
+        # When the prompt had surely not begun, and whether it has, unheard, after that.
+        self._unbegun_at = float("-inf") if adopted else self._answered_at
+        self._began_unheard = False
         self._look_at = 0.0 if adopted else self._answered_at + self._pause()
 
     @property
@@ -175,6 +178,7 @@ class _Waiting:
         return None if self._since is None else self._since + self._patience.seconds
 
     def _ask(self) -> dict[str, Any] | None:
+        asked_at = time.monotonic()
         try:
             found = _look(self._comfyui, self._prompt_id)
         except PromptLostError:
@@ -190,17 +194,26 @@ class _Waiting:
         if not isinstance(found, PromptQueue):
             return found
         self._answered_at = time.monotonic()
-        if found != self._queue:
-            self._queue, self._moved_at = found, self._answered_at
+        if self._prompt_id in found.pending:
+            self._unbegun_at = asked_at
+        elif self._notifications.held_since(self._unbegun_at):
+            # Whoever is there when a prompt begins is told so, unless nobody is told anything.
+            self._began_unheard = not self._subscription.progress.started
+        if found.running != self._queue.running:
+            self._moved_at = self._answered_at
+        self._queue = found
         return None
 
     def _check_life(self, now: float) -> None:
-        # A server of which no message ever came may be silent because of what lies between.
-        if not self._notifications.ever_connected:
-            return
+        stall = self._patience.stall * (1.0 if self._begun else _WAITING_FACTOR)
         silent = now - max(self._moved_at, self._notifications.heard_at)
-        factor = 1.0 if self._begun else _WAITING_FACTOR
-        if silent > self._patience.stall * factor:
+        # Of a connection that is not there nothing was to be heard.
+        if silent <= stall / 2 or not self._notifications.held_since(now - stall / 2):
+            return
+        if silent <= stall:
+            # It may be open and deaf. The other half counts on a new one.
+            self._notifications.renew()
+        elif self._subscription.progress.started or not self._began_unheard:
             reason = (
                 f"ComfyUI at {self._comfyui.base_url} showed no sign of life for {silent:.0f} s "
                 "(STALL_SECONDS)"
@@ -209,7 +222,10 @@ class _Waiting:
             raise PromptStalledError(reason) if self._begun else ServerHung(reason)
 
     def _pause(self) -> float:
-        return POLL_CONNECTED if self._notifications.connected else POLL_DEAF
+        if not self._notifications.connected:
+            return POLL_DEAF
+        # Of a silence that lasts too long there are some looks at each half.
+        return min(POLL_CONNECTED, self._patience.stall / 4)
 
 
 def _look(comfyui: ComfyUI, prompt_id: str) -> dict[str, Any] | PromptQueue:
