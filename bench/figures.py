@@ -58,15 +58,12 @@ def gaps(executions: Iterable[Execution]) -> list[float]:
 
 
 def throughput(executions: Sequence[Execution]) -> float:
-    """Executions a second while every server had work: until the first had its last one done.
+    """Executions a second while jobs waited: until the last one began.
 
     Of one that was not whole in that time its share counts.
     """
     begin = min(one.started for one in executions)
-    last: dict[str, float] = {}
-    for one in executions:
-        last[one.server] = max(one.ended, last.get(one.server, 0.0))
-    end = min(last.values())
+    end = max(one.started for one in executions)
     done = sum(
         max(0.0, min(one.ended, end) - one.started) / (one.ended - one.started)
         for one in executions

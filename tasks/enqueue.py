@@ -1,6 +1,5 @@
 """The typed way to enqueue a job, for producers who install comfyfleet."""
 
-import json
 import time
 import uuid
 from collections.abc import Mapping
@@ -9,6 +8,7 @@ from typing import Any, Literal
 from celery import Celery
 from celery.result import AsyncResult
 from kombu.exceptions import OperationalError
+from kombu.utils.json import dumps
 
 from settings.celery import QUEUE
 from tasks.app import TASK_NAME, app
@@ -82,7 +82,7 @@ def enqueue(
     with_params(request.workflow, request.params)
     if priority is not None:
         options["priority"] = _broker_priority(priority, celery)
-    if len(json.dumps(arguments)) >= _COMPRESS_BYTES:
+    if _size(arguments) >= _COMPRESS_BYTES:
         options.setdefault("compression", _COMPRESSION)
     headers = {ENQUEUED_AT: time.time(), **options.pop("headers", {})}
     try:
@@ -101,6 +101,13 @@ def enqueue(
                 "the job was not enqueued; give it more memory, or enqueue again later"
             ) from error
         raise
+
+
+def _size(arguments: Mapping[str, Any]) -> int:
+    try:
+        return len(dumps(arguments))
+    except (TypeError, ValueError) as error:
+        raise InvalidRequestError(f"an argument is no JSON: {error}") from error
 
 
 def _broker_priority(priority: Priority | int, celery: Celery) -> int:

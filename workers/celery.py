@@ -17,10 +17,14 @@ from workers.task import RunWorkflow
 def worker_app() -> Celery:
     """The shared app as workers run it: with the task's body and our worker."""
     try:
-        load()
+        settings = load()
     except SettingsError as error:
         leave(error)
-    use_our_transport()
+    use_our_transport(
+        # A file in a `data:` URL takes a third more than by itself.
+        most_body_bytes=settings.workflow_max_bytes + 2 * settings.inputs_max_bytes,
+        most_body_values=settings.workflow_max_bytes,
+    )
     shared_app.conf.update(worker_options())
     shared_app.loader.override_backends = dict.fromkeys(
         ("redis", "rediss"), "workers.broker.results:Backend"

@@ -9,7 +9,7 @@ import threading
 import time
 from base64 import b64decode
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -38,7 +38,13 @@ OPTIONS = worker_options()["broker_transport_options"]
 class Taker:
     """A consumer of the queue, as Celery's worker has one."""
 
-    def __init__(self, valkey: Valkey, no_ack: bool = False, **options: Any) -> None:
+    def __init__(
+        self,
+        valkey: Valkey,
+        no_ack: bool = False,
+        queues: Iterable[str] = (QUEUE,),
+        **options: Any,
+    ) -> None:
         self.connection = kombu.Connection(
             valkey.url, transport=Transport, transport_options={**OPTIONS, **options}
         )
@@ -46,7 +52,7 @@ class Taker:
         self.messages: list[Any] = []
         self.consumer = kombu.Consumer(
             self.channel,
-            [kombu.Queue(QUEUE, durable=True)],
+            [kombu.Queue(queue, durable=True) for queue in queues],
             no_ack=no_ack,
             accept=["json"],
             on_message=self.messages.append,
@@ -93,11 +99,11 @@ class Broker:
         self.valkey = valkey
         self.client = redis.Redis.from_url(valkey.url, decode_responses=True)
 
-    def send(self, *names: str, priority: int = 0) -> None:
+    def send(self, *names: str, priority: int = 0, queue: str = QUEUE) -> None:
         """Enqueue messages as kombu's own transport with its defaults does."""
         with kombu.Connection(self.valkey.url, transport="kombu.transport.redis:Transport") as own:
             for name in names:
-                own.Producer().publish({"name": name}, routing_key=QUEUE, priority=priority)
+                own.Producer().publish({"name": name}, routing_key=queue, priority=priority)
 
     def forget(self, key: str) -> None:
         """As if nobody had renewed anything there for a long time."""
@@ -488,6 +494,37 @@ def test_who_has_been_hungry_may_take_ahead_himself(broker: Broker, taker: Taker
     assert taker.look() == "a"
 
 
+def test_who_is_no_longer_hungry_holds_up_nobody(
+    broker: Broker, taker: Taker, other: Taker
+) -> None:
+    # It was given a message for which it waited.
+    taker.wants(HUNGER)
+    assert taker.look() is None
+    broker.send("a", "b")
+    assert taker.look() == "a"
+    taker.wants(AHEAD)
+    assert taker.look() == "b"
+    assert broker.hungry() == {}
+    broker.send("c")
+    other.wants(AHEAD)
+    assert other.look() == "c"
+
+
+def test_a_queue_that_nobody_else_is_hungry_for_is_taken_from(
+    broker: Broker, valkey: Valkey, other: Taker
+) -> None:
+    both = Taker(valkey, queues=(QUEUE, "others"))
+    other.wants(HUNGER)
+    assert other.look() is None
+    broker.send("a")
+    broker.send("b", "c", queue="others")
+    both.wants(AHEAD)
+    # Whatever the order in which kombu has it look.
+    assert (both.look(), both.look(), both.look()) == ("b", "c", None)
+    assert other.look() == "a"
+    both.connection.close()
+
+
 def test_two_who_are_hungry_are_more_than_oneself(
     broker: Broker, taker: Taker, other: Taker
 ) -> None:
@@ -722,6 +759,7 @@ class Giver:
             task_consumer=taker.consumer,
             controller=SimpleNamespace(keeper=self.keeper, concurrency=7),
             call_soon=self.woken.append,
+            blueprint=SimpleNamespace(state=bootsteps.RUN),
         )
         self.sharing = Sharing(self.consumer)
 
@@ -834,6 +872,41 @@ def test_the_ear_for_calls_outlives_the_broker(
     broker.client.zadd(HUNGRY + QUEUE, {"one": 2.0**40})
     until(lambda: giver.keeper.handed_over)
     giver.sharing.stop(giver.consumer)
+
+
+def test_a_worker_that_ends_still_gives_what_it_has_no_time_for(
+    broker: Broker, giver: Giver
+) -> None:
+    giver.sharing.start(giver.consumer)
+    until(lambda: broker.client.pubsub_numsub(CALLS)[0][1] == 1)
+    giver.consumer.blueprint.state = bootsteps.CLOSE
+    giver.sharing.stop(giver.consumer)
+    broker.client.zadd(HUNGRY + QUEUE, {"one": 2.0**40})
+    broker.client.publish(CALLS, "one")
+    until(lambda: giver.keeper.handed_over)
+    giver.sharing.shutdown(giver.consumer)
+    until(lambda: all(thread.name != "sharing" for thread in threading.enumerate()))
+
+
+def test_whatever_is_wrong_calls_are_heard_again(
+    broker: Broker, giver: Giver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sharing, "_MISSED_SECONDS", 0.05)
+    failures = iter(range(3))
+    answer = sharing.Sharing._answer
+
+    def fail_at_first(*args: Any) -> None:
+        if next(failures, None) is not None:
+            raise AttributeError("a channel that closes just then")
+        answer(*args)
+
+    monkeypatch.setattr(sharing.Sharing, "_answer", fail_at_first)
+    broker.client.zadd(HUNGRY + QUEUE, {"one": 2.0**40})
+    giver.sharing.start(giver.consumer)
+    until(lambda: giver.keeper.handed_over)
+    giver.sharing.stop(giver.consumer)
+    until(lambda: all(thread.name != "sharing" for thread in threading.enumerate()))
+    assert sum("are not heard" in record.message for record in caplog.records) == 1
 
 
 def test_another_broker_has_no_calls(giver: Giver) -> None:
@@ -964,10 +1037,13 @@ def test_the_heartbeat_ends_with_its_connection(beats: Heartbeat) -> None:
 def test_only_a_process_that_asks_for_it_has_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kombu.transport, "TRANSPORT_ALIASES", {**kombu.transport.TRANSPORT_ALIASES})
     monkeypatch.setattr(kombu.transport, "_transport_cache", {})
-    monkeypatch.setattr(transport, "read_plain_json", lambda: None)
+    bounds: list[int] = []
+    for name in ("read_plain_json", "bound_decompression"):
+        monkeypatch.setattr(transport, name, bounds.append)
     schemes = ("redis", "rediss")
     assert all(kombu.transport.get_transport_cls(s) is not Transport for s in schemes)
-    use_our_transport()
+    use_our_transport(most_body_bytes=7, most_body_values=5)
+    assert bounds == [5, 7]
     assert all(kombu.transport.get_transport_cls(s) is Transport for s in schemes)
 
 

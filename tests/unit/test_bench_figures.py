@@ -35,10 +35,16 @@ def test_span_and_gaps_know_servers_apart() -> None:
     assert gaps(reversed(known)) == [0.25]
 
 
-def test_throughput_counts_shares_while_all_servers_have_work() -> None:
-    # Until a's end at 2.0: two of a, and one and a half of b.
-    known = executions("a", (0.0, 1.0), (1.0, 2.0)) + executions("b", (0.0, 1.0), (1.0, 3.0))
+def test_throughput_counts_shares_while_jobs_wait() -> None:
+    # Until the last one begins at 2.0: two of a, and one and a half of b.
+    known = executions("a", (0.0, 1.0), (1.0, 2.0), (2.0, 3.0))
+    known += executions("b", (0.0, 1.0), (1.0, 3.0))
     assert throughput(known) == pytest.approx((2 + 1.5) / 2)
+
+
+def test_a_server_that_idles_while_jobs_wait_costs_throughput() -> None:
+    busy = executions("a", *((float(n), n + 1.0) for n in range(11)))
+    assert throughput(busy + executions("b", (0.0, 1.0))) == pytest.approx(1.1)
 
 
 def test_shares_are_paired_by_repetition() -> None:

@@ -161,7 +161,7 @@ class Attempts:
         self.manifest: Exception | JobResult | None = None
         # How the manifest was asked for, by who must know and by who may do without.
         self.asked: list[str] = []
-        self.movable: list[bool] = []
+        self.bound: list[bool] = []
         self.jobs: list[Job] = []
         self.stops_prompt = False
         self.recalled: list[str] = []
@@ -175,7 +175,7 @@ class Attempts:
 
     def run(self, job: Job, lease: Lease, _report: Any) -> JobResult:
         self.jobs.append(job)
-        self.movable.append(lease.movable)
+        self.bound.append(lease.now() < lease.bound_until)
         lease.prompt_stopped = self.stops_prompt
         return _given(self.end)
 
@@ -753,23 +753,23 @@ def test_a_wish_that_nobody_can_fulfil_holds_nobody_up(route: dict[str, Any]) ->
 
 
 @pytest.mark.parametrize(
-    ("scene", "movable"),
+    ("scene", "bound"),
     [
-        pytest.param(new, True, id="new"),
-        pytest.param(again, True, id="anywhere"),
-        pytest.param(lambda: routed(prefer=HERE), False, id="here"),
-        pytest.param(lambda: routed(avoid=("http://dead",)), False, id="not there"),
-        pytest.param(lambda: routed(prefer=HERE, until=NOW - 1.0), True, id="here, once"),
+        pytest.param(new, False, id="new"),
+        pytest.param(again, False, id="anywhere"),
+        pytest.param(lambda: routed(prefer=HERE), True, id="here"),
+        pytest.param(lambda: routed(avoid=("http://dead",)), True, id="not there"),
+        pytest.param(lambda: routed(prefer=HERE, until=NOW - 1.0), False, id="here, once"),
         # Here is the prompt that can be gone on with.
-        pytest.param(orphaned, False, id="orphaned"),
+        pytest.param(orphaned, True, id="orphaned"),
     ],
 )
 def test_a_job_may_go_to_any_other_server_unless_a_wish_holds(
-    scene: Callable[[], Scene], movable: bool
+    scene: Callable[[], Scene], bound: bool
 ) -> None:
     one = scene()
     assert one.run() == RESULT
-    assert one.executor.movable == [movable]
+    assert one.executor.bound == [bound]
 
 
 # How an attempt fails

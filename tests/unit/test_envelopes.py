@@ -1,6 +1,7 @@
 """Message bodies that decompress to more than a process can hold, or to nothing."""
 
 import bz2
+import json
 import lzma
 import random
 import tracemalloc
@@ -8,12 +9,14 @@ import zlib
 from collections.abc import Callable
 
 import pytest
-from kombu import compression
+from kombu import compression, serialization
+from kombu.exceptions import DecodeError
 from kombu.message import Message
 
-from workers.broker.envelopes import MOST_BODY_BYTES, bound_decompression
+from workers.broker.envelopes import bound_decompression, read_plain_json
 
 MOST = 10_000
+MOST_VALUES = 1000
 COMPRESS: dict[str, Callable[[bytes], bytes]] = {
     "application/x-gzip": zlib.compress,
     "application/x-bz2": bz2.compress,
@@ -117,10 +120,40 @@ def test_a_message_of_garbage_is_an_error_for_whoever_reads_it(name: str, body: 
         one._reraise_error()
 
 
-def test_by_default_nothing_is_refused_that_could_come_uncompressed() -> None:
-    bound_decompression()
-    content = b"x" * 1_000_000
-    for name, compress in COMPRESS.items():
-        assert compression.decompress(compress(content), name) == content
-    # What Redis can hold in one piece.
-    assert MOST_BODY_BYTES == 2**29
+@pytest.fixture
+def _few_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    for registry in ("_encoders", "_decoders", "type_to_name", "name_to_type"):
+        known = getattr(serialization.registry, registry)
+        monkeypatch.setattr(serialization.registry, registry, dict(known))
+    read_plain_json(MOST_VALUES)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [0] * (MOST_VALUES - 1),
+        [{}] * (MOST_VALUES // 2 - 1),
+        {"a": "x" * 100_000, "b": ["data:image/png;base64," + "A" * 100_000]},
+        "a, b",
+    ],
+    ids=["list", "objects", "long strings", "a comma"],
+)
+@pytest.mark.usefixtures("_bound", "_few_values")
+def test_a_body_with_not_too_many_values_is_read(content: object) -> None:
+    body = json.dumps(content, separators=(",", ":"))
+    for given in (body, body.encode(), memoryview(body.encode())):
+        assert serialization.loads(given, "application/json", "utf-8") == content
+
+
+@pytest.mark.parametrize("piece", ["{}", "[]", "0", '{"a":0}'])
+@pytest.mark.usefixtures("_few_values")
+def test_a_body_with_too_many_values_is_refused_before_they_are_made(piece: str) -> None:
+    bound_decompression(100_000_000)
+    body = f"[{','.join([piece] * 5_000_000)}]".encode()
+    one = message("application/x-gzip", zlib.compress(body))
+    tracemalloc.start()
+    with pytest.raises(DecodeError, match="has more than 1,000 values"):
+        one.decode()
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 3 * len(body)

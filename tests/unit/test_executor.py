@@ -302,7 +302,7 @@ def test_what_was_executed_elsewhere_needs_no_gpu(scene: Scene) -> None:
     with scene.holding() as lease:
         scene.attempt(Start.COLLECT)
         # Nor may any other server have it.
-        assert not lease.movable
+        assert lease.bound_until == float("inf")
         assert scene.keeper.spare is None
     # From the first.
     assert set(scene.phases) == {Phase.STORING}

@@ -448,7 +448,7 @@ def hold(keeper: Keeper, clock: Clock) -> Iterator[Hold]:
         def one(phase: Phase = Phase.WAITING, **state: object) -> Lease:
             job_id = f"job {len(keeper._leases)}"
             lease = held.enter_context(keeper.holding(job_id, claim(1), clock.now))
-            lease.phase = phase
+            lease.phase, lease.bound_until = phase, float("-inf")
             for name, value in state.items():
                 setattr(lease, name, value)
             return lease
@@ -456,9 +456,12 @@ def hold(keeper: Keeper, clock: Clock) -> Iterator[Hold]:
         yield one
 
 
-def test_a_job_waits_until_more_is_known(hold: Hold) -> None:
-    lease = hold()
-    assert (lease.phase, lease.movable, lease.queued_at) == (Phase.WAITING, True, None)
+def test_a_job_waits_until_more_is_known(keeper: Keeper, clock: Clock) -> None:
+    with keeper.holding("job", claim(1), clock.now) as lease:
+        pass
+    assert (lease.phase, lease.queued_at) == (Phase.WAITING, None)
+    # And whether it is meant for just this server is not known yet.
+    assert lease.bound_until == float("inf")
     assert not lease.control.wanted_elsewhere
 
 
@@ -570,10 +573,23 @@ def test_what_executes_or_is_stored_is_not_spare(keeper: Keeper, hold: Hold) -> 
 def test_what_is_meant_for_this_server_is_not_spare(keeper: Keeper, hold: Hold) -> None:
     hold(Phase.EXECUTING)
     movable = hold()
-    hold(movable=False)
+    hold(bound_until=float("inf"))
     assert keeper.spare is movable
-    movable.movable = False
+    movable.bound_until = float("inf")
     assert keeper.spare is None
+
+
+def test_what_was_meant_for_this_server_is_spare_when_its_time_is_over(
+    keeper: Keeper, hold: Hold, clock: Clock
+) -> None:
+    hold(Phase.EXECUTING)
+    lease = hold()
+    lease.bound_until = lease.now() + 6.0
+    assert keeper.spare is None
+    clock.now += 5.9
+    assert keeper.spare is None
+    clock.now += 0.2
+    assert keeper.spare is lease
 
 
 def test_what_is_given_away_already_is_not_spare(keeper: Keeper, hold: Hold) -> None:
@@ -598,7 +614,7 @@ def test_the_next_one_is_spare_once_it_stands_behind_somebody_elses(
     assert keeper.spare is None
     clock.now += 0.1
     assert keeper.spare is lease
-    lease.movable = False
+    lease.bound_until = float("inf")
     assert keeper.spare is None
 
 

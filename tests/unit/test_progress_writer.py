@@ -173,6 +173,52 @@ def test_a_job_that_comes_again_is_written_of_at_once(
         writer.forget("a")
 
 
+def test_what_has_not_changed_is_not_written_again(
+    writer: ProgressWriter, backend: Backend, marker: Marker, clock: Clock
+) -> None:
+    writer.tell("a", at(0.1))
+    assert backend.next() == ("a", 0.1)
+    for value, written in ((0.1, []), (0.2, [("a", 0.2)]), (0.1, [("a", 0.1)])):
+        writer.tell("a", at(value))
+        clock.now += INTERVAL
+        assert marker.written_before() == written
+    # Nor what is again as it was before it could be written.
+    writer.tell("a", at(0.2))
+    writer.tell("a", at(0.1))
+    clock.now += INTERVAL
+    assert marker.written_before() == []
+
+
+def test_what_could_not_be_written_is_written_though_it_has_not_changed(
+    writer: ProgressWriter, backend: Backend, marker: Marker, clock: Clock
+) -> None:
+    backend.errors = [ConnectionError("away")]
+    writer.tell("a", at(0.1))
+    assert backend.next() == ("a", 0.1)
+    # That is over when the next one has begun.
+    assert marker.written_before() == []
+    writer.tell("a", at(0.1))
+    clock.now += INTERVAL
+    assert marker.written_before() == [("a", 0.1)]
+
+
+def test_who_forgets_a_job_waits_until_no_write_of_it_is_under_way(
+    writer: ProgressWriter, backend: Backend
+) -> None:
+    backend.may_go_on.clear()
+    writer.tell("a", at(0.1))
+    assert backend.next() == ("a", 0.1)
+    # Those of others do not matter.
+    writer.forget("b")
+    forgetting = threading.Thread(target=writer.forget, args=("a",))
+    forgetting.start()
+    forgetting.join(0.05)
+    assert forgetting.is_alive()
+    backend.may_go_on.set()
+    forgetting.join(PATIENCE)
+    assert not forgetting.is_alive()
+
+
 def test_nothing_is_kept_of_jobs_that_are_over(
     writer: ProgressWriter, backend: Backend, clock: Clock
 ) -> None:
@@ -182,7 +228,7 @@ def test_nothing_is_kept_of_jobs_that_are_over(
         writer.tell(f"{number}", at(0.2))
         writer.forget(f"{number}")
         clock.now += INTERVAL
-    assert (writer._told, writer._next) == ({}, {})
+    assert (writer._told, writer._next, writer._written) == ({}, {}, {})
 
 
 def test_a_backend_that_hangs_holds_up_no_job(

@@ -23,29 +23,24 @@ class Client:
             status, code = self._error
             answer = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
             raise ClientError(answer, "GetObject")  # type: ignore[arg-type]
-        return {"Body": BytesIO(b"red")}
+        return {"Body": BytesIO(b"red"), "ETag": '"1"'}
 
 
 def store(client: Client) -> ObjectStore:
     return ObjectStore(client, "b")  # type: ignore[arg-type]
 
 
-def test_an_object_is_asked_for_as_it_is() -> None:
+def test_an_object_comes_with_its_tag() -> None:
     client = Client()
     assert store(client).get("a") == b"red"
-    # No tag is no condition.
-    assert client.asked == [{"Bucket": "b", "Key": "a"}]
+    assert store(client).read("a") == (b"red", '"1"')
+    assert store(client).read("a", 2) == (b"re", '"1"')
+    assert client.asked == [{"Bucket": "b", "Key": "a"}] * 3
 
 
-def test_an_object_is_asked_for_as_it_was() -> None:
-    client = Client()
-    assert store(client).get("a", etag='"1"') == b"red"
-    assert client.asked == [{"Bucket": "b", "Key": "a", "IfMatch": '"1"'}]
-
-
-@pytest.mark.parametrize("error", [(412, "PreconditionFailed"), (404, "NoSuchKey")])
-def test_an_object_that_has_changed_or_is_gone_is_none(error: tuple[int, str]) -> None:
-    assert store(Client(error)).get("a", etag='"1"') is None
+def test_an_object_that_is_gone_is_none() -> None:
+    assert store(Client((404, "NoSuchKey"))).get("a") is None
+    assert store(Client((404, "NoSuchKey"))).read("a") is None
 
 
 @pytest.mark.parametrize(
@@ -58,4 +53,4 @@ def test_an_object_that_has_changed_or_is_gone_is_none(error: tuple[int, str]) -
 )
 def test_any_other_answer_is_an_error(error: tuple[int, str], leaf: type[JobError]) -> None:
     with pytest.raises(leaf):
-        store(Client(error)).get("a", etag='"1"')
+        store(Client(error)).get("a")

@@ -2,6 +2,7 @@
 
 import hashlib
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from workers.comfyui.model import FileRef
 from workers.execution import uploading
 from workers.execution.control import Control, WorkerLeaving
 from workers.execution.job import Job
-from workers.execution.uploading import Uploads, patiently
+from workers.execution.uploading import Abandoned, Uploads, patiently
 from workers.execution.waiting import OUTAGE_PATIENCE
 from workers.storage.store import StoredObject
 
@@ -196,7 +197,7 @@ class Store:
 class Attempt:
     """The uploads of one attempt, and all that they need."""
 
-    def __init__(self, pool: Executor, clock: Clock) -> None:
+    def __init__(self, pool: Executor, clock: Control) -> None:
         self.server = Server()
         self.store = Store()
         self.control = clock
@@ -362,6 +363,47 @@ def test_a_key_that_two_files_have_is_no_surplus(scene: Attempt) -> None:
     pending = uploads.finish(entry(n9={"images": [{"filename": "a", "subfolder": "late"}]}))
     assert [wait().key for _, wait in pending] == [key("9", 0, "a")]
     assert uploads.surplus([file for file, _ in pending], LONG) == set()
+
+
+def test_who_waits_for_the_store_stores_nothing_once_nobody_wants_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    control = Control()
+    pausing = threading.Event()
+
+    def sleep(seconds: float) -> None:
+        pausing.set()
+        Control.sleep(control, seconds)
+
+    monkeypatch.setattr(control, "sleep", sleep)
+    with ThreadPoolExecutor(1) as pool:
+        scene = Attempt(pool, control)
+        scene.server.files = {"a": b"1"}
+        scene.store.errors = [StorageUnavailableError("away")]
+        uploads = scene.uploads()
+        ((_, wait),) = uploads.finish(entry(n9=images("a")))
+        assert pausing.wait(LONG)
+        # What it may have stored is known, and it has ended.
+        assert uploads.abandon(LONG) == {key("9", 0, "a")}
+        with pytest.raises(Abandoned):
+            wait()
+    assert (scene.store.contents, len(scene.store.puts)) == ({}, 1)
+
+
+def test_a_great_many_files_are_announced_in_no_time(scene: Attempt) -> None:
+    go_on = threading.Event()
+    scene.store.let = lambda: go_on.wait(LONG)
+    uploads = scene.uploads()
+    names = [f"{number}.png" for number in range(20_000)]
+    scene.server.files = dict.fromkeys(names, b"x")
+    began = time.monotonic()
+    uploads.begin("9", images(*names))
+    assert scene.store.begun.wait(LONG)
+    # Each against each of the others would take half a minute.
+    assert time.monotonic() - began < 5
+    # All but the one that is being stored.
+    assert uploads.abandon() == {key("9", 0, "0.png")}
+    go_on.set()
 
 
 def test_surplus_is_stored_no_more_and_what_is_being_stored_is_waited_for(clock: Clock) -> None:

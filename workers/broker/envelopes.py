@@ -27,8 +27,8 @@ MALFORMED = (AttributeError, LookupError, TypeError, ValueError, ArithmeticError
 
 _UNREADABLE = "application/x-unreadable"
 
-# What Redis can hold in one piece: no message that is not compressed has more.
-MOST_BODY_BYTES = 512 * 1024 * 1024
+# What each value in JSON has at most one of beside it; some are a hundred times as large in Python.
+_MARKS = "{[,"
 
 # Kombu's names of what Python can decompress piece by piece.
 _DECOMPRESSORS: dict[str, Callable[[], Any]] = {
@@ -38,8 +38,8 @@ _DECOMPRESSORS: dict[str, Callable[[], Any]] = {
 }
 
 
-def bound_decompression(most_bytes: int = MOST_BODY_BYTES) -> None:
-    """Make this process refuse message bodies that decompress to more: they would end it."""
+def bound_decompression(most_bytes: int) -> None:
+    """Make this process refuse message bodies that decompress to more."""
     for name, make in _DECOMPRESSORS.items():
         encode, _ = compression.get_encoder(name)
         compression.register(encode, partial(_decompressed, make, most_bytes), name)
@@ -53,9 +53,9 @@ def _decompressed(make: Callable[[], Any], most_bytes: int, body: bytes) -> byte
     return content
 
 
-def read_plain_json() -> None:
-    """Make this process read JSON in message bodies as JSON."""
-    register("json", dumps, _plain_loads, "application/json", "utf-8")
+def read_plain_json(most_values: int) -> None:
+    """Make this process read JSON in message bodies as JSON, and refuse what has more values."""
+    register("json", dumps, partial(_plain_loads, most_values), "application/json", "utf-8")
 
 
 def read_entry(entry: bytes, queue: str) -> tuple[dict[str, Any], str]:
@@ -85,8 +85,12 @@ def sound(envelope: Any, queue: str) -> dict[str, Any]:
     return checked
 
 
-def _plain_loads(content: Any) -> Any:
-    return json.loads(bytes(content) if isinstance(content, memoryview) else content)
+def _plain_loads(most_values: int, content: Any) -> Any:
+    text = content if isinstance(content, str) else bytes(content).decode()
+    # Counted before they are made: a small message, compressed or not, can have a great many.
+    if sum(map(text.count, _MARKS)) > most_values:
+        raise ValueError(f"the body has more than {most_values:,} values")
+    return json.loads(text)
 
 
 def _check(envelope: Any) -> None:

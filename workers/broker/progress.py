@@ -16,6 +16,9 @@ INTERVAL = 0.5
 # Seconds that the end of the thread is waited for.
 _JOIN_SECONDS = 1.0
 
+# Seconds that a write which is under way is waited for.
+_WRITE_SECONDS = 1.0
+
 Write = Callable[[str, dict[str, Any]], object]
 
 
@@ -34,6 +37,8 @@ class ProgressWriter:
         # What is still to be written of each job, and when that may be (monotonic clock).
         self._told: dict[str, Progress] = {}
         self._next: dict[str, float] = {}
+        self._written: dict[str, Progress] = {}
+        self._writing: str | None = None
         self._reached = True
         self._thread = threading.Thread(target=self._run, name="progress", daemon=True)
 
@@ -52,14 +57,19 @@ class ProgressWriter:
     def tell(self, job_id: str, progress: Progress) -> None:
         """Have this written soon, in the place of what is not yet written."""
         with self._changed:
+            if self._written.get(job_id) == progress:
+                self._told.pop(job_id, None)
+                return
             self._told[job_id] = progress
             self._changed.notify_all()
 
     def forget(self, job_id: str) -> None:
-        """Write nothing more of a job."""
+        """Write nothing more of a job: what is being written is waited for, for a second."""
         with self._changed:
             self._told.pop(job_id, None)
             self._next.pop(job_id, None)
+            self._written.pop(job_id, None)
+            self._changed.wait_for(lambda: self._writing != job_id, _WRITE_SECONDS)
 
     def _run(self) -> None:
         while True:
@@ -72,7 +82,14 @@ class ProgressWriter:
                     return
                 progress = self._told.pop(job_id)
                 self._next[job_id] = time.monotonic() + INTERVAL
-            self._try_write(job_id, progress)
+                self._written[job_id] = progress
+                self._writing = job_id
+            is_written = self._try_write(job_id, progress)
+            with self._changed:
+                if not is_written:
+                    self._written.pop(job_id, None)
+                self._writing = None
+                self._changed.notify_all()
 
     def _due(self) -> str | None:
         now = time.monotonic()
@@ -82,7 +99,7 @@ class ProgressWriter:
         moments = [self._next.get(job_id, 0.0) for job_id in self._told]
         return max(0.0, min(moments) - time.monotonic()) if moments else None
 
-    def _try_write(self, job_id: str, progress: Progress) -> None:
+    def _try_write(self, job_id: str, progress: Progress) -> bool:
         try:
             self._write(job_id, progress.model_dump(mode="json"))
             self._reached = True
@@ -91,3 +108,4 @@ class ProgressWriter:
             if self._reached:
                 logger.warning("progress cannot be written: %s", error)
             self._reached = False
+        return self._reached

@@ -2,13 +2,11 @@
 
 import logging
 import threading
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from celery import bootsteps
 from celery.worker.consumer.tasks import Tasks
 from redis import Redis
-from redis.exceptions import RedisError
 
 from workers.broker.heartbeat import client_beside
 from workers.broker.transport import CALLS, NOW
@@ -65,18 +63,31 @@ class Sharing(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no t
             target=self._hear, args=(channel, self._ended), name="sharing", daemon=True
         ).start()
 
-    def stop(self, consumer: Any) -> None:  # noqa: ARG002  # celery's signature
+    def stop(self, consumer: Any) -> None:
         """Celery's hook for each connection that has ended, and for the worker's end."""
+        # At the worker's end others may still take what it has no time for.
+        if consumer.blueprint.state == bootsteps.RUN:
+            self._ended.set()
+
+    def shutdown(self, consumer: Any) -> None:  # noqa: ARG002  # celery's signature
+        """Celery's hook for the worker's end, just before its connection is closed."""
         self._ended.set()
 
     def _hear(self, channel: Any, ended: threading.Event) -> None:
+        failing = False
         while not ended.is_set():
-            with suppress(RedisError), client_beside(channel) as client, client.pubsub() as calls:
-                calls.subscribe(CALLS)
-                while not ended.is_set():
-                    self._answer(channel, client)
-                    calls.get_message(ignore_subscribe_messages=True, timeout=_MISSED_SECONDS)
-            ended.wait(_MISSED_SECONDS)
+            try:
+                with client_beside(channel) as client, client.pubsub() as calls:
+                    calls.subscribe(CALLS)
+                    while not ended.is_set():
+                        self._answer(channel, client)
+                        failing = False
+                        calls.get_message(ignore_subscribe_messages=True, timeout=_MISSED_SECONDS)
+            except Exception as error:  # noqa: BLE001  # a dead thread would be deaf for good
+                if not failing and not ended.is_set():
+                    logger.warning("calls of idle workers are not heard: %r", error)
+                failing = True
+                ended.wait(_MISSED_SECONDS)
 
     def _answer(self, channel: Any, client: Redis) -> None:
         lease, keys = self._keeper.spare, channel.hungry

@@ -77,11 +77,11 @@ local function put_back(taken)
 end
 """
 
-# KEYS: takers, the hungry of each queue, then the lists to take from, the most urgent first. ARGV:
-# how taken lists begin, this channel, the number of queues, for how long (seconds) it is hungry if
-# it finds nothing, or 0.
+# KEYS: takers, the hungry of each queue, then the lists to take from, the most urgent first, of
+# each level one a queue in the same order. ARGV: how taken lists begin, this channel, the number of
+# queues, for how long (seconds) it is hungry if it finds nothing, or 0.
 # What has been taken before, with a reply that got lost or a failed registration, comes first.
-# Who is not hungry leaves the rest to those who are.
+# Who is not hungry leaves a queue to those who are.
 _TAKE = f"""
 {NOW}
 local lists = ARGV[3] + 2
@@ -90,18 +90,19 @@ for i = lists, #KEYS do
   if item then return {{KEYS[i], item}} end
 end
 local hungry = ARGV[4] ~= '0'
-for i = 2, hungry and 1 or lists - 1 do
-  local others = redis.call('ZRANGE', KEYS[i], '(' .. now, '+inf', 'BYSCORE', 'LIMIT', 0, 2)
-  if #others > 1 or (#others == 1 and others[1] ~= ARGV[2]) then return false end
+local free = {{}}
+for i = 2, lists - 1 do
+  if not hungry then redis.call('ZREM', KEYS[i], ARGV[2]) end
+  free[i] = hungry or redis.call('ZCOUNT', KEYS[i], '(' .. now, '+inf') == 0
 end
 for i = lists, #KEYS do
-  local taken = ARGV[1] .. KEYS[i]
   -- A full server allows this as a first write, and no LMOVE.
-  local item = redis.call('RPOP', KEYS[i])
+  local item = free[2 + (i - lists) % (lists - 2)] and redis.call('RPOP', KEYS[i])
   if item then
+    local taken = ARGV[1] .. KEYS[i]
     redis.call('LPUSH', taken, item)
     redis.call('ZADD', KEYS[1], 'NX', now, taken)
-    for j = 2, lists - 1 do redis.call('ZREM', KEYS[j], ARGV[2]) end
+    for j = 2, hungry and lists - 1 or 1 do redis.call('ZREM', KEYS[j], ARGV[2]) end
     return {{KEYS[i], item}}
   end
 end
@@ -390,9 +391,9 @@ class Channel(redis_transport.Channel):  # type: ignore[misc]  # kombu has no ty
         self._asked, self._asked_hungry, self._awaited = self._next, hungry, sources[0]
         command: tuple[Any, ...] = ("BLPOP", _NOTHING, seconds)
         if self._asked is _Ask.LOOK:
-            keys = (TAKERS, *self.hungry, *sources)
+            keys = (TAKERS, *(HUNGRY + queue for queue in queues), *sources)
             seconds_hungry = _HUNGRY_SECONDS if hungry else 0
-            given = (self._taken_prefix, self.name, len(self.hungry), seconds_hungry)
+            given = (self._taken_prefix, self.name, len(queues), seconds_hungry)
             command = ("EVAL", _TAKE, len(keys), *keys, *given)
         elif self._asked is _Ask.WAIT:
             taken = self._taken_prefix + self._awaited
@@ -508,10 +509,15 @@ class Transport(redis_transport.Transport):  # type: ignore[misc]  # kombu has n
         self.cycle = _Poller()
 
 
-def use_our_transport() -> None:
-    """Make this process use this transport for Redis, and read what comes over it with care."""
-    read_plain_json()
-    bound_decompression()
+def use_our_transport(*, most_body_bytes: int, most_body_values: int) -> None:
+    """Make this process use this transport for Redis, and read what comes over it with care.
+
+    Args:
+        most_body_bytes: that the body of a message may decompress to.
+        most_body_values: that it may have as JSON.
+    """
+    read_plain_json(most_body_values)
+    bound_decompression(most_body_bytes)
     for scheme in ("redis", "rediss"):
         kombu.transport.TRANSPORT_ALIASES[scheme] = f"{__name__}:{Transport.__name__}"
         # Whoever connected before has left kombu's own there.

@@ -174,7 +174,7 @@ class Custody:
     def _run_claimed(self, order: Order, claim: Claimed, lease: Lease, report: Report) -> JobResult:
         timeline.mark(order.job_id, "claimed")
         record = self._after_death(order.job_id, claim, lease) if claim.owner_died else claim.record
-        lease.movable = lease.now() >= record.route.until
+        lease.bound_until = record.route.until
         job = self._job(order, lease, record)
         began = time.monotonic()
         result: JobResult | None = None

@@ -192,7 +192,7 @@ class Executor:
         job, started = run.job, run.began
         if job.start is Start.COLLECT:
             # The GPU that has executed it is not this worker's.
-            run.lease.movable = False
+            run.lease.bound_until = float("inf")
             self._keeper.store(run.lease)
         self._report(run, "staging", 0.0)
         workflow = self._stage(job)
@@ -374,7 +374,7 @@ class Executor:
             if run.executing:
                 run.lease.phase = Phase.EXECUTING
                 self._seen_executing = (job.id, time.monotonic())
-            elif run.lease.control.wanted_elsewhere:
+            elif run.lease.control.wanted_elsewhere and job.start is not Start.COLLECT:
                 self._spare(run)
             value = _STAGED + (_EXECUTED - _STAGED) * progress.share(workflow)
             node = workflow.get(progress.node_id or "", {})
@@ -502,8 +502,9 @@ class Executor:
     def _take_back(self, run: _Run) -> None:
         """Remove what a failed attempt has stored early; nobody would know of it."""
         # Of a prompt that others may go on with they store the same, under the same keys.
-        if self._keeper.is_sure(run.lease):
-            self._delete(run, run.stored)
+        for key in run.stored:
+            if self._keeper.is_sure(run.lease):
+                self._delete(run, [key])
 
     def _delete(self, run: _Run, keys: Iterable[str]) -> None:
         try:

@@ -4,9 +4,8 @@ import base64
 import binascii
 import hashlib
 import threading
-from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote_to_bytes
 
 from tasks.errors import InvalidInputError
@@ -15,6 +14,8 @@ from tasks.workflow import Workflow
 from workers.comfyui import ComfyUI
 from workers.comfyui.model import FileRef
 from workers.storage import ObjectStore
+
+V = TypeVar("V")
 
 # Placed files that are remembered, and sources of known content.
 _MOST_REMEMBERED = 10_000
@@ -47,8 +48,9 @@ class Inputs:
         self._max_bytes = max_bytes
         # A second job with the same file waits until the first one's is there; others hardly ever.
         self._locks = [threading.Lock() for _ in range(_LOCKS)]
-        self._placed: OrderedDict[tuple[str, str], FileRef] = OrderedDict()
-        self._contents: OrderedDict[tuple[str, str], str] = OrderedDict()
+        self._remembering = threading.Lock()
+        self._placed: dict[tuple[str, str], FileRef] = {}
+        self._contents: dict[tuple[str, str], str] = {}
 
     def place(self, workflow: Workflow, inputs: Mapping[str, str]) -> dict[str, Any]:
         """Place each file and return the workflow that uses it where it is.
@@ -73,17 +75,25 @@ class Inputs:
         digest = self._contents.get(version) if version else None
         if digest and (file := self._found(name, digest)):
             return file
-        content = self._fetch(name, source, version)
+        content, tag = self._fetch(name, source)
         digest = hashlib.sha256(content).hexdigest()
-        if version:
-            _remember(self._contents, version, digest)
+        if tag:
+            self._remember(self._contents, (source, tag), digest)
         if file := self._found(name, digest):
             return file
         subfolder, filename = _place_of(name, digest)
         # Not over what is there: it is the same, and somebody may be reading it.
         file = self._comfyui.upload_image(filename, content, subfolder=subfolder)
-        _remember(self._placed, (name, digest), file)
+        self._remember(self._placed, (name, digest), file)
         return file
+
+    def _remember(self, known: dict[tuple[str, str], V], key: tuple[str, str], value: V) -> None:
+        with self._remembering:
+            # The newest are the last.
+            known.pop(key, None)
+            known[key] = value
+            if len(known) > _MOST_REMEMBERED:
+                del known[next(iter(known))]
 
     def _found(self, name: str, digest: str) -> FileRef | None:
         """Where a file lies that has been placed before, if it is still there."""
@@ -100,24 +110,25 @@ class Inputs:
         self._check_size(name, found.size_bytes)
         return source, found.etag
 
-    def _fetch(self, name: str, source: str, version: tuple[str, str] | None) -> bytes:
+    def _fetch(self, name: str, source: str) -> tuple[bytes, str]:
+        """A source's content, and the tag of that where there is one."""
+        tag = ""
         match source.partition(":")[0]:
             case "data":
                 content = _data_url(name, source)
             case "s3":
-                found = self._store.get(self._key(name, source), etag=version and version[1])
+                # It may have become larger by now.
+                found = self._store.read(self._key(name, source), self._max_bytes + 1)
                 if found is None:
-                    raise InvalidInputError(
-                        f"input {name!r}: {source} changed while it was fetched"
-                    )
-                content = found
+                    raise InvalidInputError(f"input {name!r}: there is no object {source}")
+                content, tag = found
             case _:
                 raise InvalidInputError(
                     f"input {name!r}: expected a data: URL or s3://{self._store.bucket}/..., "
                     f"found {shown(source)}"
                 )
         self._check_size(name, len(content))
-        return content
+        return content, tag
 
     def _key(self, name: str, source: str) -> str:
         # Not parsed as a URL: a key may hold whatever it likes, also ? and #.
@@ -137,13 +148,6 @@ class Inputs:
                 f"input {name!r}: has {size:,} bytes, at most {self._max_bytes:,} are allowed "
                 "(INPUT_MAX_BYTES)"
             )
-
-
-def _remember(known: OrderedDict[Any, Any], key: Any, value: Any) -> None:
-    known[key] = value
-    known.move_to_end(key)
-    if len(known) > _MOST_REMEMBERED:
-        known.popitem(last=False)
 
 
 def _place_of(name: str, digest: str) -> tuple[str, str]:

@@ -61,8 +61,8 @@ class Lease:
     queued_at: float | None = None
     # Somebody else has the job.
     lost: bool = False
-    # Whether any other server would do as well as this one.
-    movable: bool = True
+    # Until when no other server would do as well as this one, by the ledger's clock.
+    bound_until: float = float("inf")
     control: Control = field(default_factory=Control)
 
     def now(self) -> float:
@@ -279,7 +279,9 @@ class Keeper:
 
 
 def _is_spare(lease: Lease, *, is_next: bool, now: float) -> bool:
-    if lease.phase is not Phase.WAITING or not lease.movable or lease.control.wanted_elsewhere:
+    if lease.phase is not Phase.WAITING or lease.control.wanted_elsewhere:
+        return False
+    if lease.now() < lease.bound_until:
         return False
     if not is_next:
         return True

@@ -5,11 +5,12 @@ import logging
 import random
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, Future
 from concurrent.futures import wait as wait_for
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from tasks.errors import (
     ComfyUIUnavailableError,
@@ -33,6 +34,15 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
+
+
+class Abandoned(Exception):  # noqa: N818  # no error: there is another one, or none
+    """Nobody wants the files any more."""
+
+
+class _Upload(NamedTuple):
+    file: OutputFile
+    future: Future[Output]
 
 
 class Uploads:
@@ -69,9 +79,11 @@ class Uploads:
         self._storage_patience = storage_patience
         self._lock = threading.Lock()
         self._abandoned = False
-        self._begun: dict[OutputFile, Future[Output]] = {}
-        # Of files that were announced again: only their last content counts.
-        self._outdated: list[tuple[OutputFile, Future[Output]]] = []
+        self._begun: dict[FileRef, _Upload] = {}
+        # Of files that were announced again, by the keys that they went to: only their last content
+        # counts.
+        self._announced_again: set[FileRef] = set()
+        self._outdated: dict[str, list[Future[Output]]] = defaultdict(list)
 
     def begin(self, node_id: str, output: Mapping[str, Any]) -> None:
         """Store what a node has put out while others execute; at the first try or not yet.
@@ -80,11 +92,11 @@ class Uploads:
         """
         with self._lock:
             for file in self._files({"outputs": {node_id: output}}):
-                known = next((one for one in self._begun if one.file == file.file), None)
-                if known is not None:
-                    self._outdated.append((known, self._begun.pop(known)))
-                elif not self._abandoned and not self._is_outdated(file.file):
-                    self._begun[file] = self._pool.submit(self._upload, file)
+                if file.file in self._begun:
+                    self._announced_again.add(file.file)
+                    self._outdate(file.file)
+                elif not self._abandoned and file.file not in self._announced_again:
+                    self._begun[file.file] = _Upload(file, self._pool.submit(self._upload, file))
 
     def finish(self, entry: Mapping[str, Any]) -> list[tuple[OutputFile, Callable[[], Output]]]:
         """Store all that the history names, with patience.
@@ -92,20 +104,27 @@ class Uploads:
         Returns:
             each file, and what waits until it is stored. That raises as `patiently`.
         """
-        files = self._files(entry)
         with self._lock:
-            early = {file: self._begun[file] for file in files if file in self._begun}
-            late = {f: self._pool.submit(self._persist, f) for f in files if f not in early}
-            self._begun |= late
-        return [
-            (file, late[file].result if file in late else partial(self._ensure, file, early[file]))
-            for file in files
-        ]
+            return [(file, self._finish(file)) for file in self._files(entry)]
+
+    def _finish(self, file: OutputFile) -> Callable[[], Output]:
+        early = self._begun.get(file.file)
+        if early is not None and early.file == file:
+            return partial(self._ensure, file, early.future)
+        if early is not None:
+            self._outdate(file.file)
+        late = self._pool.submit(self._persist, file)
+        self._begun[file.file] = _Upload(file, late)
+        return late.result
+
+    def _outdate(self, file: FileRef) -> None:
+        upload = self._begun.pop(file)
+        self._outdated[self._key(upload.file)].append(upload.future)
 
     def surplus(self, named: Iterable[OutputFile], seconds: float) -> set[str]:
         """Of what the history does not name store nothing more; as `abandon`."""
         keys = {self._key(file) for file in named}
-        return self._drop([one for one in self._all() if self._key(one[0]) not in keys], seconds)
+        return self._drop([(key, one) for key, one in self._all() if key not in keys], seconds)
 
     def abandon(self, seconds: float = 0.0) -> set[str]:
         """Store nothing more.
@@ -118,21 +137,19 @@ class Uploads:
         """
         with self._lock:
             self._abandoned = True
+        # Whoever waits for the store to come back must not store what is then to be removed.
+        self._control.stop(Abandoned())
         return self._drop(self._all(), seconds)
 
-    def _drop(
-        self, uploads: Iterable[tuple[OutputFile, Future[Output]]], seconds: float
-    ) -> set[str]:
-        running = [(file, upload) for file, upload in uploads if not upload.cancel()]
+    def _drop(self, uploads: Iterable[tuple[str, Future[Output]]], seconds: float) -> set[str]:
+        running = [(key, upload) for key, upload in uploads if not upload.cancel()]
         wait_for([upload for _, upload in running], seconds)
-        return {self._key(file) for file, _ in running}
+        return {key for key, _ in running}
 
-    def _all(self) -> list[tuple[OutputFile, Future[Output]]]:
+    def _all(self) -> list[tuple[str, Future[Output]]]:
         with self._lock:
-            return [*self._begun.items(), *self._outdated]
-
-    def _is_outdated(self, file: FileRef) -> bool:
-        return any(one.file == file for one, _ in self._outdated)
+            begun = [(self._key(one.file), one.future) for one in self._begun.values()]
+            return begun + [(key, one) for key, some in self._outdated.items() for one in some]
 
     def _files(self, entry: Mapping[str, Any]) -> list[OutputFile]:
         return output_files(entry, include_temp=self._job.request.output.include_temp)
@@ -150,7 +167,7 @@ class Uploads:
 
     def _persist(self, file: OutputFile) -> Output:
         # What goes to the same key must not come later. That it fails would not matter.
-        wait_for([one for other, one in self._outdated if self._key(other) == self._key(file)])
+        wait_for(self._outdated.get(self._key(file), ()))
         return patiently(
             lambda: self._upload(file),
             what=f"job {self._job.id}: output of node {file.node_id}",

@@ -4,7 +4,6 @@ import hashlib
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import partial
 from io import BytesIO
 from typing import IO, TYPE_CHECKING, Protocol, cast
 
@@ -125,19 +124,19 @@ class ObjectStore:
             raise
         return True
 
-    def get(self, key: str, *, etag: str | None = None) -> bytes | None:
-        """An object's content, or None if there is no such object, or none with this tag."""
-        # None would be sent as such.
-        get = (
-            self._client.get_object
-            if etag is None
-            else partial(self._client.get_object, IfMatch=etag)
-        )
+    def get(self, key: str) -> bytes | None:
+        """An object's content, or None if there is no such object."""
+        found = self.read(key)
+        return found and found[0]
+
+    def read(self, key: str, most_bytes: int | None = None) -> tuple[bytes, str] | None:
+        """An object's content, or the beginning of it, and its tag; None if there is no object."""
         try:
             with translated(self.bucket):
-                return get(Bucket=self.bucket, Key=key)["Body"].read()
+                found = self._client.get_object(Bucket=self.bucket, Key=key)
+                return found["Body"].read(most_bytes), found["ETag"]
         except JobError as error:
-            if _answer(error) == (404, "NoSuchKey") or _answer(error)[0] == 412:
+            if _answer(error) == (404, "NoSuchKey"):
                 return None
             raise
 
