@@ -22,7 +22,7 @@ def run_cells(rig: Rig, cells: Sequence[Cell], tell: Tell) -> Iterator[Run]:
         for repetition in range(max((cell.repeat for cell in cells), default=0)):
             for cell in (cell for cell in cells if repetition < cell.repeat):
                 for kind in turned(cell.kinds, repetition):
-                    run = _run(rig, cell, kind, ready, repetition)
+                    run = run_once(rig, cell, kind, ready, repetition)
                     tell(
                         f"{kind:10} {cell.jobs} x {cell.seconds} s, batch {cell.batch}, "
                         f"S3 {cell.s3_ms} ms: span {run.span:.3f} s, makespan {run.makespan:.3f} s"
@@ -36,7 +36,10 @@ def turned(kinds: tuple[Kind, ...], by: int) -> tuple[Kind, ...]:
     return kinds[by:] + kinds[:by]
 
 
-def _run(rig: Rig, cell: Cell, kind: Kind, ready: Mapping[Kind, Contender], repetition: int) -> Run:
+def run_once(
+    rig: Rig, cell: Cell, kind: Kind, ready: Mapping[Kind, Contender], repetition: int
+) -> Run:
+    """Have one contender do a cell's jobs."""
     (server,) = rig.servers(1)
     server.clear()
     rig.relay.seconds = cell.s3_ms / 1000

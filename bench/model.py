@@ -188,6 +188,22 @@ class SingleRun:
 
 
 @dataclass(frozen=True)
+class SlotsTried:
+    """A cell for workers with so many slots."""
+
+    slots: int
+    cell: Cell
+
+
+@dataclass(frozen=True)
+class SlotsRun:
+    """What came out of a `SlotsTried`."""
+
+    tried: SlotsTried
+    runs: tuple[Run, ...]
+
+
+@dataclass(frozen=True)
 class Report:
     """All that was measured.
 
@@ -196,6 +212,7 @@ class Report:
         runs: of the cells.
         mixes: of the mixes.
         singles: of the single jobs.
+        slots: of the numbers of slots.
         notes: what must be said beside the numbers.
         seconds: that it took.
     """
@@ -204,6 +221,7 @@ class Report:
     runs: tuple[Run, ...]
     mixes: tuple[MixRun, ...]
     singles: tuple[SingleRun, ...]
+    slots: tuple[SlotsRun, ...]
     notes: tuple[str, ...]
     seconds: float
 

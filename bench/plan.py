@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass
 
-from bench.model import Cell, Kind, Mix, Single
+from bench.model import Cell, Kind, Mix, Single, SlotsTried
 
-PARTS = ("main", "variants", "single", "mixed", "waterfall")
+PARTS = ("main", "variants", "single", "mixed", "slots", "waterfall")
 
 _ALL = tuple(Kind)
 _PAIR = (Kind.LIMIT, Kind.OURS)
@@ -14,6 +14,7 @@ _FEW = (Kind.LIMIT, Kind.PLAIN_2, Kind.OURS)
 _JOBS = {1.0: 4, 0.3: 10, 0.1: 20}
 _QUICK_JOBS = {1.0: 2, 0.3: 4, 0.1: 8}
 _FAR, _NEAR = 250, 5
+_SLOTS = (2, 4, 8, 12, 16)
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Plan:
     cells: tuple[Cell, ...] = ()
     mixes: tuple[Mix, ...] = ()
     singles: tuple[Single, ...] = ()
+    slots: tuple[SlotsTried, ...] = ()
 
 
 def plan(parts: tuple[str, ...] = PARTS, repeat: int = 3) -> Plan:
@@ -30,6 +32,7 @@ def plan(parts: tuple[str, ...] = PARTS, repeat: int = 3) -> Plan:
     cells: list[Cell] = []
     mixes: list[Mix] = []
     singles: list[Single] = []
+    slots: list[SlotsTried] = []
     if "main" in parts:
         cells += [Cell(s, 1, _FAR, jobs, _ALL, repeat) for s, jobs in _JOBS.items()]
         # Where an execution takes so long, little of it depends on anybody.
@@ -40,11 +43,15 @@ def plan(parts: tuple[str, ...] = PARTS, repeat: int = 3) -> Plan:
     if "single" in parts:
         singles += [Single(0.3, _FAR, 6), Single(0.3, _NEAR, 6)]
     if "mixed" in parts:
-        mixes.append(_mix(2, _ALL))
-        mixes += [_mix(servers, (Kind.OURS,)) for servers in (4, 16)]
+        mixes.append(_mix(2, _ALL, repeat))
+        mixes += [_mix(servers, (Kind.OURS,), repeat) for servers in (4, 16)]
+    if "slots" in parts:
+        # The shortest jobs and the store that is farthest away need most.
+        cell = Cell(0.1, 1, _FAR, 40, _PAIR, repeat)
+        slots += [SlotsTried(count, cell) for count in _SLOTS]
     if "waterfall" in parts:
         singles.append(Single(0.3, _FAR, 6, timeline=True))
-    return Plan(tuple(cells), tuple(mixes), tuple(singles))
+    return Plan(tuple(cells), tuple(mixes), tuple(singles), tuple(slots))
 
 
 def quick_plan() -> Plan:
@@ -76,8 +83,8 @@ def possible(plan: Plan, *, renders: bool, servers: int | None) -> tuple[Plan, t
         mixes = tuple(mix for mix in mixes if mix.servers <= servers)
         if left_out:
             notes.append(f"Left out for want of servers: long and short mixed on {left_out}.")
-    return Plan(cells, mixes, plan.singles), tuple(notes)
+    return Plan(cells, mixes, plan.singles, plan.slots), tuple(notes)
 
 
-def _mix(servers: int, kinds: tuple[Kind, ...]) -> Mix:
-    return Mix(servers, 20.0, 1.0, 10, _FAR, kinds, 1)
+def _mix(servers: int, kinds: tuple[Kind, ...], repeat: int) -> Mix:
+    return Mix(servers, 20.0, 1.0, 10, _FAR, kinds, repeat)

@@ -13,6 +13,7 @@ from bench.model import RENDER, Report
 from bench.plan import Plan, possible
 from bench.rig import Rig, Tell
 from bench.singles import run_singles
+from bench.slots import run_slots
 from bench.workflows import SIDE
 
 
@@ -33,6 +34,7 @@ def run(plan: Plan, urls: Sequence[str], tell: Tell) -> Report:
             runs=tuple(run_cells(rig, plan.cells, tell)),
             singles=tuple(run_singles(rig, plan.singles, tell)),
             mixes=tuple(run_mixes(rig, plan.mixes, tell)),
+            slots=tuple(run_slots(rig, plan.slots, tell)),
             notes=notes,
             seconds=round(time.monotonic() - began, 1),
         )

@@ -23,6 +23,7 @@ def markdown(report: Report) -> str:
         *_cells(report),
         *_mixes(report),
         *_singles(report),
+        *_slots(report),
         *_waterfalls(report),
         *_goals(report),
     ]
@@ -161,6 +162,19 @@ def _singles(report: Report) -> list[str]:
             "two requests to the store:"
         ),
         rows([*head, "beyond, ms"], body),
+    ] * bool(body)
+
+
+def _slots(report: Report) -> list[str]:
+    body = [
+        [f"{one.tried.slots}", told(shares(one.runs, one.tried.cell, Kind.OURS, "span"))]
+        for one in report.slots
+    ]
+    cells = {one.tried.cell for one in report.slots}
+    what = ", ".join(f"{length(cell.seconds, report)}, S3 {cell.s3_ms} ms" for cell in cells)
+    return [
+        f"How many slots a worker needs ({what}; span, `WORKER_SLOTS`):",
+        rows(["slots", "span"], body),
     ] * bool(body)
 
 

@@ -149,8 +149,6 @@ def _costs_nothing(failure: Failure) -> bool:
     """Whether another attempt pays for no GPU time again, and it is not the job's fault."""
     if len(failure.earlier) + 1 >= _MOST_ATTEMPTS:
         return False
-    if isinstance(failure.error, _AWAY):
-        return failure.waited or failure.rendered
     match failure.error:
         case BrokerUnavailableError() | BrokerFullError():
             return True
@@ -159,8 +157,9 @@ def _costs_nothing(failure: Failure) -> bool:
             return True
         case PromptLostError():
             return not failure.executing
-        case _:
-            return False
+        case error:
+            fetches = failure.rendered and isinstance(error, ComfyUIUnavailableError)
+            return fetches or (failure.waited and isinstance(error, _AWAY))
 
 
 def _where(failure: Failure) -> Where:

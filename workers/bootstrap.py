@@ -17,6 +17,7 @@ from workers.comfyui import ComfyUI, Notifications
 from workers.execution import Custody, Executor, Keeper, Limits, Takeover
 from workers.execution.inputs import Inputs
 from workers.execution.place import Place
+from workers.execution.removal import Removal
 from workers.ledger import Ledger
 from workers.lifecycle.circuit import Circuit
 from workers.lifecycle.leaving import Leaving
@@ -109,6 +110,7 @@ def assemble(settings: Settings, worker: str) -> Parts:
     )
     circuit.subscribe(lambda _: keeper.nudge())
     leaving = Leaving(keeper, settings.shutdown_grace_seconds)
+    removal = Removal(store, settings.s3_patience_seconds)
     executor = Executor(
         comfyui=comfyui,
         notifications=notifications,
@@ -117,6 +119,7 @@ def assemble(settings: Settings, worker: str) -> Parts:
         breaker=circuit,
         keeper=keeper,
         store=store,
+        removal=removal,
         inputs=Inputs(
             comfyui=comfyui,
             store=store,
@@ -133,6 +136,7 @@ def assemble(settings: Settings, worker: str) -> Parts:
         ledger=ledger,
         keeper=keeper,
         executor=executor,
+        removal=removal,
         takeover=Takeover(ledger=ledger, comfyui=comfyui, server_at=server_at, place=place),
         comfyui=comfyui,
         takes_jobs=takes_jobs,

@@ -13,7 +13,6 @@ from sandbox.proxy import Mode, TcpProxy
 from sandbox.stack import Stack, StandIn
 from tests.chaos.accounting import Departure, Span
 from tests.chaos.schedule import Fault, Kind
-from tests.stack import untraced
 
 # Seconds between looks at whether a process has ended.
 _LOOK_SECONDS = 0.02
@@ -270,7 +269,7 @@ class Fleet:
 
     def _launcher(self, server: Server, settings: Mapping[str, str]) -> Callable[[], ChildProcess]:
         url = f"http://{server.proxy.address}"
-        return lambda: self.stack.launch_worker(url, {**untraced(), **settings})
+        return lambda: self.stack.launch_worker(url, settings)
 
     def _proxy(self, url: str) -> TcpProxy:
         target = urlsplit(url)

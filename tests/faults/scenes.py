@@ -20,7 +20,7 @@ from sandbox.processes import ChildProcess
 from sandbox.proxy import TcpProxy
 from sandbox.stack import Stack, StandIn
 from sandbox.valkey import Valkey
-from tests.stack import Client, Workflow, untraced
+from tests.stack import Client, Workflow
 
 T = TypeVar("T")
 Scene = Callable[["Fleet"], None]
@@ -76,8 +76,7 @@ class Fleet:
 
     def worker(self, server: StandIn, **settings: str) -> ChildProcess:
         """A worker that takes jobs."""
-        own = {**untraced(), **self._own}
-        worker = self.stack.worker(settings.pop("url", server.url), {**own, **settings})
+        worker = self.stack.worker(settings.pop("url", server.url), {**self._own, **settings})
         self._undo.callback(worker.stop)
         return worker
 

@@ -7,7 +7,7 @@ import pytest
 
 from sandbox.stack import Stack
 from sandbox.valkey import Valkey
-from tests.stack import Client, bars, untraced
+from tests.stack import Client, bars
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(120)]
 
@@ -30,7 +30,7 @@ def test_what_a_killed_worker_held_starts_on_another(stack: Stack, seed: int) ->
     valkey = Valkey(stack.folder("valkey"))
     own = {"CELERY_BROKER_URL": valkey.url, "CELERY_RESULT_BACKEND": valkey.url}
     client = Client({**stack.environment(), **own})
-    killed = stack.worker(stack.stand_in().url, {**untraced(), **own, "WORKER_SLOTS": "1"})
+    killed = stack.worker(stack.stand_in().url, {**own, "WORKER_SLOTS": "1"})
     # A postponed job takes no slot: it lets the worker take one more. When its time comes and the
     # slot is taken, it waits in the worker.
     prefetched = client.send(bars(seed), options={"countdown": 2})
@@ -42,7 +42,7 @@ def test_what_a_killed_worker_held_starts_on_another(stack: Stack, seed: int) ->
 
     killed.kill()
     began = time.monotonic()
-    survivor = stack.worker(stack.stand_in().url, {**untraced(), **own, "WORKER_SLOTS": "3"})
+    survivor = stack.worker(stack.stand_in().url, {**own, "WORKER_SLOTS": "3"})
     lost = {prefetched.id, postponed.id, running.id}
     while lost:
         started = {job for job in lost if client.celery.AsyncResult(job).successful()}

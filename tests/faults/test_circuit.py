@@ -11,7 +11,7 @@ import redis
 from sandbox.processes import ChildProcess
 from sandbox.stack import Stack, StandIn
 from sandbox.valkey import Valkey
-from tests.stack import Client, bars, untraced
+from tests.stack import Client, bars
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(120)]
 
@@ -49,7 +49,7 @@ class Fleet:
         return server
 
     def worker(self, server: StandIn) -> ChildProcess:
-        worker = self._stack.worker(server.url, {**untraced(), **self._own})
+        worker = self._stack.worker(server.url, {**self._own})
         self._processes.append(worker)
         return worker
 

@@ -8,7 +8,7 @@ import pytest
 from sandbox.stack import Stack
 from sandbox.valkey import Valkey
 from tests.command_line import Comfyfleet
-from tests.stack import Client, Workflow, bars, untraced
+from tests.stack import Client, Workflow, bars
 from workers.execution.job import prompt_id
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(180)]
@@ -25,7 +25,7 @@ class Fleet:
         self.server = stack.stand_in()
         self.deaths = 0
         limit = {"JOB_MAX_CRASHES": str(MAX_CRASHES), "JOB_MAX_ATTEMPTS": "9"}
-        self.worker = stack.worker(self.server.url, {**untraced(), **own, **limit})
+        self.worker = stack.worker(self.server.url, {**own, **limit})
         self.client = Client({**stack.environment(), **own})
         self.comfyfleet = Comfyfleet({**stack.environment(), **own})
 

@@ -17,7 +17,7 @@ import requests
 
 from sandbox.stack import Stack, StandIn
 from tasks.errors import ComfyUIProtocolError, ComfyUIUnavailableError
-from tests.stack import Client, bars, untraced
+from tests.stack import Client, bars
 from workers.comfyui import ComfyUI, Notifications
 from workers.comfyui.notifications import MOST_MESSAGE_BYTES
 from workers.execution.job import prompt_id
@@ -32,7 +32,7 @@ class Site:
         self.comfyui: StandIn = stack.stand_in()
         broker = stack.valkey.url.replace("/0", "/5")
         own = {"CELERY_BROKER_URL": broker, "CELERY_RESULT_BACKEND": broker}
-        self.worker = stack.worker(self.comfyui.url, {**untraced(), **own, "JOB_MAX_ATTEMPTS": "1"})
+        self.worker = stack.worker(self.comfyui.url, {**own, "JOB_MAX_ATTEMPTS": "1"})
         self.client = Client({**stack.environment(), **own})
 
     def forge(self, job_id: str, outputs: object) -> None:

@@ -12,12 +12,12 @@ _REQUEST = re.compile(rb"(?:^|\r\n)([A-Z]+) (\S+) HTTP/1\.1\r\n")
 class HttpTap(TcpProxy):
     """Forwards to a server and keeps each request's method and path, without its query.
 
-    `continues` counts the answers that only ask for the body.
+    `connections` counts what clients have opened, `continues` answers that only ask for the body.
     """
 
     def __init__(self, url: str) -> None:
         self.requests: list[tuple[str, str]] = []
-        self.continues = 0
+        self.connections = self.continues = 0
         target = urlsplit(url)
         super().__init__(str(target.hostname), target.port or 0)
 
@@ -28,6 +28,10 @@ class HttpTap(TcpProxy):
     def url(self) -> str:
         """Where clients connect to."""
         return f"http://{self.address}"
+
+    async def _serve(self, connection: Any) -> None:
+        self.connections += 1
+        await super()._serve(connection)
 
     async def _next_piece(self, end: Any) -> bytes:
         piece = await super()._next_piece(end)

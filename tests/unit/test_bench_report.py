@@ -7,7 +7,18 @@ import pytest
 
 from bench.chart import svg
 from bench.goals import verdicts
-from bench.model import Cell, Kind, MixRun, Report, Run, Single, SingleJob, SingleRun
+from bench.model import (
+    Cell,
+    Kind,
+    MixRun,
+    Report,
+    Run,
+    Single,
+    SingleJob,
+    SingleRun,
+    SlotsRun,
+    SlotsTried,
+)
 from bench.plan import PARTS, plan, possible, quick_plan
 from bench.table import markdown, told
 
@@ -31,6 +42,15 @@ REPORT = Report(
     ),
     mixes=(MixRun(MIX, Kind.OURS, 0, 10.6), MixRun(MIX, Kind.PLAIN_2, 0, 20.5)),
     singles=tuple(SingleRun(Single(0.3, 250, 1, timeline), (JOB,)) for timeline in (False, True)),
+    slots=(
+        SlotsRun(
+            SlotsTried(12, CELL),
+            tuple(
+                Run(CELL, kind, 0, seconds, seconds, 0.3, 0.01, {})
+                for kind, seconds in ((Kind.LIMIT, 3.0), (Kind.OURS, 4.0))
+            ),
+        ),
+    ),
     notes=("A note.",),
     seconds=12.3,
 )
@@ -44,6 +64,8 @@ def test_a_plan_has_each_part_alone_and_all_together() -> None:
     assert set(whole.singles) == {single for one in alone for single in one.singles}
     assert {cell.seconds for cell in whole.cells} == {0.1, 0.3, 1.0, 5.0}
     assert {mix.servers for mix in whole.mixes} == {2, 4, 16}
+    assert whole.slots == tuple(one for part in alone for one in part.slots)
+    assert 12 in {one.slots for one in whole.slots}
     assert quick_plan().cells
 
 
@@ -72,6 +94,7 @@ def test_the_table_has_what_was_measured() -> None:
     assert rows["comfyfleet"].endswith("| 0.990 [0.990, 0.990] | 10.6 |")
     assert "| comfyfleet | 10.6 s |" in text
     assert "2 PUT" in text
+    assert "| 12 | 0.750 |" in text
     assert "A note." in text
     assert "```text" in text
     assert "| missed |" not in text.replace("*", "")

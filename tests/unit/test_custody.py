@@ -165,13 +165,9 @@ class Attempts:
         self.jobs: list[Job] = []
         self.stops_prompt = False
         self.recalled: list[str] = []
-        self.removed: list[Job] = []
 
     def folder(self, job_id: str, _: JobRequest) -> str:
         return f"as asked now/{job_id}"
-
-    def remove(self, job: Job) -> None:
-        self.removed.append(job)
 
     def run(self, job: Job, lease: Lease, _report: Any) -> JobResult:
         self.jobs.append(job)
@@ -273,6 +269,7 @@ class Scene:
         self.keeper = Keeper()
         self.server = Server()
         self.neighbour = Server()
+        self.removed: list[Job] = []
         self.takes_jobs = True
         self.max_attempts = self.max_crashes = 3
 
@@ -283,6 +280,7 @@ class Scene:
             ledger=paper,
             keeper=self.keeper,  # type: ignore[arg-type]
             executor=self.executor,
+            removal=SimpleNamespace(remove=self.removed.append),  # type: ignore[arg-type]
             takeover=Takeover(
                 ledger=paper,
                 comfyui=self.server,  # type: ignore[arg-type]
@@ -1238,7 +1236,7 @@ def test_a_job_that_is_revoked_between_attempts_leaves_nothing_behind(
     # Its end comes last: until then whoever gets its message does this again.
     orders = [("stop", AFAR, prompt)] * ordered
     assert scene.ledger.written == [*orders, ("end", "cancelled", "")]
-    (job,) = scene.executor.removed
+    (job,) = scene.removed
     assert (job.id, job.folder) == ("job", "first")
 
 
@@ -1370,9 +1368,6 @@ class Store:
     def get(self, _: str) -> None:
         return None
 
-    def delete(self, keys: set[str]) -> None:
-        assert keys == set()
-
     def put(self, key: str, _: object) -> StoredObject:
         self._keeper.lease.control.stop(WorkerLeaving("its worker was asked to end"))
         if self._fails:
@@ -1391,6 +1386,7 @@ def test_a_worker_that_leaves_while_it_uploads_leaves_what_is_rendered(
             comfyui=scene.server,
             notifications=Listening(),
             store=Store(scene.keeper, fails=fails),
+            removal=SimpleNamespace(remove_files=lambda *_, **__: None),
             inputs=SimpleNamespace(place=lambda workflow, _: workflow),
             uploaders=uploaders,
             keeper=scene.keeper,

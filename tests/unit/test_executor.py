@@ -31,6 +31,7 @@ from workers.execution import executor as module
 from workers.execution.control import HandedOn, LeaseLost, ServerHung, Spared, WorkerLeaving
 from workers.execution.job import AttemptFailed, Job, Start, prompt_id
 from workers.execution.keeper import Keeper, Lease, Phase
+from workers.execution.removal import Removal
 from workers.execution.waiting import Patience
 from workers.ledger import Claimed, Record
 from workers.ledger.ledger import LOST, OURS
@@ -209,6 +210,10 @@ class Scene:
             yield self.lease
 
     @property
+    def removal(self) -> Removal:
+        return Removal(self.store, self.patience)  # type: ignore[arg-type]
+
+    @property
     def executor(self) -> Executor:
         def place(workflow: Any, _: object) -> Any:
             self.on_place()
@@ -222,6 +227,7 @@ class Scene:
             breaker=SimpleNamespace(suspect=self.suspect),  # type: ignore[arg-type]
             keeper=self.keeper,
             store=self.store,  # type: ignore[arg-type]
+            removal=self.removal,
             inputs=SimpleNamespace(place=place),  # type: ignore[arg-type]
             uploaders=self.uploaders,
             worker="w",
@@ -306,6 +312,15 @@ def test_what_was_executed_elsewhere_needs_no_gpu(scene: Scene) -> None:
         assert scene.keeper.spare is None
     # From the first.
     assert set(scene.phases) == {Phase.STORING}
+
+
+def test_what_was_executed_elsewhere_is_not_given_away(scene: Scene) -> None:
+    # It was asked for before anybody knew that.
+    scene.there.state = PromptState.QUEUED
+    with scene.holding() as lease:
+        lease.control.want_elsewhere()
+        assert scene.attempt(Start.COLLECT).outputs
+    assert scene.server.deleted == []
 
 
 # What a new prompt waits for
@@ -660,6 +675,23 @@ def test_nothing_is_removed_of_a_job_that_others_may_have(scene: Scene) -> None:
     assert scene.store.contents.keys() == {key("a")}
 
 
+def test_who_loses_the_job_while_it_removes_files_removes_no_more(scene: Scene) -> None:
+    deleted = scene.store.delete
+
+    def delete(keys: list[str]) -> None:
+        deleted(keys)
+        # By now somebody else may have stored the others anew, and committed.
+        scene.lease.valid_until = float("-inf")
+
+    scene.store.delete = delete  # type: ignore[method-assign]
+    scene.server.on_submit = lambda: scene.announce("9", "a", "b", "c")
+    scene.server.entry = FAILURE
+    with scene.holding():
+        with pytest.raises(AttemptFailed):
+            scene.attempt()
+    assert len(scene.store.contents) == 2
+
+
 @pytest.mark.parametrize(("reason", "stays"), [(LeaseLost("x"), True), (WorkerLeaving("x"), False)])
 def test_what_is_stored_of_a_prompt_that_goes_on_stays(
     scene: Scene, reason: HandedOn, stays: bool
@@ -810,7 +842,7 @@ def test_what_a_cancelled_job_has_stored_is_removed_when_the_store_is_back(scene
     scene.patience = 5.0
     scene.store.contents = {key("a"): b"1"}
     scene.store.errors = [StorageUnavailableError("away")] * 2
-    scene.executor.remove(scene.job())
+    scene.removal.remove(scene.job())
     # Nobody waits for it.
     assert scene.store.contents.keys() == {key("a")}
     is_removed()
@@ -821,7 +853,7 @@ def test_what_others_commit_until_the_store_is_back_stays(scene: Scene) -> None:
     scene.patience = 5.0
     scene.store.contents = {key("a"): b"1"}
     scene.store.errors = [StorageUnavailableError("away")] * 2
-    scene.executor.remove(scene.job())
+    scene.removal.remove(scene.job())
     scene.store.contents["job/manifest.json"] = b"{}"
     is_removed()
     assert scene.store.files == {key("a")}
@@ -830,6 +862,6 @@ def test_what_others_commit_until_the_store_is_back_stays(scene: Scene) -> None:
 def test_a_store_that_denies_it_is_not_asked_again(scene: Scene) -> None:
     scene.store.contents = {key("a"): b"1"}
     scene.store.errors = [StorageDeniedError("no")]
-    scene.executor.remove(scene.job())
+    scene.removal.remove(scene.job())
     is_removed()
     assert scene.store.contents.keys() == {key("a")}

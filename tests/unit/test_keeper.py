@@ -469,6 +469,40 @@ def test_with_nothing_to_execute_any_job_is_taken(keeper: Keeper) -> None:
     assert keeper.appetite(0) is Appetite.HUNGER
 
 
+def test_what_is_still_being_told_of_needs_no_gpu(keeper: Keeper, clock: Clock) -> None:
+    with keeper.holding("job", claim(1), clock.now) as lease:
+        keeper.store(lease)
+        assert keeper.appetite(1) is Appetite.HUNGER
+    # Its result is not in the backend yet, nor its message acknowledged.
+    assert keeper.appetite(1) is Appetite.HUNGER
+    assert keeper.appetite(2) is Appetite.AHEAD
+    keeper.settle("job")
+    keeper.settle("another")
+    assert keeper.appetite(0) is Appetite.HUNGER
+    assert keeper.appetite(1) is Appetite.AHEAD
+
+
+def test_what_ended_before_it_was_executed_is_not_being_told_of(
+    keeper: Keeper, clock: Clock
+) -> None:
+    # It comes again, or has failed.
+    with keeper.holding("job", claim(1), clock.now):
+        pass
+    assert keeper.appetite(1) is Appetite.AHEAD
+
+
+def test_messages_of_a_connection_that_has_ended_are_nobodys(
+    keeper: Keeper, clock: Clock, hold: Hold
+) -> None:
+    with keeper.holding("job", claim(1), clock.now) as lease:
+        keeper.store(lease)
+    keeper.settle_all()
+    assert keeper.appetite(1) is Appetite.AHEAD
+    # But jobs go on that were taken over it.
+    hold(Phase.EXECUTING)
+    assert keeper.appetite(0) is Appetite.AHEAD
+
+
 def test_one_job_is_taken_ahead(keeper: Keeper, hold: Hold) -> None:
     hold(Phase.EXECUTING)
     assert keeper.appetite(1) is Appetite.AHEAD
@@ -484,13 +518,6 @@ def test_what_is_being_stored_is_nothing_that_the_gpu_has_to_do(keeper: Keeper, 
     assert keeper.appetite(6) is Appetite.AHEAD
     hold()
     assert keeper.appetite(7) is Appetite.NONE
-
-
-def test_what_is_held_no_more_counts_no_more(keeper: Keeper) -> None:
-    with keeper.holding("a", claim(1), time.monotonic()) as lease:
-        keeper.store(lease)
-        assert keeper.appetite(2) is Appetite.AHEAD
-    assert keeper.appetite(2) is Appetite.NONE
 
 
 def test_of_short_jobs_more_are_taken_ahead(keeper: Keeper, hold: Hold) -> None:
@@ -628,11 +655,13 @@ def test_the_last_one_is_spare_before_the_next_one(
 
 
 def test_who_gives_a_job_away_leaves_the_next_one_to_others_for_a_moment(
-    keeper: Keeper, hold: Hold, clock: Clock
+    keeper: Keeper, clock: Clock
 ) -> None:
     woken: list[None] = []
-    lease = hold()
-    with lease.control.waking(lambda: woken.append(None)):
+    with (
+        keeper.holding("job", claim(1), clock.now) as lease,
+        lease.control.waking(lambda: woken.append(None)),
+    ):
         keeper.hand_over(lease)
     assert (lease.control.wanted_elsewhere, len(woken)) == (True, 1)
     lease.control.check()

@@ -128,7 +128,7 @@ def test_alone_nobody_waits_for_an_elsewhere(leaf: type[JobError]) -> None:
 
 
 @pytest.mark.parametrize("elsewhere", [False, True])
-@pytest.mark.parametrize("leaf", [StorageUnavailableError, *AWAY])
+@pytest.mark.parametrize("leaf", [StorageUnavailableError, ComfyUIUnavailableError])
 def test_what_is_rendered_is_fetched_from_where_it_lies_and_costs_nothing(
     leaf: type[JobError], elsewhere: bool
 ) -> None:
@@ -138,14 +138,19 @@ def test_what_is_rendered_is_fetched_from_where_it_lies_and_costs_nothing(
     assert decide(replace(failure, failures=2)) == Retry(1.0, Where.HERE, counts=False)
 
 
-@pytest.mark.parametrize("known", [{"waited": True}, {"rendered": True}], ids=repr)
 @pytest.mark.parametrize("leaf", AWAY)
-def test_a_server_that_is_away_costs_no_attempt(
-    leaf: type[JobError], known: dict[str, bool]
-) -> None:
-    assert decide(Failure(leaf("x"), HERE, failures=2, **known), attempts=3).counts is False  # type: ignore[union-attr]
-    # Even of a job that may have but one.
-    assert decide(Failure(leaf("x"), HERE, **known), attempts=1).counts is False  # type: ignore[union-attr]
+def test_who_only_waited_for_a_server_that_is_away_has_not_failed(leaf: type[JobError]) -> None:
+    waited = Failure(leaf("x"), HERE, waited=True)
+    for failures, attempts in ((2, 3), (0, 1)):
+        decision = decide(replace(waited, failures=failures), attempts=attempts)
+        assert decision == Retry(1.0, counts=False)
+
+
+@pytest.mark.parametrize("leaf", AWAY[1:])
+def test_a_server_that_does_not_show_what_it_has_rendered_counts(leaf: type[JobError]) -> None:
+    # As it does of files outside of its folders.
+    decision = decide(Failure(leaf("x"), HERE, rendered=True, elsewhere=True))
+    assert decision == Retry(1.0, Where.ELSEWHERE)
 
 
 @pytest.mark.parametrize("leaf", AWAY)

@@ -165,7 +165,9 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types for
             except AttributeError:
                 # The channel was closed when the broker went; the message comes again.
                 logger.warning("a message outlived its connection and could not be settled")
-            timeline.mark(str((message.headers or {}).get("id")), "acknowledged")
+            job_id = str((message.headers or {}).get("id"))
+            timeline.mark(job_id, "acknowledged")
+            self.controller.keeper.settle(job_id)
             self.unsettled.discard(message)
 
         return settling
@@ -185,6 +187,7 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types for
 
         def wait() -> None:
             self.postponed.add(message)
+            self.controller.keeper.settle(request.id)
             self.qos.increment_eventually()
             self.timer.call_after(seconds, give_back)
 

@@ -30,6 +30,7 @@ from workers.execution.executor import Executor, Report
 from workers.execution.job import AttemptFailed, Job, Start, prompt_id
 from workers.execution.keeper import Keeper, Lease
 from workers.execution.place import Place
+from workers.execution.removal import Removal
 from workers.execution.takeover import Takeover
 from workers.ledger import Cancelled, Claimed, Ended, Held, Ledger, Outcome, Record, Route, Verdict
 from workers.ledger.dead_letters import DeadLetter
@@ -104,6 +105,7 @@ class Custody:
         keeper: Keeper,
         executor: Executor,
         takeover: Takeover,
+        removal: Removal,
         comfyui: ComfyUI,
         takes_jobs: Callable[[], bool],
         place: Place,
@@ -117,6 +119,7 @@ class Custody:
             keeper: of this worker's leases.
             executor: runs the attempts.
             takeover: finds the prompts of earlier attempts.
+            removal: takes back what cancelled jobs have stored.
             comfyui: this worker's server.
             takes_jobs: whether this worker is to begin anything at all.
             place: of that server.
@@ -127,6 +130,7 @@ class Custody:
         self._keeper = keeper
         self._executor = executor
         self._takeover = takeover
+        self._removal = removal
         self._comfyui = comfyui
         self._takes_jobs = takes_jobs
         self._place = place
@@ -271,7 +275,7 @@ class Custody:
         record, lease = cancelled.record, Lease(order.job_id, cancelled.token, 0.0)
         if record is not None:
             self._stop_prompt(order.job_id, record)
-            self._executor.remove(self._job(order, lease, record))
+            self._removal.remove(self._job(order, lease, record))
         self._end(lease, "cancelled")
         raise JobCancelledError("the job was revoked")
 

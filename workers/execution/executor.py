@@ -4,7 +4,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -32,10 +32,11 @@ from workers.comfyui import ComfyUI, Notifications
 from workers.comfyui.history import failure_in, overwritten, shown_values
 from workers.comfyui.model import PromptState
 from workers.comfyui.notifications import OnOutput, Subscription
-from workers.execution.control import Control, HandedOn, ServerHung, Spared, WorkerLeaving
+from workers.execution.control import HandedOn, ServerHung, Spared, WorkerLeaving
 from workers.execution.inputs import Inputs
 from workers.execution.job import AttemptFailed, Job, Start
 from workers.execution.keeper import Keeper, Lease, Phase
+from workers.execution.removal import Removal
 from workers.execution.uploading import Uploads, patiently
 from workers.execution.waiting import Patience, await_entry
 from workers.storage import ObjectStore
@@ -116,6 +117,7 @@ class Executor:
         breaker: Breaker,
         keeper: Keeper,
         store: ObjectStore,
+        removal: Removal,
         inputs: Inputs,
         uploaders: futures.Executor,
         worker: str,
@@ -134,6 +136,7 @@ class Executor:
             breaker: is told of trouble with the server.
             keeper: of this worker's leases.
             store: where outputs and manifests go.
+            removal: takes back what came to nothing.
             inputs: places input files.
             uploaders: runs the uploads of all jobs.
             worker: this worker's name, for results.
@@ -150,6 +153,7 @@ class Executor:
         self._breaker = breaker
         self._keeper = keeper
         self._store = store
+        self._removal = removal
         self._inputs = inputs
         self._uploaders = uploaders
         self._worker = worker
@@ -171,7 +175,7 @@ class Executor:
         try:
             return self._run(run)
         except JobCancelledError:
-            self.remove(job)
+            self._removal.remove(job)
             raise
         except JobError as error:
             if not isinstance(error, StorageUnavailableError | StorageDeniedError):
@@ -496,21 +500,14 @@ class Executor:
         for number, (_, wait) in enumerate(pending, 1):
             outputs.append(wait())
             self._report(run, "uploading", _EXECUTED + (1 - _EXECUTED) * number / len(pending))
-        self._delete(run, uploads.surplus([file for file, _ in pending], _ABANDON_SECONDS))
+        surplus = uploads.surplus([file for file, _ in pending], _ABANDON_SECONDS)
+        self._removal.remove_files(run.job, surplus, may=lambda: True)
         return outputs
 
     def _take_back(self, run: _Run) -> None:
         """Remove what a failed attempt has stored early; nobody would know of it."""
         # Of a prompt that others may go on with they store the same, under the same keys.
-        for key in run.stored:
-            if self._keeper.is_sure(run.lease):
-                self._delete(run, [key])
-
-    def _delete(self, run: _Run, keys: Iterable[str]) -> None:
-        try:
-            self._store.delete(keys)
-        except JobError as error:
-            logger.warning("job %s: its files could not be removed: %s", run.job.id, error)
+        self._removal.remove_files(run.job, run.stored, may=lambda: self._keeper.is_sure(run.lease))
 
     def _commit(self, run: _Run, result: JobResult) -> JobResult:
         """Write the manifest, once; the result that stands in it is the job's."""
@@ -546,35 +543,6 @@ class Executor:
             return True
         # A server that is there has refused just this job.
         return _soon(self._comfyui.queue) is None
-
-    def remove(self, job: Job) -> None:
-        """Take back what a cancelled job has stored: now, or when the store is back."""
-        try:
-            self._remove(job)
-        except StorageUnavailableError as error:
-            logger.warning("job %s: its files cannot be removed yet: %s", job.id, error)
-            # A daemon: it holds up neither the next job nor the worker's end.
-            threading.Thread(
-                target=self._remove_patiently, args=(job,), name="removal", daemon=True
-            ).start()
-        except JobError as error:
-            logger.warning("job %s: its files could not be removed: %s", job.id, error)
-
-    def _remove_patiently(self, job: Job) -> None:
-        try:
-            patiently(
-                lambda: self._remove(job),
-                what=f"job {job.id}: what it has stored",
-                control=Control(),
-                storage_patience=self._s3_patience_seconds,
-            )
-        except JobError as error:
-            logger.warning("job %s: its files could not be removed: %s", job.id, error)
-
-    def _remove(self, job: Job) -> None:
-        # Of a job that was committed by another attempt nothing is taken back.
-        if self._store.stat(manifest_key(job.folder)) is None:
-            self._store.delete_folder(job.folder)
 
     def _presigned(self, request: JobRequest, result: JobResult) -> JobResult:
         # Not in the manifest: whoever may read that need not be allowed to hand out files.

@@ -103,6 +103,8 @@ class Keeper:
         # That a job executes here, as a rule.
         self._seconds: float | None = None
         self._leases: dict[tuple[str, int], Lease] = {}
+        # Jobs with which the GPU has done, and whose end is still being told.
+        self._unsettled: set[str] = set()
         self._lock = threading.Lock()
         self._obeying = threading.Lock()
         self._stopping = False
@@ -144,6 +146,18 @@ class Keeper:
         finally:
             with self._lock:
                 del self._leases[job_id, token]
+                if lease.phase is Phase.STORING:
+                    self._unsettled.add(job_id)
+
+    def settle(self, job_id: str) -> None:
+        """Note that a job's message is not in this worker's hands any more, or not for now."""
+        with self._lock:
+            self._unsettled.discard(job_id)
+
+    def settle_all(self) -> None:
+        """Note that no message is: they were those of a connection that has ended."""
+        with self._lock:
+            self._unsettled.clear()
 
     def subscribe(self, on_idle: Callable[[], None]) -> None:
         """Have it called, from a job's thread, whenever the GPU has done with a job."""
@@ -162,8 +176,10 @@ class Keeper:
         """Whether one more job is to be taken, beside so many that are in this worker's hands."""
         with self._lock:
             storing = sum(lease.phase is Phase.STORING for lease in self._leases.values())
+            # Of an earlier connection there may be some that are not among those taken.
+            unrendered = max(taken - storing - len(self._unsettled), len(self._leases) - storing)
         return appetite(
-            taken - storing,
+            unrendered,
             ahead=jobs_ahead(self._seconds),
             polite=time.monotonic() < self._polite_until,
         )

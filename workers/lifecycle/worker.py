@@ -15,7 +15,7 @@ from workers.bootstrap import assemble, node_name
 from workers.broker.progress import ProgressWriter
 from workers.broker.results import PROGRESS
 from workers.broker.revocation import follow_revocations
-from workers.lifecycle.memory import keep_little
+from workers.lifecycle.memory import keep_for_good, keep_little
 
 
 class Worker(CeleryWorker):  # type: ignore[misc]  # celery has no types for it
@@ -64,6 +64,7 @@ class Worker(CeleryWorker):  # type: ignore[misc]  # celery has no types for it
         self._parts.start()
         self._progress.start()
         follow_revocations(self._parts.custody)
+        keep_for_good()
         # Sent when the last job has ended; the signal keeps only a weak reference by default.
         signals.worker_shutdown.connect(self._on_shutdown, weak=False)
 

@@ -1,0 +1,66 @@
+"""Takes back what a job has stored that came to nothing."""
+
+import logging
+import threading
+from collections.abc import Callable, Iterable
+
+from tasks.errors import JobError, StorageUnavailableError
+from workers.execution.control import Control
+from workers.execution.job import Job
+from workers.execution.uploading import patiently
+from workers.storage import ObjectStore
+from workers.storage.keys import manifest_key
+
+logger = logging.getLogger(__name__)
+
+
+class Removal:
+    """Removes objects where another error must not be hidden by one of this. Thread-safe."""
+
+    def __init__(self, store: ObjectStore, patience_seconds: float) -> None:
+        """Take the store; it stays its maker's to close.
+
+        Args:
+            store: has the objects.
+            patience_seconds: for which it may be away.
+        """
+        self._store = store
+        self._patience_seconds = patience_seconds
+
+    def remove_files(self, job: Job, keys: Iterable[str], *, may: Callable[[], bool]) -> None:
+        """Remove some objects, one by one, as long as that may be done; now or not at all."""
+        try:
+            for key in keys:
+                if may():
+                    self._store.delete([key])
+        except JobError as error:
+            logger.warning("job %s: its files could not be removed: %s", job.id, error)
+
+    def remove(self, job: Job) -> None:
+        """Remove all that a cancelled job has stored: now, or when the store is back."""
+        try:
+            self._remove(job)
+        except StorageUnavailableError as error:
+            logger.warning("job %s: its files cannot be removed yet: %s", job.id, error)
+            # A daemon: it holds up neither the next job nor the worker's end.
+            threading.Thread(
+                target=self._remove_patiently, args=(job,), name="removal", daemon=True
+            ).start()
+        except JobError as error:
+            logger.warning("job %s: its files could not be removed: %s", job.id, error)
+
+    def _remove_patiently(self, job: Job) -> None:
+        try:
+            patiently(
+                lambda: self._remove(job),
+                what=f"job {job.id}: what it has stored",
+                control=Control(),
+                storage_patience=self._patience_seconds,
+            )
+        except JobError as error:
+            logger.warning("job %s: its files could not be removed: %s", job.id, error)
+
+    def _remove(self, job: Job) -> None:
+        # Of a job that was committed by another attempt nothing is taken back.
+        if self._store.stat(manifest_key(job.folder)) is None:
+            self._store.delete_folder(job.folder)
