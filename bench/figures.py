@@ -61,9 +61,14 @@ def throughput(executions: Sequence[Execution]) -> float:
     """Executions a second while jobs waited: until the last one began.
 
     Of one that was not whole in that time its share counts.
+
+    Raises:
+        BenchError: none waited.
     """
     begin = min(one.started for one in executions)
     end = max(one.started for one in executions)
+    if end == begin:
+        raise BenchError("all jobs began at once: there are too few for a throughput")
     done = sum(
         max(0.0, min(one.ended, end) - one.started) / (one.ended - one.started)
         for one in executions

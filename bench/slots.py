@@ -17,7 +17,7 @@ def run_slots(rig: Rig, tried: Sequence[SlotsTried], tell: Tell) -> Iterator[Slo
             ours: Contender = Queued(app, TASK, QUEUE)
             ready = {Kind.LIMIT: Limit(servers), Kind.OURS: ours}
             # Connections are opened and code is loaded before the clock runs.
-            ours.run(rig.graphs.batch_of(2, 0.1))
+            ours.run(rig.graphs.batch_of(one.slots, 0.1))
             runs = [
                 run_once(rig, one.cell, kind, ready, repetition)
                 for repetition in range(one.cell.repeat)

@@ -63,7 +63,7 @@ class Failure:
         instance: base URL of the ComfyUI server that it ran on.
         elapsed: seconds that it took.
         executing: whether the server was executing the prompt, as far as anybody knows.
-        waited: whether it did no more than wait: for the server, or in its queue.
+        waited: whether nothing was wrong but that the server was away.
         rendered: whether the prompt had ended well.
         earlier: the attempts before it.
         failures: how many of those count against the limit.
@@ -157,9 +157,10 @@ def _costs_nothing(failure: Failure) -> bool:
             return True
         case PromptLostError():
             return not failure.executing
-        case error:
-            fetches = failure.rendered and isinstance(error, ComfyUIUnavailableError)
-            return fetches or (failure.waited and isinstance(error, _AWAY))
+        case ComfyUIUnavailableError() if failure.rendered:
+            return True
+        case _:
+            return failure.waited and isinstance(failure.error, _AWAY)
 
 
 def _where(failure: Failure) -> Where:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from itertools import count
+from pathlib import Path
 
 import pytest
 
@@ -11,6 +12,8 @@ from sandbox.stack import Stack
 from settings import load
 from settings.model import Settings
 from tests.stack import Client
+
+_ROOT = Path(__file__).parents[1]
 
 _OURS = {field.alias for field in Settings.model_fields.values()}
 
@@ -35,8 +38,8 @@ def stack() -> Iterator[Stack]:
 
 @pytest.fixture(scope="session")
 def worker(stack: Stack) -> ChildProcess:
-    """A worker on the stack's stand-in."""
-    return stack.worker()
+    """A worker on the stack's stand-in; the only process beside the tests' own to be traced."""
+    return stack.worker(settings={"COVERAGE_PROCESS_START": str(_ROOT / "pyproject.toml")})
 
 
 @pytest.fixture(scope="session")

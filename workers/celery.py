@@ -21,8 +21,8 @@ def worker_app() -> Celery:
     except SettingsError as error:
         leave(error)
     use_our_transport(
-        # A file in a `data:` URL takes a third more than by itself.
-        most_body_bytes=settings.workflow_max_bytes + 2 * settings.inputs_max_bytes,
+        # Three of the largest files in `data:` URLs, which take a third more than by themselves.
+        most_body_bytes=settings.workflow_max_bytes + 4 * settings.inputs_max_bytes,
         most_body_values=settings.workflow_max_bytes,
     )
     shared_app.conf.update(worker_options())

@@ -743,9 +743,6 @@ class Keeper:
     def subscribe(self, on_idle: Callable[[], None]) -> None:
         self.listeners.append(on_idle)
 
-    def settle_all(self) -> None:
-        """It has nothing to settle."""
-
     def hand_over(self, lease: object) -> None:
         self.handed_over.append(lease)
 

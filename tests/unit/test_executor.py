@@ -12,6 +12,7 @@ from typing import Any, Self
 import pytest
 
 from tasks.errors import (
+    ComfyUIAccessDeniedError,
     ComfyUIUnavailableError,
     JobCancelledError,
     JobError,
@@ -26,7 +27,7 @@ from tasks.request import JobRequest
 from tasks.result import JobResult, Progress
 from workers.comfyui import Notifications
 from workers.comfyui.model import PromptQueue, PromptState
-from workers.execution import Executor, uploading, waiting
+from workers.execution import Executor, removal, uploading, waiting
 from workers.execution import executor as module
 from workers.execution.control import HandedOn, LeaseLost, ServerHung, Spared, WorkerLeaving
 from workers.execution.job import AttemptFailed, Job, Start, prompt_id
@@ -566,6 +567,17 @@ def test_a_job_that_a_server_refuses_has_not_only_waited(scene: Scene) -> None:
     assert (failed.waited, failed.executing) == (False, False)
 
 
+def test_a_prompt_whose_files_the_server_does_not_show_has_not_only_waited(scene: Scene) -> None:
+    def deny() -> None:
+        raise ComfyUIAccessDeniedError("403")
+
+    scene.server.state = PromptState.ENDED
+    scene.server.on_view = deny
+    with scene.holding(), pytest.raises(AttemptFailed) as caught:
+        scene.attempt(Start.ADOPT)
+    assert (caught.value.rendered, caught.value.waited) == (True, False)
+
+
 def test_a_job_for_which_no_server_was_there_has_waited(scene: Scene) -> None:
     scene.server.on_submit = unreachable
     scene.server.state_of = scene.server.queue = unreachable  # type: ignore[method-assign]
@@ -583,10 +595,11 @@ def test_so_has_one_whose_inputs_could_not_be_placed(scene: Scene) -> None:
 def test_a_server_that_vanishes_with_the_submission_may_have_died_of_it(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    connected = iter([True])
-    monkeypatch.setattr(
-        Notifications, "connected", property(lambda _: next(connected, False)), raising=True
-    )
+    # The websocket's end is heard a moment after the request's.
+    waited: list[float] = []
+    monkeypatch.setattr(Notifications, "connected", property(lambda _: not waited))
+    monkeypatch.setattr(Notifications, "held_since", lambda *_: not waited)
+    monkeypatch.setattr(Notifications, "wait_cut", lambda _, seconds: waited.append(seconds))
     scene.server.on_submit = unreachable
     scene.server.state_of = scene.server.queue = unreachable  # type: ignore[method-assign]
     failed = scene.failed()
@@ -675,7 +688,10 @@ def test_nothing_is_removed_of_a_job_that_others_may_have(scene: Scene) -> None:
     assert scene.store.contents.keys() == {key("a")}
 
 
-def test_who_loses_the_job_while_it_removes_files_removes_no_more(scene: Scene) -> None:
+def test_who_loses_the_job_while_it_removes_files_removes_no_more(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(removal, "_AT_ONCE", 1)
     deleted = scene.store.delete
 
     def delete(keys: list[str]) -> None:

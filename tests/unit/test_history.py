@@ -146,6 +146,12 @@ def test_what_is_not_wanted_may_be_gone(version: str) -> None:  # noqa: ARG001
     assert overwritten(entry, include_temp=True) is not None
 
 
+def test_what_nodes_only_show_is_made_by_nobody(version: str) -> None:  # noqa: ARG001
+    given = FileRef("given.png", type="input")
+    entry = both_name(given, given, cached=["1"])
+    assert overwritten(entry, include_temp=False) is None
+
+
 def test_a_cached_prompt_has_all_its_files(version: str) -> None:
     _, entry = history_entry(version, "same workflow again")
     assert output_files(entry, include_temp=False)

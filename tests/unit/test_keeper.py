@@ -491,14 +491,7 @@ def test_what_ended_before_it_was_executed_is_not_being_told_of(
     assert keeper.appetite(1) is Appetite.AHEAD
 
 
-def test_messages_of_a_connection_that_has_ended_are_nobodys(
-    keeper: Keeper, clock: Clock, hold: Hold
-) -> None:
-    with keeper.holding("job", claim(1), clock.now) as lease:
-        keeper.store(lease)
-    keeper.settle_all()
-    assert keeper.appetite(1) is Appetite.AHEAD
-    # But jobs go on that were taken over it.
+def test_jobs_that_were_taken_over_an_earlier_connection_count(keeper: Keeper, hold: Hold) -> None:
     hold(Phase.EXECUTING)
     assert keeper.appetite(0) is Appetite.AHEAD
 

@@ -133,6 +133,15 @@ def test_what_is_about_prompts_is_a_sign_of_life_and_nothing_else(clock: SimpleN
     assert adopted.heard_at == 1003.0
 
 
+def test_who_waits_for_the_end_of_a_connection_waits_for_none_that_is_not_there(
+    notifications: Notifications, clock: SimpleNamespace
+) -> None:
+    assert notifications.wait_cut(0.0)
+    listen(notifications, Socket(clock))
+    assert notifications.connected
+    assert not notifications.wait_cut(0.0)
+
+
 def test_what_another_listener_hears_is_a_sign_of_life(
     notifications: Notifications, clock: SimpleNamespace
 ) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from botocore.response import StreamingBody
 
 from tasks.errors import JobError, StorageDeniedError, StorageUnavailableError
 from workers.storage import ObjectStore
@@ -16,6 +17,11 @@ class Client:
     def __init__(self, error: tuple[int, str] | None = None) -> None:
         self._error = error
         self.asked: list[dict[str, Any]] = []
+        self.undeletable: list[dict[str, str]] = []
+
+    def delete_objects(self, **question: Any) -> dict[str, Any]:
+        self.asked.append(question)
+        return {"Errors": self.undeletable} if self.undeletable else {}
 
     def get_object(self, **question: Any) -> dict[str, Any]:
         self.asked.append(question)
@@ -36,6 +42,31 @@ def test_an_object_comes_with_its_tag() -> None:
     assert store(client).read("a") == (b"red", '"1"')
     assert store(client).read("a", 2) == (b"re", '"1"')
     assert client.asked == [{"Bucket": "b", "Key": "a"}] * 3
+
+
+@pytest.mark.parametrize("most_bytes", [None, 3, 10])
+def test_an_object_that_is_cut_short_is_no_content(most_bytes: int | None) -> None:
+    client = Client()
+    body = StreamingBody(BytesIO(b"re"), 3)  # type: ignore[no-untyped-call]
+    client.get_object = lambda **_: {"Body": body, "ETag": '"1"'}  # type: ignore[method-assign]
+    with pytest.raises(StorageUnavailableError):
+        store(client).read("a", most_bytes)
+
+
+def test_many_objects_are_removed_with_few_requests() -> None:
+    client = Client()
+    store(client).delete(f"{number}" for number in range(2500))
+    sizes = [len(one["Delete"]["Objects"]) for one in client.asked]
+    assert sizes == [1000, 1000, 500]
+    store(client).delete([])
+    assert len(client.asked) == 3
+
+
+def test_an_object_that_may_not_be_removed_is_an_error() -> None:
+    client = Client()
+    client.undeletable = [{"Key": "a", "Code": "AccessDenied"}]
+    with pytest.raises(StorageDeniedError, match=r"a cannot be removed \(AccessDenied\)"):
+        store(client).delete(["a", "b"])
 
 
 def test_an_object_that_is_gone_is_none() -> None:

@@ -79,6 +79,8 @@ class Request(CeleryRequest):  # type: ignore[misc]  # celery has no types for i
                 raise InvalidTaskError(
                     f"{name} is a {type(value).__name__}, expected {kind.__name__}"
                 )
+        # Where the older protocol has it in the body.
+        message.job_id = self.id
         self._request_dict[RECEIVED_AT] = time.time()
         self._argsrepr = self._request_dict["argsrepr"] = _NOT_SHOWN
         self._kwargsrepr = self._request_dict["kwargsrepr"] = _NOT_SHOWN
@@ -142,6 +144,7 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types for
             hidden = {name: _NOT_SHOWN for name in _REPRS if name in (message.headers or {})}
             if hidden:
                 message.headers = {**message.headers, **hidden}
+            message.job_id = str((message.headers or {}).get("id"))
             message.ack_log_error = self._settling(message, message.ack_log_error)
             message.reject_log_error = self._settling(message, message.reject_log_error)
             message.begin = functools.partial(self.unsettled.add, message)
@@ -165,10 +168,10 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types for
             except AttributeError:
                 # The channel was closed when the broker went; the message comes again.
                 logger.warning("a message outlived its connection and could not be settled")
-            job_id = str((message.headers or {}).get("id"))
-            timeline.mark(job_id, "acknowledged")
-            self.controller.keeper.settle(job_id)
-            self.unsettled.discard(message)
+            finally:
+                timeline.mark(message.job_id, "acknowledged")
+                self.controller.keeper.settle(message.job_id)
+                self.unsettled.discard(message)
 
         return settling
 

@@ -49,7 +49,10 @@ def _decompressed(make: Callable[[], Any], most_bytes: int, body: bytes) -> byte
     decompressor = make()
     content = bytes(decompressor.decompress(body, most_bytes))
     if not decompressor.eof:
-        raise ValueError(f"the body decompresses to more than {most_bytes:,} bytes, or is cut off")
+        raise ValueError(
+            f"the body decompresses to more than {most_bytes:,} bytes, or is cut off "
+            "(WORKFLOW_MAX_BYTES, INPUT_MAX_BYTES)"
+        )
     return content
 
 
@@ -89,7 +92,7 @@ def _plain_loads(most_values: int, content: Any) -> Any:
     text = content if isinstance(content, str) else bytes(content).decode()
     # Counted before they are made: a small message, compressed or not, can have a great many.
     if sum(map(text.count, _MARKS)) > most_values:
-        raise ValueError(f"the body has more than {most_values:,} values")
+        raise ValueError(f"the body has more than {most_values:,} values (WORKFLOW_MAX_BYTES)")
     return json.loads(text)
 
 

@@ -56,7 +56,6 @@ class Sharing(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no t
         """Celery's hook for each new connection."""
         if consumer.connection.transport.driver_type != "redis":
             return
-        self._keeper.settle_all()
         channel = consumer.task_consumer.channel
         channel.appetite, channel.slots = self._keeper.appetite, consumer.controller.concurrency
         self._ended = threading.Event()

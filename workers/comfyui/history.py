@@ -82,6 +82,9 @@ def overwritten(entry: Mapping[str, Any], *, include_temp: bool) -> JobError | N
     cached = _cached(entry)
     made_by: dict[FileRef, str] = {}
     for node_id, _, file in _files(entry, include_temp=include_temp):
+        if file.type == "input":
+            # Nobody makes these; nodes only show them.
+            continue
         other = made_by.setdefault(file, node_id)
         if (other in cached) != (node_id in cached):
             return OutputMissingError(

@@ -110,7 +110,8 @@ class Notifications:
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._heard_at = self._connected_at = float("-inf")
-        self._connected = threading.Event()
+        self._connected, self._cut = threading.Event(), threading.Event()
+        self._cut.set()
         self._socket: _WebSocket | None = None
         self._thread = threading.Thread(target=self._run, name="comfyui-websocket", daemon=True)
 
@@ -140,6 +141,10 @@ class Notifications:
         if socket is not None and socket.connected:
             with suppress(OSError, websocket.WebSocketException):
                 socket.send_close()
+
+    def wait_cut(self, seconds: float) -> bool:
+        """Wait until there is no connection; whether that came in time."""
+        return self._cut.wait(seconds)
 
     def start(self) -> None:
         """Connect, now or as soon as the server can be reached."""
@@ -199,6 +204,7 @@ class Notifications:
                     logger.warning("websocket to ComfyUI: %s; polling until it is back", reason)
             finally:
                 self._connected.clear()
+                self._cut.set()
                 if self._socket is not None:
                     self._socket.shutdown()  # type: ignore[no-untyped-call]
                     self._socket = None
@@ -215,6 +221,7 @@ class Notifications:
     def _listen(self, socket: _WebSocket) -> None:
         socket.settimeout(_PING_SECONDS)
         self._connected_at = time.monotonic()
+        self._cut.clear()
         self._connected.set()
         self._look(lambda _: True)
         silent = False

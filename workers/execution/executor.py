@@ -60,6 +60,9 @@ _SOON_SECONDS = 2.0
 # Seconds that an upload has to end which nobody wants any more.
 _ABANDON_SECONDS = 5.0
 
+# Seconds until a websocket is cut whose server does not answer any more.
+_CUT_SECONDS = 1.0
+
 # Seconds after which a job that was seen to execute says nothing about others any more.
 _SEEN_SECONDS = 30.0
 
@@ -187,7 +190,7 @@ class Executor:
             raise AttemptFailed(
                 error,
                 executing=executing,
-                waited=not executing and in_trouble and self._has_waited(run),
+                waited=in_trouble and not (executing or run.rendered) and self._has_waited(run),
                 rendered=run.rendered,
                 nodes=run.nodes,
             ) from error
@@ -355,7 +358,13 @@ class Executor:
             # It may have died of the prompt just now.
             run.submitted_at = began if was_there else None
             # The answer was lost, the prompt perhaps not: posted again it would run twice.
-            if self._comfyui.state_of(job.prompt_id) is PromptState.UNKNOWN:
+            try:
+                state = self._comfyui.state_of(job.prompt_id)
+            except JobError:
+                # What the websocket has to say of it comes a moment later.
+                self._notifications.wait_cut(_CUT_SECONDS)
+                raise
+            if state is PromptState.UNKNOWN:
                 run.submitted_at = None
                 raise
         run.lease.queued_at = time.monotonic()

@@ -93,7 +93,7 @@ class AttemptFailed(Exception):  # noqa: N818  # an outcome, of which the error 
         Args:
             error: what ended it.
             executing: whether the server was executing the prompt.
-            waited: whether the job did no more than wait: for the server, or in its queue.
+            waited: whether nothing was wrong but that the server was away.
             rendered: whether the prompt had ended well.
             nodes: those that have files, if it had.
         """

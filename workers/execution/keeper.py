@@ -154,11 +154,6 @@ class Keeper:
         with self._lock:
             self._unsettled.discard(job_id)
 
-    def settle_all(self) -> None:
-        """Note that no message is: they were those of a connection that has ended."""
-        with self._lock:
-            self._unsettled.clear()
-
     def subscribe(self, on_idle: Callable[[], None]) -> None:
         """Have it called, from a job's thread, whenever the GPU has done with a job."""
         self._listeners.append(on_idle)
@@ -176,7 +171,7 @@ class Keeper:
         """Whether one more job is to be taken, beside so many that are in this worker's hands."""
         with self._lock:
             storing = sum(lease.phase is Phase.STORING for lease in self._leases.values())
-            # Of an earlier connection there may be some that are not among those taken.
+            # What was taken over an earlier connection may not be among those yet.
             unrendered = max(taken - storing - len(self._unsettled), len(self._leases) - storing)
         return appetite(
             unrendered,

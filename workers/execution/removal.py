@@ -13,6 +13,9 @@ from workers.storage.keys import manifest_key
 
 logger = logging.getLogger(__name__)
 
+# Objects that are removed before it is asked again whether that may be done.
+_AT_ONCE = 100
+
 
 class Removal:
     """Removes objects where another error must not be hidden by one of this. Thread-safe."""
@@ -28,11 +31,12 @@ class Removal:
         self._patience_seconds = patience_seconds
 
     def remove_files(self, job: Job, keys: Iterable[str], *, may: Callable[[], bool]) -> None:
-        """Remove some objects, one by one, as long as that may be done; now or not at all."""
+        """Remove some objects, in pieces, as long as that may be done; now or not at all."""
+        left = list(keys)
         try:
-            for key in keys:
-                if may():
-                    self._store.delete([key])
+            while left and may():
+                some, left = left[:_AT_ONCE], left[_AT_ONCE:]
+                self._store.delete(some)
         except JobError as error:
             logger.warning("job %s: its files could not be removed: %s", job.id, error)
 

@@ -127,7 +127,7 @@ class Uploads:
         return self._drop([(key, one) for key, one in self._all() if key not in keys], seconds)
 
     def abandon(self, seconds: float = 0.0) -> set[str]:
-        """Store nothing more.
+        """Store nothing more, and end whatever else listens to the control.
 
         Args:
             seconds: to wait for what is being stored.

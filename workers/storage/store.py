@@ -10,18 +10,21 @@ from typing import IO, TYPE_CHECKING, Protocol, cast
 from boto3.s3.transfer import TransferConfig
 from botocore.exceptions import ClientError
 
-from tasks.errors import JobError
+from tasks.errors import JobError, StorageDeniedError
 from workers.storage.content_type import HEAD_BYTES, content_type
 from workers.storage.seam import status_and_code, translated
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
+    from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
 
 _MEBIBYTE = 1024 * 1024
 # Below this a file is one request from memory; a larger one goes in parts of this size, of which
 # the transfer manager holds two, whatever the size of the file.
 PART_BYTES = 8 * _MEBIBYTE
 _PARTS_AT_ONCE = 2
+# As many as S3 takes in one request.
+_DELETED_AT_ONCE = 1000
 
 
 class Readable(Protocol):
@@ -134,7 +137,11 @@ class ObjectStore:
         try:
             with translated(self.bucket):
                 found = self._client.get_object(Bucket=self.bucket, Key=key)
-                return found["Body"].read(most_bytes), found["ETag"]
+                content = found["Body"].read(most_bytes)
+                if most_bytes is not None and len(content) < most_bytes:
+                    # Only the read that finds the end tells whether it came too early.
+                    content += found["Body"].read(most_bytes - len(content))
+                return content, found["ETag"]
         except JobError as error:
             if _answer(error) == (404, "NoSuchKey"):
                 return None
@@ -153,10 +160,19 @@ class ObjectStore:
         return ObjectStat(found["ContentLength"], found["ETag"])
 
     def delete(self, keys: Iterable[str]) -> None:
-        """Remove objects; those that are not there do not matter."""
+        """Remove objects, many with one request; those that are not there do not matter."""
+        left: list[ObjectIdentifierTypeDef] = [{"Key": key} for key in keys]
         with translated(self.bucket):
-            for key in keys:
-                self._client.delete_object(Bucket=self.bucket, Key=key)
+            while left:
+                some, left = left[:_DELETED_AT_ONCE], left[_DELETED_AT_ONCE:]
+                answer = self._client.delete_objects(
+                    Bucket=self.bucket, Delete={"Objects": some, "Quiet": True}
+                )
+                for error in answer.get("Errors", []):
+                    raise StorageDeniedError(
+                        f"S3 bucket {self.bucket!r}: {error.get('Key')} cannot be removed "
+                        f"({error.get('Code')})"
+                    )
 
     def delete_folder(self, folder: str) -> None:
         """Remove every object below a folder, which is named without a slash at its end."""
