@@ -94,7 +94,7 @@ class Memory:
     Attributes:
         jobs: how many.
         rss: its bytes after so many jobs.
-        worker_bytes_a_job: by which it grows: least squares after the first fifth.
+        worker_bytes_a_job: by which it grows: least squares over the second half.
         broker_bytes_a_job: that the broker keeps of a job that has ended.
         kept: bytes and seconds of each key that it keeps, by the key's family.
     """

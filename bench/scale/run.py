@@ -13,10 +13,10 @@ from bench.scale.throughput import run_throughput
 PARTS = ("costs", "memory", "backlog", "throughput")
 
 _SIZES = (1, 4, 16, 32)
-_JOBS, _WAITING, _MANY = 12, 100_000, 1000
+_JOBS, _WAITING, _COUNTED, _MANY = 12, 100_000, 200, 3000
 # To see that all of it works.
 _QUICK_SIZES = (1, 2)
-_QUICK_JOBS, _QUICK_WAITING, _QUICK_MANY = 4, 2000, 100
+_QUICK_JOBS, _QUICK_WAITING, _QUICK_COUNTED, _QUICK_MANY = 4, 2000, 20, 100
 
 
 def run_scale(parts: tuple[str, ...], *, quick: bool, tell: Tell) -> ScaleReport:
@@ -29,10 +29,11 @@ def run_scale(parts: tuple[str, ...], *, quick: bool, tell: Tell) -> ScaleReport
     """
     began = time.monotonic()
     many = _QUICK_MANY if quick else _MANY
+    counted = _QUICK_COUNTED if quick else _COUNTED
     waiting = _QUICK_WAITING if quick else _WAITING
     with Rig.started() as rig:
         facts = machine(rig, ())
-        costs = run_costs(rig, many // 5, tell) if "costs" in parts else None
+        costs = run_costs(rig, counted, tell) if "costs" in parts else None
         memory = run_memory(rig, many, tell) if "memory" in parts else None
     # What the first ones left in the store and in the broker's file must not slow the next.
     with Rig.started() as rig:

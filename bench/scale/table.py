@@ -115,7 +115,7 @@ def _memory(found: Memory) -> list[str]:
     return [
         (
             f"Memory over {found.jobs} jobs: the worker goes from {grown}, "
-            f"{found.worker_bytes_a_job:,.0f} bytes a job after the first fifth; the broker keeps "
+            f"{found.worker_bytes_a_job:,.0f} bytes a job over the second half; the broker keeps "
             f"{found.broker_bytes_a_job:,.0f} bytes of a job that has ended ({kept})."
         )
     ]
@@ -137,4 +137,13 @@ def _capacity(costs: Costs, memory: Memory | None) -> list[str]:
             "from its CPU time a job and an idle worker:"
         ),
         rows(["jobs of", "busy workers", "jobs/s", "kept results and ends"], body),
+        *_kept(memory),
     ]
+
+
+def _kept(memory: Memory | None) -> list[str]:
+    if memory is None:
+        return []
+    sizes = {name: size * seconds / 1e9 for name, (size, seconds) in memory.kept.items()}
+    parts = ", ".join(f"{size:.2f} GB of {name}" for name, size in sizes.items())
+    return [f"Each job a second that never stops keeps {sum(sizes.values()):.2f} GB: {parts}."]

@@ -47,6 +47,11 @@ def test_a_server_that_idles_while_jobs_wait_costs_throughput() -> None:
     assert throughput(busy + executions("b", (0.0, 1.0))) == pytest.approx(1.1)
 
 
+def test_of_jobs_that_all_begin_at_once_there_is_no_throughput() -> None:
+    with pytest.raises(BenchError, match="too few"):
+        throughput(executions("a", (0.0, 1.0)))
+
+
 def test_shares_are_paired_by_repetition() -> None:
     runs = [
         *(run(Kind.LIMIT, 0, 4.0), run(Kind.LIMIT, 1, 4.4)),

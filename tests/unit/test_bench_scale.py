@@ -53,4 +53,5 @@ def test_the_report_tells_what_was_measured_and_nothing_else() -> None:
     assert "1.000 of that at the short ones" in text
     assert "| all | 5.0 | 5.0 |" in text
     assert "result 1,000 bytes for 1 h" in text
+    assert "never stops keeps 0.00 GB: 0.00 GB of result" in text
     assert "0.04 cores, it would carry 60 of them" in text
