@@ -48,6 +48,9 @@ _LOOK_SECONDS = 10.0
 # Seconds between questions to a Redis that does not answer.
 _REDIS_PAUSE = 1.0
 
+# Fields of a record that say where its prompt is.
+_HERE = {"place", "instance", "client_id"}
+
 
 class NotNow(Exception):  # noqa: N818  # no error: the job goes on
     """The job's message must come again, after so many seconds."""
@@ -530,9 +533,6 @@ class Custody:
         """Record how the job ended; whether it was still ours."""
         job_id, token = lease.job_id, lease.token
         return _until_reached(lambda: self._ledger.end(job_id, token, outcome, detail, letter))
-
-
-_HERE = {"place", "instance", "client_id"}
 
 
 def _failed(failed: AttemptFailed | JobError) -> AttemptFailed:

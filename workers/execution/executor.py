@@ -210,7 +210,7 @@ class Executor:
                     self._submit(run, workflow)
                 staged = time.monotonic()
                 if job.start is not Start.COLLECT:
-                    run.submitted_at = staged
+                    run.submitted_at = run.lease.queued_at = staged
                 entry = self._await(run, workflow, server, notifications, subscription)
             executed = time.monotonic()
             outputs = self._upload(run, entry, uploads)
@@ -367,7 +367,6 @@ class Executor:
             if state is PromptState.UNKNOWN:
                 run.submitted_at = None
                 raise
-        run.lease.queued_at = time.monotonic()
         timeline.mark(job.id, "posted")
 
     def _await(
