@@ -13,7 +13,7 @@ from kombu.utils.json import dumps
 from settings.celery import QUEUE
 from tasks.app import TASK_NAME, app
 from tasks.errors import BrokerFullError, InvalidRequestError
-from tasks.request import did_you_mean, parse_request, shown
+from tasks.request import did_you_mean, is_encodable, parse_request, shown
 from tasks.workflow import check_workflow, with_params
 
 ENQUEUED_AT = "enqueued_at"
@@ -77,9 +77,15 @@ def enqueue(
         "metadata": metadata,
     }
     arguments = {name: _plain(value) for name, value in given.items() if value is not None}
-    request = parse_request((), arguments)
+    try:
+        request = parse_request((), arguments)
+    except ValueError as error:
+        # Such as of a number with more digits than can be shown.
+        raise InvalidRequestError(f"an argument cannot be read: {error}") from error
     check_workflow(request.workflow)
     with_params(request.workflow, request.params)
+    if job_id is not None and not (isinstance(job_id, str) and is_encodable(job_id)):
+        raise InvalidRequestError(f"job_id: found {shown(job_id)}, expected a string")
     if priority is not None:
         options["priority"] = _broker_priority(priority, celery)
     if _size(arguments) >= _COMPRESS_BYTES:

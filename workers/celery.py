@@ -23,7 +23,8 @@ def worker_app() -> Celery:
     use_our_transport(
         # Three of the largest files in `data:` URLs, which take a third more than by themselves.
         most_body_bytes=settings.workflow_max_bytes + 4 * settings.inputs_max_bytes,
-        most_body_values=settings.workflow_max_bytes,
+        # A workflow has some dozen characters a value, no less than four.
+        most_body_values=settings.workflow_max_bytes // 4,
     )
     shared_app.conf.update(worker_options())
     shared_app.loader.override_backends = dict.fromkeys(

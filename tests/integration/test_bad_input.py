@@ -2,7 +2,10 @@
 
 import base64
 import json
+import resource
 import uuid
+import zlib
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +17,7 @@ from tests.stack import Client, bars
 
 pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("running_worker")]
 
+PAGE_BYTES = resource.getpagesize()
 SAVE = {"class_type": "SaveImage", "inputs": {"images": ["9", 0], "filename_prefix": "x"}}
 
 
@@ -146,6 +150,10 @@ FAILING = {
     "headers are a string": (SOUND, {"headers": "x"}),
     "eta is no date": (SOUND, {"eta": "tomorrow"}),
     "retries is no number": (SOUND, {"retries": "many"}),
+    "shadow is an object": (SOUND, {"shadow": {"a": 1}}),
+    "args are null": (b'[null, {"workflow": {}}, null]', {}),
+    "kwargs are null": (b"[[], null, {}]", {}),
+    "too many values": (b'[[], {"workflow": [' + b"{}," * 3_000_000 + b"{}]}, {}]", {}),
 }
 
 
@@ -183,3 +191,25 @@ def test_attempts_in_a_header_count_for_nothing(
     error = client.celery.AsyncResult(job_id).get(timeout=30, propagate=False)
     assert type(error).__name__ == "InvalidWorkflowError"
     assert str(error) == "the workflow is empty: it has no node"
+
+
+def test_what_a_message_had_is_not_kept_when_its_job_has_failed(
+    stack: Stack, client: Client, worker: ChildProcess, seed: int
+) -> None:
+    def resident_bytes() -> int:
+        return int(Path(f"/proc/{worker.pid}/statm").read_text().split()[1]) * PAGE_BYTES
+
+    # Some eighty megabytes of empty objects, in a few kilobytes.
+    body = zlib.compress(b'[[], {"workflow": [' + b"{}," * 1_200_000 + b"{}]}, {}]")
+    sizes = []
+    for number in range(5):
+        job_id = str(uuid.uuid4())
+        headers = {"id": job_id, "root_id": job_id, "compression": "application/x-gzip"}
+        with redis.Redis.from_url(stack.valkey.url) as broker:
+            broker.lpush("comfyui", envelope(body, headers))
+        error = client.celery.AsyncResult(job_id).get(timeout=30, propagate=False)
+        assert type(error).__name__ == "InvalidRequestError"
+        # What is left of it is let go of when a message is settled after it.
+        assert client.run(bars(seed * 1000 + number))["outputs"]
+        sizes.append(resident_bytes())
+    assert sizes[-1] - sizes[0] < 150_000_000

@@ -1,6 +1,7 @@
 """The typed `enqueue`: checked before it is sent, and with Celery's own words."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import redis
@@ -61,6 +62,23 @@ def test_what_cannot_work_is_not_sent(celery: Celery, seed: int) -> None:
         enqueue(bars(seed), output={"prefx": "x"}, celery=celery)
     with pytest.raises(InvalidRequestError, match="'timeout_seconds': found -1"):
         enqueue(bars(seed), timeout_seconds=-1, celery=celery)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ({"metadata": {"a": 10**5000}}, "an argument"),
+        ({"job_id": "\ud800"}, "job_id: found"),
+        ({"job_id": 7}, "job_id: found 7, expected a string"),
+        ({"params": {"1.seed": {1, 2}}}, "an argument is no JSON"),
+    ],
+    ids=lambda value: "" if isinstance(value, str) else next(iter(value)),
+)
+def test_what_cannot_be_a_message_is_not_sent(
+    celery: Celery, seed: int, arguments: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(JobError, match=sentence):
+        enqueue(bars(seed), celery=celery, **arguments)
 
 
 def test_a_full_broker_is_named(stack: Stack, seed: int) -> None:

@@ -1,6 +1,7 @@
 """Celery's consumer and request, made safe against messages of any form and a broker that goes."""
 
 import functools
+import gc
 import logging
 import time
 from collections.abc import Callable
@@ -27,6 +28,9 @@ celery_consumer.dump_body = lambda _message, _body: _NOT_SHOWN
 # The message header in which a request keeps when it reached this worker (Unix time, seconds).
 RECEIVED_AT = "received_at"
 
+# Of a body with more characters nothing is kept after its job.
+_LARGE_BODY = 1_000_000
+
 # Seconds until it is looked again whether there is a connection.
 _RECONNECTING_SECONDS = 1.0
 
@@ -34,6 +38,7 @@ _RECONNECTING_SECONDS = 1.0
 _FIELDS = {
     "retries": int,
     "headers": dict,
+    "shadow": str,
     "args": list,
     "kwargs": dict,
     "callbacks": list,
@@ -71,14 +76,14 @@ class Request(CeleryRequest):  # type: ignore[misc]  # celery has no types for i
             InvalidTaskError: a field of it is of the wrong type.
         """
         super().__init__(message, **options)
-        _, _, embed = message.payload if not options.get("decoded") else (None, None, {})
+        args, kwargs, embed = message.payload if not options.get("decoded") else ([], {}, {})
         for name, kind in _FIELDS.items():
             value = self._request_dict.get(name, (embed or {}).get(name))
-            if value is not None and not isinstance(value, kind):
-                # Not the value itself: who knows what it holds.
-                raise InvalidTaskError(
-                    f"{name} is a {type(value).__name__}, expected {kind.__name__}"
-                )
+            if value is not None:
+                _check(name, value, kind)
+        # These two are in the body, and may not be missing.
+        _check("args", args, list)
+        _check("kwargs", kwargs, dict)
         # Where the older protocol has it in the body.
         message.job_id = self.id
         self._request_dict[RECEIVED_AT] = time.time()
@@ -172,6 +177,9 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types for
                 timeline.mark(message.job_id, "acknowledged")
                 self.controller.keeper.settle(message.job_id)
                 self.unsettled.discard(message)
+                if len(message.body or "") > _LARGE_BODY:
+                    # The collector counts objects, not their size, and a failure has cycles.
+                    gc.collect()
 
         return settling
 
@@ -253,6 +261,12 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types for
             self.app.backend.mark_as_failure(job_id, error)
         except Exception:
             logger.exception("job %s: its failure could not be stored", job_id)
+
+
+def _check(name: str, value: Any, kind: type) -> None:
+    if not isinstance(value, kind):
+        # Not the value itself: who knows what it holds.
+        raise InvalidTaskError(f"{name} is a {type(value).__name__}, expected {kind.__name__}")
 
 
 def _has_usable_id(message: Any) -> bool:
