@@ -49,7 +49,7 @@ class Fleet:
         return server
 
     def worker(self, server: StandIn) -> ChildProcess:
-        worker = self._stack.worker(server.url, {**self._own})
+        worker = self._stack.worker(server.url, self._own)
         self._processes.append(worker)
         return worker
 

@@ -109,6 +109,20 @@ def test_server_errors_while_a_prompt_runs_cost_nothing(fleet: Fleet) -> None:
 
 
 @together
+def test_a_server_that_answers_and_takes_no_prompts_uses_up_no_queue(fleet: Fleet) -> None:
+    server = fleet.server()
+    worker = fleet.worker(server)
+    with spoilt(server, {"method": "POST", "path": "/prompt", "status": 502}):
+        jobs = [fleet.send(bars(number)) for number in range(1, 9)]
+        # It is tried now and then, each time by whichever job is next.
+        told = "no jobs are taken until"
+        eventually(lambda: worker.log.read_text().count(told) >= 3)
+        assert not any(job.ready() for job in jobs)
+    results = [job.get(timeout=60) for job in jobs]
+    assert fleet.executions() == {result["prompt_id"]: 1 for result in results}
+
+
+@together
 def test_a_websocket_that_is_cut_comes_back_with_the_progress(fleet: Fleet) -> None:
     server = fleet.server()
     fleet.worker(server)

@@ -19,12 +19,15 @@ from workers.lifecycle import circuit as module
 from workers.lifecycle.circuit import (
     BACKOFF_FIRST,
     BACKOFF_MOST,
+    REFUSED_MOST,
     SAFETY_SECONDS,
+    Accepted,
     Answered,
     Circuit,
     Event,
     Failed,
     Quarantined,
+    Refused,
     State,
     Suspected,
     fold,
@@ -107,7 +110,49 @@ def test_quarantine_opens_until_its_prompts_have_left_the_server() -> None:
     assert after(state, Answered(109.0, ("c",))).closed
 
 
+# A server that answers and takes no prompts
+
+
+def test_one_job_that_is_refused_may_be_the_reason_itself() -> None:
+    state = after(CLOSED, Refused("a"), Refused("a"), Refused("a"))
+    assert (state.closed, state.takes_no_prompts) == (True, False)
+    # And what is taken in between says that it is.
+    state = after(state, Accepted(), Refused("b"))
+    assert (state.closed, state.takes_no_prompts) == (True, False)
+
+
+def test_two_jobs_that_are_refused_in_a_row_open_it_whatever_the_server_answers() -> None:
+    state = after(CLOSED, Refused("a"), Answered(109.0, ()), Refused("b"))
+    assert (state.closed, state.takes_no_prompts) == (False, True)
+    assert state.reason == "it answers, and takes no prompts"
+    assert state.probe_at == 110.0 + BACKOFF_FIRST
+    early = after(state, Answered(110.0, ()))
+    assert (early.closed, early.probe_at) == (False, state.probe_at)
+    assert after(early, Answered(110.0, ()), now=state.probe_at).closed
+
+
+def test_it_is_tried_by_one_refusal_at_a_time_ever_more_rarely() -> None:
+    state, now, waits = after(CLOSED, Refused("a"), Refused("b")), 110.0, []
+    for _ in range(9):
+        waits.append(state.refused_until - now)
+        now = state.refused_until
+        state = after(state, Answered(now, ()), now=now)
+        assert state.closed
+        # What was under way with it is refused as well, and says nothing new.
+        state = after(state, Refused("c"), Refused("d"), now=now)
+    assert waits == [0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 32.0, REFUSED_MOST, REFUSED_MOST]
+    assert len(state.refused) == 2
+
+
+def test_with_a_prompt_that_is_taken_all_is_forgotten() -> None:
+    state = after(CLOSED, Refused("a"), Refused("b"))
+    state = after(state, Answered(110.0, ()), Accepted(), now=state.refused_until)
+    assert (state.closed, state.takes_no_prompts, state.refusals) == (True, False, 0)
+
+
 EVENTS = st.one_of(
+    st.builds(Refused, st.sampled_from("abc")),
+    st.builds(Accepted),
     st.builds(Answered, st.floats(0, 100), st.sets(st.sampled_from("abc")).map(tuple)),
     st.builds(Failed, st.just("refused")),
     st.builds(Suspected),
@@ -121,7 +166,7 @@ def test_a_server_is_always_looked_at_again(events: list[tuple[Event, float, flo
     for event, seconds, jitter in events:
         now += seconds
         state = fold(state, event, now, jitter)
-        assert state.probe_at <= now + (SAFETY_SECONDS if state.closed else BACKOFF_MOST)
+        assert state.probe_at <= now + (SAFETY_SECONDS if state.closed else REFUSED_MOST)
         assert state.since <= now
         if state.closed:
             assert (state.reason, state.quarantined, state.failures) == ("", frozenset(), 0)

@@ -1392,7 +1392,7 @@ def test_a_worker_that_leaves_while_it_uploads_leaves_what_is_rendered(
             keeper=scene.keeper,
             listen_as=None,
             server_at=None,
-            breaker=SimpleNamespace(suspect=None),
+            breaker=SimpleNamespace(suspect=None, accept=lambda: None),
             worker="w",
             prefix="",
             workflow_max_bytes=10**6,

@@ -178,6 +178,9 @@ class Scene:
         self.told: list[Progress] = []
         self.phases: list[Phase] = []
         self.suspected = 0
+        self.refused: list[str] = []
+        self.accepted: list[None] = []
+        self.takes_no_prompts = False
         self.on_place: Callable[[], object] = lambda: None
         # Whether others have the job by now.
         self.ours = OURS
@@ -225,7 +228,9 @@ class Scene:
             notifications=self.notifications,
             listen_as=None,  # type: ignore[arg-type]
             server_at={THERE: self.there}.__getitem__,  # type: ignore[arg-type]
-            breaker=SimpleNamespace(suspect=self.suspect),  # type: ignore[arg-type]
+            breaker=SimpleNamespace(  # type: ignore[arg-type]
+                suspect=self.suspect, refuse=self.refuse, accept=lambda: self.accepted.append(None)
+            ),
             keeper=self.keeper,
             store=self.store,  # type: ignore[arg-type]
             removal=self.removal,
@@ -237,6 +242,10 @@ class Scene:
             stall_seconds=60.0,
             s3_patience_seconds=self.patience,
         )
+
+    def refuse(self, job_id: str) -> bool:
+        self.refused.append(job_id)
+        return self.takes_no_prompts
 
     def suspect(self) -> None:
         self.suspected += 1
@@ -557,14 +566,29 @@ def unreachable(*_: Any) -> Any:
     raise ComfyUIUnavailableError("gone")
 
 
-def test_a_job_that_a_server_refuses_has_not_only_waited(scene: Scene) -> None:
+@pytest.mark.parametrize("all_of_them", [False, True])
+def test_a_job_that_a_server_refuses_has_only_waited_if_it_refuses_all(
+    scene: Scene, all_of_them: bool
+) -> None:
     def refuse() -> None:
         scene.server.vanish()
         raise ComfyUIUnavailableError("502")
 
     scene.server.on_submit = refuse
+    scene.takes_no_prompts = all_of_them
     failed = scene.failed()
-    assert (failed.waited, failed.executing) == (False, False)
+    assert (failed.waited, failed.executing) == (all_of_them, False)
+    assert (scene.refused, scene.accepted) == (["job"], [])
+
+
+def test_a_prompt_that_was_taken_is_noted_though_its_answer_was_lost(scene: Scene) -> None:
+    def lose() -> None:
+        raise ComfyUIUnavailableError("cut")
+
+    scene.server.on_submit = lose
+    with scene.holding():
+        assert scene.attempt().outputs
+    assert (scene.refused, scene.accepted) == ([], [None])
 
 
 def test_a_prompt_whose_files_the_server_does_not_show_has_not_only_waited(scene: Scene) -> None:

@@ -86,6 +86,12 @@ class Breaker(Protocol):
     def suspect(self) -> None:
         """Have a look at the server: something is wrong with it."""
 
+    def refuse(self, job_id: str) -> bool:
+        """Note that the server answers and has not taken a job's prompt; whether it takes none."""
+
+    def accept(self) -> None:
+        """Note that the server has taken a prompt."""
+
     def quarantine(self, prompt_id: str) -> None:
         """Use the server no more until it has got rid of this prompt."""
 
@@ -101,6 +107,8 @@ class _Run:
     submitted_at: float | None = None
     executing: bool = False
     rendered: bool = False
+    # The server takes no prompts, whichever.
+    refused: bool = False
     # Those that have files, once it is rendered.
     nodes: tuple[str, ...] = ()
     # What may have been stored by an attempt that failed.
@@ -366,7 +374,9 @@ class Executor:
                 raise
             if state is PromptState.UNKNOWN:
                 run.submitted_at = None
+                run.refused = self._breaker.refuse(job.id)
                 raise
+        self._breaker.accept()
         timeline.mark(job.id, "posted")
 
     def _await(
@@ -549,8 +559,8 @@ class Executor:
         """Whether a job that failed before it executed did so for no reason of its own."""
         if run.submitted_at is not None or run.job.start is not Start.SUBMIT:
             return True
-        # A server that is there has refused just this job.
-        return _soon(self._comfyui.queue) is None
+        # A server that is there may have refused just this job.
+        return run.refused or _soon(self._comfyui.queue) is None
 
     def _presigned(self, request: JobRequest, result: JobResult) -> JobResult:
         # Not in the manifest: whoever may read that need not be allowed to hand out files.

@@ -15,6 +15,13 @@ logger = logging.getLogger(__name__)
 BACKOFF_FIRST = 0.5
 BACKOFF_MOST = 10.0
 
+# Seconds between two attempts on a server that answers and takes no prompts, at most: each may cost
+# a job one of its own.
+REFUSED_MOST = 60.0
+
+# So many different jobs it must have refused in a row; of one alone the job may be the reason.
+_JOBS_REFUSED = 2
+
 # Seconds until a server is looked at of which nobody complains.
 SAFETY_SECONDS = 30.0
 
@@ -35,6 +42,9 @@ class State:
         quarantined: prompts that hang, which must have left the server before it closes.
         suspected_at: when somebody last complained.
         answers: whether the last look was answered.
+        refused: jobs whose prompts it has not taken since it took one, not all of them.
+        refusals: how often it has opened because of these.
+        refused_until: when it may be tried again.
     """
 
     since: float
@@ -45,6 +55,14 @@ class State:
     quarantined: frozenset[str] = frozenset()
     suspected_at: float = float("-inf")
     answers: bool = False
+    refused: frozenset[str] = frozenset()
+    refusals: int = 0
+    refused_until: float = float("-inf")
+
+    @property
+    def takes_no_prompts(self) -> bool:
+        """Whether the server is to blame, not a job, for a prompt that it does not take."""
+        return len(self.refused) >= _JOBS_REFUSED
 
 
 @dataclass(frozen=True)
@@ -74,10 +92,24 @@ class Quarantined:
     prompt_id: str
 
 
-Event = Answered | Failed | Suspected | Quarantined
+@dataclass(frozen=True)
+class Refused:
+    """A server that answers has not taken the prompt of this job."""
+
+    job_id: str
 
 
-def fold(state: State, event: Event, now: float, jitter: float) -> State:
+@dataclass(frozen=True)
+class Accepted:
+    """The server has taken a prompt."""
+
+
+Event = Answered | Failed | Suspected | Quarantined | Refused | Accepted
+
+
+def fold(  # noqa: PLR0911  # one return an event type
+    state: State, event: Event, now: float, jitter: float
+) -> State:
     """What is known after an event.
 
     Args:
@@ -93,12 +125,17 @@ def fold(state: State, event: Event, now: float, jitter: float) -> State:
                 reason = f"prompt {min(hanging)} still hangs"
                 opened = _opened(state, reason, now, jitter)
                 return replace(opened, quarantined=hanging, answers=True)
-            return State(
+            if now < state.refused_until:
+                return replace(state, probe_at=state.refused_until, answers=True)
+            return replace(
+                state,
                 closed=True,
                 since=state.since if state.closed else now,
                 # The answer may be older than a suspicion that came while it was under way.
                 probe_at=now if state.suspected_at > asked_at else now + SAFETY_SECONDS,
-                suspected_at=state.suspected_at,
+                reason="",
+                failures=0,
+                quarantined=frozenset(),
                 answers=True,
             )
         case Failed(reason):
@@ -110,6 +147,23 @@ def fold(state: State, event: Event, now: float, jitter: float) -> State:
         case Quarantined(prompt_id):
             opened = _opened(state, f"prompt {prompt_id} hangs", now, jitter)
             return replace(opened, quarantined=state.quarantined | {prompt_id})
+        case Refused(job_id):
+            return _refused(state, job_id, now, jitter)
+        case Accepted():
+            return replace(state, refused=frozenset(), refusals=0, refused_until=float("-inf"))
+
+
+def _refused(state: State, job_id: str, now: float, jitter: float) -> State:
+    # More than are needed would only grow.
+    refused = state.refused if state.takes_no_prompts else state.refused | {job_id}
+    known = replace(state, refused=refused)
+    # Those that were under way when it opened say nothing new.
+    if not known.takes_no_prompts or now < state.refused_until:
+        return known
+    longest = min(REFUSED_MOST, BACKOFF_FIRST * 2 ** min(state.refusals, 16))
+    until = now + longest * (1 + jitter) / 2
+    opened = _opened(known, "it answers, and takes no prompts", now, jitter)
+    return replace(opened, refusals=state.refusals + 1, refused_until=until, probe_at=until)
 
 
 def _opened(state: State, reason: str, now: float, jitter: float) -> State:
@@ -168,6 +222,16 @@ class Circuit:
     def quarantine(self, prompt_id: str) -> None:
         """Open at once, and stay open for as long as the server says that this prompt runs."""
         self._feed(Quarantined(prompt_id))
+
+    def refuse(self, job_id: str) -> bool:
+        """Note that the server answers and has not taken a job's prompt; whether it takes none."""
+        self._feed(Refused(job_id))
+        return self._state.takes_no_prompts
+
+    def accept(self) -> None:
+        """Note that the server has taken a prompt."""
+        if self._state.refused:
+            self._feed(Accepted())
 
     def start(self) -> None:
         """Begin to look."""
