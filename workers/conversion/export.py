@@ -200,8 +200,8 @@ def _slot(item: object, where: str) -> Slot:
     if not isinstance(item, Mapping) or not isinstance(item.get("name"), str):
         raise InvalidWorkflowError(f"{where}: found {shown(item)}, expected an input with a name")
     match item.get("widget"):
-        case {"name": str(widget)}:
-            pass
+        case {"name": str(name)}:
+            widget: str | None = name
         case _:
             widget = None
     named = item.get("label")

@@ -99,8 +99,9 @@ class Classes:
         """The class, or None when the server doesn't know it."""
         if class_type not in self._read:
             info = self._object_info.get(class_type)
-            known = isinstance(info, Mapping)
-            self._read[class_type] = _node_class(class_type, info) if known else None
+            self._read[class_type] = (
+                _node_class(class_type, info) if isinstance(info, Mapping) else None
+            )
         return self._read[class_type]
 
     def names(self) -> list[str]:
@@ -285,10 +286,9 @@ def input_spec(spec: object) -> tuple[str, Mapping[str, Any]]:
             return "COMBO", {"options": choices, **options}
         case [list(choices), *_]:
             return "COMBO", {"options": choices}
-        case [_, {"widgetType": str(drawn)} as options, *_]:
-            return drawn, options
         case [kind, Mapping() as options, *_]:
-            return type_name(kind), options
+            drawn = options.get("widgetType")
+            return drawn if isinstance(drawn, str) else type_name(kind), options
         case [kind, *_]:
             return type_name(kind), {}
     return "*", {}
