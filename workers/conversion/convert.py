@@ -3,6 +3,7 @@
 import random
 from collections.abc import Mapping
 from datetime import datetime
+from functools import cached_property
 from typing import Any
 
 from tasks.errors import InvalidWorkflowError
@@ -14,6 +15,7 @@ from workers.conversion.subgraphs import Definitions, Placed, expand
 from workers.conversion.texts import Choose, dynamic_prompt, with_replacements
 from workers.conversion.widgets import MISSING, Classes, NodeClass, widget_values
 
+_ALIAS = "Node name for S&R"
 # Their file names may name other nodes' widgets, and dates.
 _SAVERS = frozenset(
     {"SaveImage", "SaveAnimatedWEBP", "SaveAnimatedPNG", "SaveWEBM", "SaveAudio", "SaveGLB"}
@@ -117,16 +119,22 @@ class _Conversion:
 
     def _widget_value(self, node_name: str, widget: str) -> object:
         """The value of a widget of the node with the name: an alias, or else a title."""
-        aliases = [n for n in self._named() if n.properties.get("Node name for S&R") == node_name]
-        titled = [n for n in self._named() if self._title(n) == node_name]
-        for node in (*aliases, *titled)[:1]:
-            node_class = self._classes.get(node.type)
-            value = widget_values(node, node_class).get(widget) if node_class else None
-            return None if value is MISSING else value
-        return None
+        node = self._aliases.get(node_name) or self._titles.get(node_name)
+        node_class = self._classes.get(node.type) if node else None
+        if node is None or node_class is None:
+            return None
+        value = widget_values(node, node_class).get(widget)
+        return None if value is MISSING else value
 
-    def _named(self) -> list[Node]:
-        return [placed.node for placed in self._nodes]
+    @cached_property
+    def _aliases(self) -> dict[str, Node]:
+        named = ((placed.node.properties.get(_ALIAS), placed.node) for placed in self._nodes)
+        # The first of a name counts.
+        return {name: node for name, node in reversed([*named]) if isinstance(name, str)}
+
+    @cached_property
+    def _titles(self) -> dict[str, Node]:
+        return {self._title(placed.node): placed.node for placed in reversed(self._nodes)}
 
     def _title(self, node: Node) -> str:
         node_class = self._classes.get(node.type)

@@ -13,6 +13,7 @@ BYPASSED = 4
 # Far more than people draw, little enough to be read in seconds.
 _MOST_NODES = 20_000
 _MOST_LINKS = 200_000
+_MOST_SLOTS = 1000
 # What a person's file may call a node: longer is no id, and ids are joined through subgraphs.
 _MOST_ID = 100
 
@@ -164,8 +165,8 @@ def read_node(item: object, where: str) -> Node:
         type=_RENAMED.get(class_type, class_type),
         title=title if isinstance(title, str) else "",
         mode=mode if isinstance(mode, int) else 0,
-        inputs=tuple(_slot(one, here) for one in _listed(item, "inputs", here, _MOST_NODES)),
-        outputs=tuple(_output(one, here) for one in _listed(item, "outputs", here, _MOST_NODES)),
+        inputs=tuple(_slot(one, here) for one in _listed(item, "inputs", here, _MOST_SLOTS)),
+        outputs=tuple(_output(one, here) for one in _listed(item, "outputs", here, _MOST_SLOTS)),
         widgets_values=values,
         properties=properties if isinstance(properties, Mapping) else {},
     )
@@ -298,7 +299,7 @@ def _subgraph(item: object) -> Subgraph:
 
 
 def _ports(item: Mapping[str, Any], name: str, where: str) -> tuple[Port, ...]:
-    return tuple(_port(one, where) for one in _listed(item, name, where, _MOST_NODES))
+    return tuple(_port(one, where) for one in _listed(item, name, where, _MOST_SLOTS))
 
 
 def _port(item: object, where: str) -> Port:

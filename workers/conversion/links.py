@@ -10,7 +10,7 @@ from workers.conversion.subgraphs import Definitions, Expansion, Placed, Scope
 from workers.conversion.widgets import Classes, slots
 
 # Files of people take some hops a link.
-_MOST_HOPS = 1_000_000
+_MOST_HOPS = 500_000
 
 # Nodes that exist in the UI alone.
 _VIRTUAL = frozenset({"Note", "MarkdownNote", "Reroute", "PrimitiveNode"})
@@ -85,6 +85,7 @@ class Links:
         self._expansion = expansion
         self._definitions = definitions
         self._classes = classes
+        # Where many inputs are looked at, that counts for several.
         self._hops = 0
         self._slots: dict[int, tuple[Slot, ...]] = {}
         self._setters: dict[str, dict[str, Node]] = {}
@@ -159,6 +160,7 @@ class Links:
         if at.link.origin_slot >= len(scope.subgraph.inputs):
             return None
         name = scope.subgraph.inputs[at.link.origin_slot].name
+        self._hops += len(scope.node.inputs) // 10
         for index, slot in enumerate(self.slots(scope.node)):
             if slot.name == name and slot.link in scope.parent.graph.links:
                 return _Input(scope.parent, scope.node, index)
@@ -191,6 +193,7 @@ class Links:
     def _bypass(self, at: _Output) -> int | None:
         """The input that stands in for an output of a bypassed node: the first that fits."""
         inputs = self.slots(at.node)
+        self._hops += len(inputs) // 10
         outputs = self._outputs(at.node)
         if at.slot >= len(outputs) or not inputs:
             return None
