@@ -154,6 +154,28 @@ def test_a_format_has_widgets_of_its_own():
     assert convert(drawing.export(), info)["1"]["inputs"] == {"format": "h264", "crf": 19}
 
 
+def test_a_choice_may_have_inputs_of_its_own():
+    choices = [
+        {"key": "by", "inputs": {"required": {"factor": NUMBER}}},
+        {"key": "to", "inputs": {"required": {"like": ["IMAGE"], "size": ["INT", {}]}}},
+    ]
+    resize = ["COMFY_DYNAMICCOMBO_V3", {"options": choices}]
+    info = {**OBJECT_INFO, "Resize": node_class({"resize": resize, "name": [["a"]]})}
+    drawing = Drawing().node(1, "Resize", ["by", 2.5, "b"])
+    sent = convert(drawing.export(), info)["1"]["inputs"]
+    assert sent == {"resize": "by", "resize.factor": 2.5, "name": "b"}
+    drawing = Drawing().node(1, "Picture", outputs=["IMAGE"])
+    drawing.node(2, "Resize", ["to", 9, "b"], ["resize.like:IMAGE"]).link(1, 0, 2, 0)
+    sent = convert(drawing.export(), info)["2"]["inputs"]
+    assert sent == {"resize": "to", "resize.size": 9, "resize.like": ["1", 0], "name": "b"}
+
+
+def test_widgets_stand_in_the_order_that_the_server_gives():
+    info = {"Two": node_class({"b": NUMBER, "a": NUMBER}, input_order={"required": ["a", "b"]})}
+    drawing = Drawing().node(1, "Two", [1, 2])
+    assert convert(drawing.export(), info)["1"]["inputs"] == {"a": 1, "b": 2}
+
+
 def test_lists_are_wrapped_lest_they_be_links():
     drawing = Drawing().node(1, "Load", [["a", 0]])
     assert inputs_of(drawing, "1") == {"name": {"__value__": ["a", 0]}}

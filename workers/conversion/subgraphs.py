@@ -113,7 +113,7 @@ class Definitions:
         if inner is not None:
             return self.promoted(node, inner).get(name, _NO_WIDGET)
         node_class = self._classes.get(node.type)
-        if node_class is None or name not in node_class.widget_types:
+        if node_class is None or name not in (*node_class.widget_types, *node_class.branched):
             return _NO_WIDGET
         return widget_values(node, node_class).get(name, MISSING)
 

@@ -1,8 +1,9 @@
 """What a node class has in the UI: its sockets and widgets, and a node's values for them."""
 
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from workers.conversion.export import Node, Slot, type_name
@@ -11,7 +12,7 @@ from workers.conversion.export import Node, Slot, type_name
 _WIDGET_TYPES = frozenset(
     {"INT", "FLOAT", "BOOLEAN", "STRING", "COMBO", "MARKDOWN", "TEXTAREA", "COLOR"}
     | {"FILEUPLOAD", "IMAGECOMPARE", "TREESELECT", "MULTISELECT", "CHART", "GALLERIA"}
-    | {"SELECTBUTTON"}
+    | {"SELECTBUTTON", "COMFY_DYNAMICCOMBO_V3"}
     | {"IMAGEUPLOAD", "AUDIOUPLOAD", "AUDIO_UI", "AUDIO_RECORD", "WEBCAM"}
     | {"LOAD_3D", "LOAD_3D_ANIMATION", "PREVIEW_3D", "PREVIEW_3D_ANIMATION"}
 )
@@ -55,7 +56,7 @@ class Widget:
     """One widget.
 
     `is_saved`: it has a place in `widgets_values`. `is_sent`: the server gets its value.
-    `is_dynamic`: its text may have choices, `{day|night}`, and comments. `formats`: further
+    `is_dynamic`: its text may have choices, `{day|night}`, and comments. `branches`: further
     widgets that a node has while this one has a certain value. `folder`: its value is a file
     there, or several if it `is_batch`.
     """
@@ -65,7 +66,7 @@ class Widget:
     is_saved: bool = True
     is_sent: bool = True
     is_dynamic: bool = False
-    formats: Mapping[str, Any] | None = None
+    branches: Mapping[str, tuple["Widget", ...]] = field(default_factory=dict)
     folder: str | None = None
     is_batch: bool = False
 
@@ -79,6 +80,8 @@ class NodeClass:
     sockets: tuple[Slot, ...]
     widgets: tuple[Widget, ...]
     widget_types: Mapping[str, str]
+    branched: frozenset[str]
+    """The names of the widgets that a node may have beside those."""
     outputs: tuple[str, ...]
     forced: tuple[bool, ...]
     """Whether it is forced, of each input that old frontends had a widget for."""
@@ -124,16 +127,17 @@ def slots(node: Node, node_class: NodeClass | None) -> tuple[Slot, ...]:
         for name, kind in node_class.widget_types.items()
     ]
     known = {slot.name for slot in sockets} | set(node_class.widget_types)
-    extra = [slot for slot in node.inputs if slot.name not in known and slot.widget is None]
+    extra = [
+        slot
+        for slot in node.inputs
+        if slot.name not in known and (slot.widget is None or slot.name in node_class.branched)
+    ]
     return (*sockets, *behind, *extra)
 
 
 def widget_values(node: Node, node_class: NodeClass) -> dict[str, Any]:
     """The value of each widget that is sent: the saved one, or else the default."""
-    if isinstance(node.widgets_values, dict):
-        values = _values_by_name(node.widgets_values, node_class)
-    else:
-        values = _values_by_place(node.widgets_values or [], node_class)
+    values = dict(_values(node_class, _saved_values(node, node_class)))
     for widget in node_class.widgets:
         if widget.folder is not None:
             values[widget.name] = _as_file(values[widget.name], widget)
@@ -144,33 +148,24 @@ def widget_values(node: Node, node_class: NodeClass) -> dict[str, Any]:
     return values
 
 
-def _values_by_name(saved: Mapping[str, Any], node_class: NodeClass) -> dict[str, Any]:
-    values = {}
-    for widget in node_class.widgets:
-        if not widget.is_sent:
-            continue
-        value = values[widget.name] = saved.get(widget.name, widget.default)
-        if widget.formats and isinstance(value, str):
-            names = _names_of_format(widget.formats.get(value))
-            values |= {name: saved[name] for name in names if name in saved}
-    return values
-
-
-def _names_of_format(further: object) -> list[str]:
-    items = further if isinstance(further, list) else []
-    return [
-        item[0] for item in items if isinstance(item, list) and item and isinstance(item[0], str)
-    ]
-
-
-def _values_by_place(saved: list[Any], node_class: NodeClass) -> dict[str, Any]:
-    places = iter(_without_forced(saved, node_class))
-    values = {}
-    for widget in node_class.widgets:
-        value = next(places, widget.default) if widget.is_saved else widget.default
+def _values(node_class: NodeClass, saved: Callable[[Widget], Any]) -> Iterator[tuple[str, Any]]:
+    waiting = deque(node_class.widgets)
+    while waiting:
+        widget = waiting.popleft()
+        value = saved(widget)
         if widget.is_sent:
-            values[widget.name] = value
-    return values
+            yield widget.name, value
+        if widget.branches and isinstance(value, str):
+            waiting.extendleft(reversed(widget.branches.get(value, ())))
+
+
+def _saved_values(node: Node, node_class: NodeClass) -> Callable[[Widget], Any]:
+    """What gives each widget's value, if they are asked for in their order."""
+    saved = node.widgets_values
+    if isinstance(saved, dict):
+        return lambda widget: saved.get(widget.name, widget.default)
+    places = iter(_without_forced(saved or [], node_class))
+    return lambda widget: next(places, widget.default) if widget.is_saved else widget.default
 
 
 def _without_forced(saved: list[Any], node_class: NodeClass) -> list[Any]:
@@ -210,7 +205,7 @@ def _node_class(name: str, info: Mapping[str, Any]) -> NodeClass:
     sockets: list[Slot] = []
     widget_types: dict[str, str] = {}
     for input_name, (kind, options) in inputs.items():
-        if kind in _WIDGET_TYPES and not options.get("forceInput"):
+        if _is_drawn(kind, options):
             drawn = _widgets(input_name, kind, options)
             widgets.extend(_with_folder(drawn, options) if input_name == file_input else drawn)
             widget_types[input_name] = kind
@@ -231,6 +226,7 @@ def _node_class(name: str, info: Mapping[str, Any]) -> NodeClass:
         sockets=tuple(sockets),
         widgets=tuple(widgets),
         widget_types=widget_types,
+        branched=frozenset(_branched(widgets)),
         outputs=tuple(type_name(one) for one in outputs) if isinstance(outputs, list) else (),
         forced=tuple(forced.values()),
         old_values=sum(2 if _has_control(one, inputs[one][1]) else 1 for one in forced),
@@ -240,13 +236,14 @@ def _node_class(name: str, info: Mapping[str, Any]) -> NodeClass:
 
 def _inputs(name: str, info: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, Any]]]:
     """Inputs in the order of the UI, with those that the frontend adds to some classes."""
-    sections = info.get("input")
-    sections = sections if isinstance(sections, Mapping) else {}
+    sections, order = info.get("input"), info.get("input_order")
     upload = None
     for section in ("required", "optional"):
-        specs = sections.get(section)
-        for input_name, spec in specs.items() if isinstance(specs, Mapping) else ():
-            kind, options = input_spec(spec)
+        specs = _section(sections, section)
+        ordered = order.get(section) if isinstance(order, Mapping) else None
+        first = [one for one in ordered if one in specs] if isinstance(ordered, list) else []
+        for input_name in dict.fromkeys((*first, *specs)):
+            kind, options = input_spec(specs[input_name])
             if section == "required":
                 upload = upload or _upload(input_name, kind, options)
             yield input_name, (kind, options)
@@ -256,6 +253,16 @@ def _inputs(name: str, info: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str
         yield "image", (_WITH_3D_PREVIEW[name], {})
     if upload:
         yield "upload", (upload, {})
+
+
+def _section(sections: object, name: str) -> Mapping[str, Any]:
+    specs = sections.get(name) if isinstance(sections, Mapping) else None
+    return specs if isinstance(specs, Mapping) else {}
+
+
+def _is_drawn(kind: str, options: Mapping[str, Any]) -> bool:
+    """Whether the UI has a widget for the input."""
+    return kind in _WIDGET_TYPES and not options.get("forceInput")
 
 
 def _upload(name: str, kind: str, options: Mapping[str, Any]) -> str | None:
@@ -306,6 +313,8 @@ def _widgets(name: str, kind: str, options: Mapping[str, Any]) -> Iterator[Widge
             yield Widget(name, _plain_default(kind, options))
         case "COMBO":
             yield from _combo(name, options)
+        case "COMFY_DYNAMICCOMBO_V3":
+            yield _dynamic_combo(name, options)
         case "IMAGEUPLOAD" | "AUDIOUPLOAD":
             yield _unsent(name)
         case "AUDIO_UI":
@@ -329,7 +338,11 @@ def _plain_default(kind: str, options: Mapping[str, Any]) -> Any:
 
 def _combo(name: str, options: Mapping[str, Any]) -> Iterator[Widget]:
     formats = options.get("formats")
-    yield Widget(name, _choice(options), formats=formats if isinstance(formats, Mapping) else None)
+    branches = {
+        value: tuple(_widgets_of_format(further))
+        for value, further in (formats.items() if isinstance(formats, Mapping) else ())
+    }
+    yield Widget(name, _choice(options), branches=branches)
     remote = options.get("remote")
     if isinstance(remote, Mapping):
         yield _unsent("Auto-refresh after generation")
@@ -340,9 +353,42 @@ def _combo(name: str, options: Mapping[str, Any]) -> Iterator[Widget]:
         yield _unsent("control_filter_list")
 
 
+def _widgets_of_format(further: object) -> Iterator[Widget]:
+    for item in further if isinstance(further, list) else ():
+        match item:
+            case [str(name), *spec]:
+                yield from _widgets(name, *input_spec(spec))
+
+
+def _dynamic_combo(name: str, options: Mapping[str, Any]) -> Widget:
+    """A combo each of whose choices has inputs of its own, named after it: `size.width`."""
+    choices = options.get("options")
+    branches: dict[str, tuple[Widget, ...]] = {}
+    for choice in choices if isinstance(choices, list) else ():
+        match choice:
+            case {"key": str(key), "inputs": Mapping() as sections}:
+                specs = {**_section(sections, "required"), **_section(sections, "optional")}
+                drawn = ((f"{name}.{inner}", *input_spec(spec)) for inner, spec in specs.items())
+                branches[key] = tuple(
+                    widget
+                    for inner, kind, inner_options in drawn
+                    if _is_drawn(kind, inner_options)
+                    for widget in _widgets(inner, kind, inner_options)
+                )
+    return Widget(name, next(iter(branches), MISSING), branches=branches)
+
+
+def _branched(widgets: list[Widget]) -> Iterator[str]:
+    waiting = [*widgets]
+    while waiting:
+        further = [one for branch in waiting.pop().branches.values() for one in branch]
+        yield from (widget.name for widget in further)
+        waiting.extend(further)
+
+
 def _choice(options: Mapping[str, Any]) -> Any:
     if options.get("multi_select"):
-        return options.get("default") or []
+        return []
     if options.get("default"):
         return options["default"]
     choices = options.get("options")
