@@ -148,7 +148,7 @@ def chain_of_subgraphs(count):
         ({"nodes": [{"id": 1, "type": "A"}] * 2}, "two nodes"),
         ({"nodes": [{"id": n, "type": "Note"} for n in range(20_001)]}, "at most"),
         ({"nodes": [{"id": math.nan, "type": "Note"}]}, "id nan"),
-        ({"nodes": [{"id": 1, "type": "x" * 1_000_000}]}, "does not know"),
+        ({"nodes": [{"id": 1, "type": "x" * 1_000_000}]}, "does not know its class"),
         ([], "no export"),
         ({"3": {"class_type": "KSampler", "inputs": {}}}, "no export"),
     ],

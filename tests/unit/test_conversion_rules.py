@@ -268,15 +268,22 @@ def test_muted_nodes_and_links_to_them_are_dropped():
 @pytest.mark.parametrize(
     ("properties", "pack"),
     [
-        ({"cnr_id": "some-pack", "ver": "1.2"}, "; it came from the pack some-pack 1.2"),
-        ({"aux_id": "someone/pack"}, "; it came from the pack someone/pack"),
+        ({"cnr_id": "some-pack", "ver": "1.2"}, " from the pack some-pack 1.2"),
+        ({"aux_id": "someone/pack"}, " from the pack someone/pack"),
         ({}, ""),
     ],
 )
 def test_a_class_that_the_server_does_not_know_is_named_with_its_pack(properties, pack):
     drawing = Drawing().node(5, "Zzz", title="My node", properties=properties)
-    expected = f"node 5 'My node' is of the class Zzz, which the server does not know{pack}"
+    expected = f"node 5 'My node': the server does not know its class Zzz{pack}"
     assert refusal(drawing) == expected
+
+
+def test_what_is_missing_in_the_file_itself_is_told_apart():
+    assert "did you mean 'Sample'" in refusal(Drawing().node(1, "Sampel"))
+    uuid = "fcd9360d-3725-484b-a4ad-1e90149b8aba"
+    assert refusal(Drawing().node(1, uuid)) == f"node 1: its subgraph {uuid} is not in the file"
+    assert "its group node G is not" in refusal(Drawing().node(1, "workflow>G"))
 
 
 def test_unknown_classes_do_not_matter_where_nothing_is_sent():
@@ -319,9 +326,10 @@ def test_setters_and_getters_are_linked_by_name():
     assert inputs_of(drawing, "4")["model"] == ["1", 0]
 
 
+@pytest.mark.parametrize("mode", [0, 2, 4])
 @pytest.mark.parametrize("values", [[9, "fixed"], [9, "randomize", ""]])
-def test_a_primitive_sets_the_widgets_that_it_is_linked_to(values):
-    drawing = Drawing().node(1, "PrimitiveNode", values, [], ["INT"])
+def test_a_primitive_sets_the_widgets_that_it_is_linked_to(values, mode):
+    drawing = Drawing().node(1, "PrimitiveNode", values, [], ["INT"], mode=mode)
     drawing.node(2, "Sample", [7, "fixed", 2], ["seed:INT:widget"]).link(1, 0, 2, 0)
     assert converted(drawing).keys() == {"2"}
     assert inputs_of(drawing, "2")["seed"] == 9

@@ -1,6 +1,7 @@
 """From an export of ComfyUI's UI to a workflow in API format, as the frontend itself does it."""
 
 import random
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from functools import cached_property
@@ -10,11 +11,13 @@ from tasks.errors import InvalidWorkflowError
 from tasks.request import did_you_mean, label
 from tasks.workflow import Workflow
 from workers.conversion.export import BYPASSED, MUTED, Node, read_export
+from workers.conversion.group_nodes import group_name
 from workers.conversion.links import Links, Origin, Primitive, Promoted
 from workers.conversion.subgraphs import Definitions, Placed, expand
 from workers.conversion.texts import Choose, dynamic_prompt, with_replacements
 from workers.conversion.widgets import MISSING, Classes, NodeClass, widget_values
 
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _ALIAS = "Node name for S&R"
 # Their file names may name other nodes' widgets, and dates.
 _SAVERS = frozenset(
@@ -143,11 +146,13 @@ class _Conversion:
     def _unknown(self, placed: Placed) -> str:
         node = placed.node
         titled = f" {label(node.title)!r}" if node.title else ""
+        where = f"node {label(placed.id)}{titled}"
+        if _UUID.fullmatch(node.type):
+            return f"{where}: its subgraph {label(node.type)} is not in the file"
+        if group_name(node.type):
+            return f"{where}: its group node {label(group_name(node.type))} is not in the file"
         hint = did_you_mean(node.type, self._classes.names())
-        return (
-            f"node {label(placed.id)}{titled} is of the class {label(node.type)}, "
-            f"which the server does not know{_pack(node)}{hint}"
-        )
+        return f"{where}: the server does not know its class {label(node.type)}{_pack(node)}{hint}"
 
 
 def _pack(node: Node) -> str:
@@ -158,7 +163,7 @@ def _pack(node: Node) -> str:
         return ""
     version = node.properties.get("ver")
     with_version = f" {label(version)}" if isinstance(version, str) and version else ""
-    return f"; it came from the pack {label(name)}{with_version}"
+    return f" from the pack {label(name)}{with_version}"
 
 
 def _wrapped(value: Any) -> Any:

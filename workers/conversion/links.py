@@ -119,9 +119,8 @@ class Links:
                 case _Entry():
                     hop = self._outside(hop)
                 case _Output():
-                    follower = self._before_output(hop)
-                    is_direct = is_direct and not _is_detour(hop, follower)
-                    hop = follower
+                    hop = self._before_output(hop)
+                    is_direct = is_direct and not isinstance(hop, _Input | _Output | _Entry)
         # Primitive values are set on the widgets that they are linked to, nowhere else.
         return None if isinstance(hop, Primitive) and not is_direct else hop
 
@@ -169,6 +168,9 @@ class Links:
 
     def _before_output(self, at: _Output) -> _Hop | Source:
         node = at.node
+        if node.type == "PrimitiveNode":
+            # Whatever its mode, it has set its value by now.
+            return Primitive(node)
         if node.mode == BYPASSED:
             index = self._bypass(at)
             return None if index is None else _Input(at.scope, node, index)
@@ -176,8 +178,6 @@ class Links:
             return self._inside(at)
         if not self.is_virtual(node):
             return Origin(at.scope.prefix + node.id, at.slot)
-        if node.type == "PrimitiveNode":
-            return Primitive(node)
         if node.type == "GetNode":
             setter = self._setter(at.scope, node)
             return _Input(at.scope, setter, 0, at.type) if setter else None
@@ -230,11 +230,6 @@ class Links:
             }
         name = _first_value(getter)
         return self._setters[scope.prefix].get(name) if isinstance(name, str) else None
-
-
-def _is_detour(at: _Output, follower: object) -> bool:
-    """Whether the hop leads through a node, not merely into a subgraph."""
-    return isinstance(follower, _Input) and follower.scope is at.scope
 
 
 def _key(hop: _Hop) -> tuple[object, ...]:
