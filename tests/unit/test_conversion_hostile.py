@@ -130,6 +130,20 @@ def reroutes(count):
     return {"nodes": nodes, "links": links[1:]}
 
 
+def promoted_widgets(count):
+    """So many inputs of a subgraph, each with as many links to a node of as many inputs."""
+    inputs = [{"name": f"i{index}", "type": "*", "link": 1} for index in range(count)]
+    inner = {
+        **subgraph("S"),
+        "nodes": [{"id": 3, "type": "PreviewAny", "inputs": inputs}],
+        "links": [[1, -10, count - 1, 3, 0, "*"]],
+        "inputs": [{**one, "linkIds": [1] * count} for one in inputs],
+    }
+    outer = [{**one, "link": None} for one in inputs]
+    nodes = [{"id": index, "type": "S", "inputs": outer} for index in range(count)]
+    return {"nodes": nodes, "definitions": {"subgraphs": [inner]}}
+
+
 def group_in_itself():
     return {"groupNodes": {"G": {"nodes": [{"type": "workflow>G"}], "links": [[0, 0, 0, 0]]}}}
 
@@ -145,6 +159,7 @@ def chain_of_subgraphs(count):
         (chain_of_subgraphs(200), "nested deeper"),
         ({"nodes": [{"id": 1, "type": "workflow>G"}], "extra": group_in_itself()}, "itself"),
         (reroutes(2000), "hops"),
+        (promoted_widgets(300), "hops"),
         ({"nodes": [{"id": 1, "type": "A"}] * 2}, "two nodes"),
         ({"nodes": [{"id": n, "type": "Note"} for n in range(20_001)]}, "at most"),
         ({"nodes": [{"id": math.nan, "type": "Note"}]}, "id nan"),

@@ -488,8 +488,8 @@ def with_group(values, **more):
 
 
 def test_group_nodes_are_expanded_with_their_widgets():
-    # The widgets: name, the primitive's value and control, seed and control, mode.
-    drawing = with_group(["b", 5.5, "fixed", 11, "randomize", "slow"])
+    # The widgets: name, the primitive's, seed and its control, mode.
+    drawing = with_group(["b", 5.5, 11, "randomize", "slow"])
     sent = converted(drawing)
     assert sent.keys() == {"1", "6:0", "6:2", "6:3", "8"}
     assert sent["6:0"]["inputs"] == {"name": "b"}

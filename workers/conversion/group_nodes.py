@@ -20,6 +20,8 @@ from workers.conversion.widgets import Classes, NodeClass
 
 _PREFIXES = ("workflow>", "workflow/")
 _INPUT, _OUTPUT = "-10", "-20"
+# How many values follow that of a widget which changes after each run.
+_CONTROLS = {"INT": 1, "COMBO": 2}
 
 
 def group_name(class_type: str) -> str:
@@ -158,7 +160,7 @@ class _Group:
             return
         kind, options = inner.node_class.inputs[name] if inner.node_class else ("*", {})
         is_controlled = name in ("seed", "noise_seed") or options.get("control_after_generate")
-        controls = {"INT": 1, "COMBO": 2}.get(kind, 0) if is_controlled else 0
+        controls = _CONTROLS.get(kind, 0) if is_controlled else 0
         self._add_port(shown, kind, [(index, name)], controls)
 
     def _add_primitive(self, index: int) -> None:
@@ -167,7 +169,7 @@ class _Group:
             return
         kind = next((kind for i, name in targets if (kind := self._inner[i].kind(name))), "*")
         shown = self._input_name(index, "value")
-        self._add_port(shown, kind, targets, {"INT": 1, "FLOAT": 1, "COMBO": 2}.get(kind, 0))
+        self._add_port(shown, kind, targets, _CONTROLS.get(kind, 0))
 
     def _add_reroute(self, index: int) -> None:
         inner = self._inner[index]

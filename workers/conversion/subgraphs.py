@@ -6,7 +6,7 @@ from typing import Any
 
 from tasks.errors import InvalidWorkflowError
 from tasks.request import label
-from workers.conversion.export import Export, Graph, Node, Port, Subgraph
+from workers.conversion.export import Export, Graph, Link, Node, Port, Subgraph
 from workers.conversion.group_nodes import group_name, group_subgraph
 from workers.conversion.widgets import MISSING, Classes, widget_values
 
@@ -57,7 +57,11 @@ class Definitions:
         self._export = export
         self._classes = classes
         self._groups: dict[str, Subgraph] = {}
+        # What these are of is kept by the export and the groups: its identity stays its own.
         self._promoted: dict[int, dict[str, Any]] = {}
+        self._defaults: dict[int, dict[str, Any]] = {}
+        self._names: dict[int, dict[str, str]] = {}
+        self._values: dict[int, dict[str, Any]] = {}
 
     def of(self, node: Node) -> Subgraph | None:
         """The subgraph that a node stands for, if it does."""
@@ -75,7 +79,6 @@ class Definitions:
 
         A node that has none saved has what the widget inside has.
         """
-        # The export keeps the node, and with it its identity, for as long as this lives.
         if id(node) not in self._promoted:
             self._promoted[id(node)] = dict(self._promoted_values(node, subgraph))
         return self._promoted[id(node)]
@@ -84,38 +87,59 @@ class Definitions:
         saved = node.widgets_values
         by_name: Mapping[str, Any] = saved if isinstance(saved, dict) else {}
         places = iter(saved if isinstance(saved, list) else ())
+        defaults = self._defaults_of(subgraph)
         for port in _in_order(node, subgraph):
-            inner = self._inner_value(subgraph, port)
-            if inner is _NO_WIDGET:
+            if port.name not in defaults:
                 continue
-            yield port.name, by_name.get(port.name, next(places, inner))
+            yield port.name, by_name.get(port.name, next(places, defaults[port.name]))
             for _ in range(port.controls):
                 next(places, None)
+
+    def _defaults_of(self, subgraph: Subgraph) -> dict[str, Any]:
+        """The value inside of each input that is linked to a widget there."""
+        if id(subgraph) not in self._defaults:
+            values = {port.name: self._inner_value(subgraph, port) for port in subgraph.inputs}
+            self._defaults[id(subgraph)] = {
+                name: value for name, value in values.items() if value is not _NO_WIDGET
+            }
+        return self._defaults[id(subgraph)]
 
     def _inner_value(self, subgraph: Subgraph, port: Port) -> Any:
         """The value of the first widget that the input is linked to inside."""
         for link_id in port.links:
             link = subgraph.graph.links.get(link_id)
             target = subgraph.graph.nodes.get(link.target) if link else None
-            if link is None or target is None:
-                continue
-            named = [slot.name for slot in target.inputs if slot.link == link_id]
-            if not named and link.target_slot < len(target.inputs):
-                named = [target.inputs[link.target_slot].name]
-            for name in named:
-                value = self._widget_value(target, name)
-                if value is not _NO_WIDGET:
-                    return value
+            name = self._input_name(target, link) if link and target else None
+            value = self._widget_value(target, name) if target and name else _NO_WIDGET
+            if value is not _NO_WIDGET:
+                return value
         return _NO_WIDGET
+
+    def _input_name(self, target: Node, link: Link) -> str | None:
+        if id(target) not in self._names:
+            named = {slot.link: slot.name for slot in reversed(target.inputs)}
+            self._names[id(target)] = {key: name for key, name in named.items() if key}
+        name = self._names[id(target)].get(link.id)
+        if name is None and link.target_slot < len(target.inputs):
+            return target.inputs[link.target_slot].name
+        return name
 
     def _widget_value(self, node: Node, name: str) -> Any:
         inner = self.of(node)
         if inner is not None:
             return self.promoted(node, inner).get(name, _NO_WIDGET)
+        if id(node) not in self._values:
+            self._values[id(node)] = self._widget_values(node)
+        return self._values[id(node)].get(name, _NO_WIDGET)
+
+    def _widget_values(self, node: Node) -> dict[str, Any]:
+        """The values of a node's widgets that may have a link, by the names of their inputs."""
         node_class = self._classes.get(node.type)
-        if node_class is None or name not in (*node_class.widget_types, *node_class.branched):
-            return _NO_WIDGET
-        return widget_values(node, node_class).get(name, MISSING)
+        if node_class is None:
+            return {}
+        values = widget_values(node, node_class)
+        linkable = (*node_class.widget_types, *(node_class.branched & values.keys()))
+        return {name: values.get(name, MISSING) for name in linkable}
 
 
 _NO_WIDGET = object()
