@@ -13,9 +13,10 @@ from tasks.workflow import Workflow
 from workers.conversion.export import BYPASSED, MUTED, Node, read_export
 from workers.conversion.group_nodes import group_name
 from workers.conversion.links import Links, Origin, Primitive, Promoted
+from workers.conversion.node_classes import MISSING, Classes, NodeClass
 from workers.conversion.subgraphs import Definitions, Placed, expand
 from workers.conversion.texts import Choose, dynamic_prompt, with_replacements
-from workers.conversion.widgets import MISSING, Classes, NodeClass, widget_values
+from workers.conversion.widgets import widget_values
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _ALIAS = "Node name for S&R"

@@ -16,7 +16,7 @@ from workers.conversion.export import (
     read_node,
     type_name,
 )
-from workers.conversion.widgets import Classes, NodeClass
+from workers.conversion.node_classes import Classes, NodeClass
 
 _PREFIXES = ("workflow>", "workflow/")
 _INPUT, _OUTPUT = "-10", "-20"

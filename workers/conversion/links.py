@@ -6,8 +6,9 @@ from typing import Any
 from tasks.errors import InvalidWorkflowError
 from tasks.request import label
 from workers.conversion.export import BYPASSED, Link, Node, Slot
+from workers.conversion.node_classes import Classes
 from workers.conversion.subgraphs import Definitions, Expansion, Placed, Scope
-from workers.conversion.widgets import Classes, slots
+from workers.conversion.widgets import slots
 
 # Files of people take some hops a link.
 _MOST_HOPS = 500_000

@@ -8,7 +8,8 @@ from tasks.errors import InvalidWorkflowError
 from tasks.request import label
 from workers.conversion.export import Export, Graph, Link, Node, Port, Subgraph
 from workers.conversion.group_nodes import group_name, group_subgraph
-from workers.conversion.widgets import MISSING, Classes, widget_values
+from workers.conversion.node_classes import MISSING, Classes
+from workers.conversion.widgets import widget_values
 
 _MOST_NODES = 20_000
 _MOST_LEVELS = 50
