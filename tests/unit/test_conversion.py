@@ -1,0 +1,82 @@
+"""Each recorded export against what the frontend sent for it."""
+
+import json
+from functools import cache
+from pathlib import Path
+from time import perf_counter
+
+import pytest
+
+from tasks.workflow import check_workflow
+from workers.conversion.convert import convert
+from workers.conversion.export import is_export
+
+PAIRS = Path(__file__).parent.parent / "fixtures" / "convert"
+NAMES = sorted(path.name.removesuffix(".ui.json") for path in PAIRS.glob("*.ui.json"))
+
+
+@cache
+def object_info():
+    return read("object_info")
+
+
+def read(name):
+    return json.loads((PAIRS / f"{name}.json").read_text("utf-8"))
+
+
+def test_all_pairs_are_here():
+    assert len(NAMES) == 57
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_is_what_the_frontend_sent(name):
+    export = read(f"{name}.ui")
+    before = json.dumps(export)
+    workflow = convert(export, object_info())
+    assert json.loads(json.dumps(workflow)) == read(f"{name}.api")
+    assert json.dumps(export) == before, "the export was changed"
+    check_workflow(workflow)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tells_exports_from_workflows(name):
+    assert is_export(read(f"{name}.ui"))
+    assert not is_export(read(f"{name}.api"))
+
+
+def test_500_nodes_take_less_than_50_ms():
+    export = sampling_chain(500)
+    object_info()
+    seconds = []
+    for _ in range(5):
+        started = perf_counter()
+        workflow = convert(export, object_info())
+        seconds.append(perf_counter() - started)
+    assert len(workflow) == 500 - 125
+    assert min(seconds) < 0.05
+
+
+def sampling_chain(count):
+    """Samplers and upscalers by turns, every other upscaler bypassed."""
+    nodes, links = [], []
+    for index in range(count):
+        is_sampler = index % 2 == 0
+        target_slot = 3 if is_sampler else 0
+        names = ("model", "positive", "negative", "latent_image") if is_sampler else ("samples",)
+        inputs = [{"name": name, "type": "LATENT", "link": None} for name in names]
+        if index:
+            inputs[target_slot]["link"] = index
+            links.append([index, index - 1, 0, index, target_slot, "LATENT"])
+        nodes.append(
+            {
+                "id": index,
+                "type": "KSampler" if is_sampler else "LatentUpscale",
+                "mode": 4 if index % 4 == 3 else 0,
+                "inputs": inputs,
+                "outputs": [{"name": "LATENT", "type": "LATENT", "links": [index + 1]}],
+                "widgets_values": [index, "randomize", 20, 8, "euler", "normal", 1]
+                if is_sampler
+                else ["nearest-exact", 512, 512, "disabled"],
+            }
+        )
+    return {"nodes": nodes, "links": links, "version": 0.4}
