@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from cli.convert import convert_file
 from cli.dead import dead
 from cli.errors import CommandError
 from cli.output import AsJson, cell, print_json, print_table
@@ -60,6 +61,22 @@ def result(
     found = find(job, prefix)
     show(job, found, as_json=as_json)
     raise typer.Exit(found.exit_code)
+
+
+@app.command()
+def convert(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A workflow as the UI saves it.", exists=True)
+    ],
+    object_info: Annotated[
+        Path | None, typer.Option(help="File with a server's /object_info, instead of a server.")
+    ] = None,
+    url: Annotated[
+        str | None, typer.Option(help="Server whose nodes count; default: COMFYUI_URL.")
+    ] = None,
+) -> None:
+    """Print a workflow that ComfyUI's UI has saved in the format that servers and jobs take."""
+    print_json(convert_file(file, object_info, url))
 
 
 @app.command()
