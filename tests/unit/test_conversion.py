@@ -1,9 +1,10 @@
 """Each recorded export against what the frontend sent for it."""
 
 import json
+import subprocess
+import sys
 from functools import cache
 from pathlib import Path
-from time import perf_counter
 
 import pytest
 
@@ -11,6 +12,7 @@ from tasks.workflow import check_workflow
 from workers.conversion.convert import convert
 from workers.conversion.export import is_export
 
+ROOT = Path(__file__).parents[2]
 PAIRS = Path(__file__).parent.parent / "fixtures" / "convert"
 NAMES = sorted(path.name.removesuffix(".ui.json") for path in PAIRS.glob("*.ui.json"))
 
@@ -45,15 +47,20 @@ def test_tells_exports_from_workflows(name):
 
 
 def test_500_nodes_take_less_than_50_ms():
-    export = sampling_chain(500)
-    object_info()
-    seconds = []
-    for _ in range(5):
-        started = perf_counter()
-        workflow = convert(export, object_info())
-        seconds.append(perf_counter() - started)
-    assert len(workflow) == 500 - 125
-    assert min(seconds) < 0.05
+    assert len(convert(sampling_chain(500), object_info())) == 500 - 125
+    # In a process of its own, which is not traced, and by the time that it has the processor.
+    measure = (
+        "from time import process_time as now\n"
+        "from tests.unit.test_conversion import convert, object_info, sampling_chain\n"
+        "export, info, seconds = sampling_chain(500), object_info(), []\n"
+        "for _ in range(5):\n"
+        "    began = now(); convert(export, info); seconds.append(now() - began)\n"
+        "print(min(seconds))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", measure], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert float(done.stdout) < 0.05
 
 
 def sampling_chain(count):

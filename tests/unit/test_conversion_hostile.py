@@ -6,7 +6,7 @@ import math
 import random
 from functools import cache
 from pathlib import Path
-from time import perf_counter
+from time import process_time
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -169,8 +169,8 @@ def chain_of_subgraphs(count):
     ],
 )
 def test_is_refused_soon(export, words):
-    started = perf_counter()
+    started = process_time()
     with pytest.raises(InvalidWorkflowError, match=words) as caught:
         convert(export, read("object_info"))
     assert len(caught.value.message) < 1001
-    assert perf_counter() - started < 5
+    assert process_time() - started < 5

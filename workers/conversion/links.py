@@ -11,7 +11,7 @@ from workers.conversion.subgraphs import Definitions, Expansion, Placed, Scope
 from workers.conversion.widgets import slots
 
 # Files of people take some hops a link.
-_MOST_HOPS = 500_000
+_MOST_HOPS = 200_000
 
 # Nodes that exist in the UI alone.
 _VIRTUAL = frozenset({"Note", "MarkdownNote", "Reroute", "PrimitiveNode"})
