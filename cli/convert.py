@@ -24,28 +24,26 @@ def convert_file(file: Path, object_info: Path | None, url: str | None) -> Workf
         CommandError: a file is no JSON, or no workflow.
         JobError: the workflow cannot be converted, or the server cannot be asked.
     """
-    given = _read(file)
-    if not isinstance(given, dict):
-        raise CommandError(f"{file}: is no workflow, which is a JSON object")
+    given = _read(file, "workflow")
     workflow = convert(given, _object_info(object_info, url)) if is_export(given) else given
     check_workflow(workflow)
     return workflow
 
 
-def _object_info(file: Path | None, url: str | None) -> Any:
+def _object_info(file: Path | None, url: str | None) -> dict[str, Any]:
     if file is not None and url is not None:
         raise CommandError("--object-info and --url: only one of them can say what nodes there are")
     if file is not None:
-        known = _read(file)
-        if not isinstance(known, dict):
-            raise CommandError(f"{file}: is no answer of /object_info, which is a JSON object")
-        return known
+        return _read(file, "answer of /object_info")
     with comfyui_client(load(), url) as server:
         return server.object_info()
 
 
-def _read(file: Path) -> Any:
+def _read(file: Path, what: str) -> dict[str, Any]:
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        found = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise CommandError(f"{file}: is no JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise CommandError(f"{file}: is no {what}, which is a JSON object")
+    return found

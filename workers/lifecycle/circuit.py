@@ -160,23 +160,27 @@ def _refused(state: State, job_id: str, now: float, jitter: float) -> State:
     # Those that were under way when it opened say nothing new.
     if not known.takes_no_prompts or now < state.refused_until:
         return known
-    longest = min(REFUSED_MOST, BACKOFF_FIRST * 2 ** min(state.refusals, 16))
-    until = now + longest * (1 + jitter) / 2
+    until = now + _backoff(state.refusals, REFUSED_MOST, jitter)
     opened = _opened(known, "it answers, and takes no prompts", now, jitter)
     return replace(opened, refusals=state.refusals + 1, refused_until=until, probe_at=until)
 
 
 def _opened(state: State, reason: str, now: float, jitter: float) -> State:
-    # The exponent is bounded: a server may be down for weeks.
-    longest = min(BACKOFF_MOST, BACKOFF_FIRST * 2 ** min(state.failures, 16))
     return replace(
         state,
         closed=False,
         reason=reason,
         since=now if state.closed else state.since,
         failures=state.failures + 1,
-        probe_at=now + longest * (1 + jitter) / 2,
+        probe_at=now + _backoff(state.failures, BACKOFF_MOST, jitter),
     )
+
+
+def _backoff(times: int, most: float, jitter: float) -> float:
+    """Seconds to wait after so many vain attempts before."""
+    # The exponent is bounded: a server may be down for weeks.
+    longest: float = min(most, BACKOFF_FIRST * 2 ** min(times, 16))
+    return longest * (1 + jitter) / 2
 
 
 class Circuit:
