@@ -9,7 +9,7 @@ from celery.worker.consumer.tasks import Tasks
 from redis import Redis
 
 from workers.broker.heartbeat import client_beside
-from workers.broker.transport import CALLS, NOW
+from workers.broker.scripts import CALLS, NOW
 
 if TYPE_CHECKING:
     from workers.execution.keeper import Keeper

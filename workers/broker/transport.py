@@ -34,22 +34,13 @@ from workers.broker.envelopes import (
     read_plain_json,
     sound,
 )
+from workers.broker.scripts import HUNGRY, REGISTER, RESTORE, RETURN, SWEEP, TAKE, TAKERS
 from workers.execution.appetite import Appetite
 
 logger = logging.getLogger(__name__)
 
-# Names of taken lists, by the server's time (seconds) at which each was renewed last.
-TAKERS = "comfyfleet:takers"
-
 # A taken list's name ends with that of the list whose messages it takes.
 _TAKEN = "comfyfleet:taken:{channel}:"
-
-# Of a queue: channels whose server has nothing to do, by the server's time (seconds) until which
-# that holds.
-HUNGRY = "comfyfleet:hungry:"
-
-# Where a channel is announced that has become hungry.
-CALLS = "comfyfleet:calls"
 
 # Seconds for which a hungry channel counts as such after it has looked; it looks more often.
 _HUNGRY_SECONDS = 0.6
@@ -59,105 +50,6 @@ _AHEAD_SECONDS = 0.2
 
 # A list that nobody writes to: who waits for it waits for the timeout.
 _NOTHING = "comfyfleet:nothing"
-
-NOW = """
-local time = redis.call('TIME')
-local now = time[1] + time[2] / 1000000
-"""
-
-# A full server (maxmemory) lets a script go on that has begun to write.
-BEGIN_TO_WRITE = """
-redis.call('ZREM', KEYS[1], '')
-"""
-
-_PUT_BACK = """
-local function put_back(taken)
-  local source = string.match(taken, '^comfyfleet:taken:%x+:(.+)$')
-  while source and redis.call('LMOVE', taken, source, 'LEFT', 'RIGHT') do end
-end
-"""
-
-# KEYS: takers, the hungry of each queue, then the lists to take from, the most urgent first, of
-# each level one a queue in the same order. ARGV: how taken lists begin, this channel, the number of
-# queues, for how long (seconds) it is hungry if it finds nothing, or 0.
-# What has been taken before, with a reply that got lost or a failed registration, comes first.
-# Who is not hungry leaves a queue to those who are.
-_TAKE = f"""
-{NOW}
-local lists = ARGV[3] + 2
-for i = lists, #KEYS do
-  local item = redis.call('LINDEX', ARGV[1] .. KEYS[i], -1)
-  if item then return {{KEYS[i], item}} end
-end
-local hungry = ARGV[4] ~= '0'
-local free = {{}}
-for i = 2, lists - 1 do
-  if not hungry then redis.call('ZREM', KEYS[i], ARGV[2]) end
-  free[i] = hungry or redis.call('ZCOUNT', KEYS[i], '(' .. now, '+inf') == 0
-end
-for i = lists, #KEYS do
-  -- A full server allows this as a first write, and no LMOVE.
-  local item = free[2 + (i - lists) % (lists - 2)] and redis.call('RPOP', KEYS[i])
-  if item then
-    local taken = ARGV[1] .. KEYS[i]
-    redis.call('LPUSH', taken, item)
-    redis.call('ZADD', KEYS[1], 'NX', now, taken)
-    for j = 2, hungry and lists - 1 or 1 do redis.call('ZREM', KEYS[j], ARGV[2]) end
-    return {{KEYS[i], item}}
-  end
-end
-if not hungry then return false end
--- For the waiting that follows.
-redis.call('ZADD', KEYS[1], 'NX', now, ARGV[1] .. KEYS[lists])
-local new = 0
-for i = 2, lists - 1 do
-  redis.call('ZREMRANGEBYSCORE', KEYS[i], '-inf', now)
-  new = new + redis.call('ZADD', KEYS[i], now + ARGV[4], ARGV[2])
-end
-if new > 0 then redis.call('PUBLISH', '{CALLS}', ARGV[2]) end
-return false
-"""
-
-# KEYS: taken list, index and hash of the unacknowledged. ARGV: item, delivery tag, what to keep.
-_REGISTER = f"""
-{NOW}
-if redis.call('LREM', KEYS[1], 1, ARGV[1]) == 0 then return 0 end
-redis.call('ZADD', KEYS[2], now, ARGV[2])
-redis.call('HSET', KEYS[3], ARGV[2], ARGV[3])
-return 1
-"""
-
-# KEYS: takers. ARGV: taken lists.
-_RETURN = f"""
-{_PUT_BACK}
-{BEGIN_TO_WRITE}
-for _, taken in ipairs(ARGV) do put_back(taken) end
-"""
-
-# KEYS: takers, index of the unacknowledged. ARGV: visibility timeout (seconds), how many at most.
-_SWEEP = f"""
-{NOW}
-{_PUT_BACK}
-{BEGIN_TO_WRITE}
-local latest = now - ARGV[1]
-for _, taken in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', latest)) do
-  put_back(taken)
-  redis.call('ZREM', KEYS[1], taken)
-end
-return redis.call('ZREVRANGEBYSCORE', KEYS[2], latest, '-inf', 'LIMIT', 0, ARGV[2])
-"""
-
-# KEYS: index and hash of the unacknowledged, destination. ARGV: delivery tag, message, how long
-# (seconds) it must not have been renewed, or 0.
-_RESTORE = f"""
-{NOW}
-local score = redis.call('ZSCORE', KEYS[1], ARGV[1])
-if ARGV[3] ~= '0' and score and tonumber(score) > now - ARGV[3] then return 0 end
-redis.call('ZREM', KEYS[1], ARGV[1])
-if redis.call('HDEL', KEYS[2], ARGV[1]) == 0 then return 0 end
-redis.call('RPUSH', KEYS[3], ARGV[2])
-return 1
-"""
 
 
 class GivenAwayError(Exception):
@@ -202,7 +94,7 @@ class QoS(redis_transport.QoS):  # type: ignore[misc]  # kombu has no types for 
             return
         with self.channel.conn_or_acquire() as client:
             registered = client.eval(
-                _REGISTER,
+                REGISTER,
                 3,
                 *(taken.list, self.unacked_index_key, self.unacked_key),
                 *(taken.item, delivery_tag, taken.kept),
@@ -250,7 +142,7 @@ class QoS(redis_transport.QoS):  # type: ignore[misc]  # kombu has no types for 
             return
         with self.channel.conn_or_acquire() as client:
             overdue = client.eval(
-                _SWEEP, 2, TAKERS, self.unacked_index_key, self.visibility_timeout, num or -1
+                SWEEP, 2, TAKERS, self.unacked_index_key, self.visibility_timeout, num or -1
             )
             # Of a process that was frozen the heartbeat may come later than this.
             own = self.held()
@@ -280,7 +172,7 @@ class QoS(redis_transport.QoS):  # type: ignore[misc]  # kombu has no types for 
             destination, message = self.channel.returnable(kept) if kept else ("", "")
             return bool(
                 connected.eval(
-                    _RESTORE,
+                    RESTORE,
                     3,
                     *(self.unacked_index_key, self.unacked_key, destination),
                     *(tag, message, overdue_seconds),
@@ -352,7 +244,7 @@ class Channel(redis_transport.Channel):  # type: ignore[misc]  # kombu has no ty
                 self._read_reply()
         if self.taken_lists:
             with suppress(*self.connection_errors), self.conn_or_acquire() as client:
-                client.eval(_RETURN, 1, TAKERS, *self.taken_lists)
+                client.eval(RETURN, 1, TAKERS, *self.taken_lists)
 
     def returnable(self, kept: bytes) -> tuple[str, str]:
         """Where an unacknowledged message belongs, and what to put there."""
@@ -394,7 +286,7 @@ class Channel(redis_transport.Channel):  # type: ignore[misc]  # kombu has no ty
             keys = (TAKERS, *(HUNGRY + queue for queue in queues), *sources)
             seconds_hungry = _HUNGRY_SECONDS if hungry else 0
             given = (self._taken_prefix, self.name, len(queues), seconds_hungry)
-            command = ("EVAL", _TAKE, len(keys), *keys, *given)
+            command = ("EVAL", TAKE, len(keys), *keys, *given)
         elif self._asked is _Ask.WAIT:
             taken = self._taken_prefix + self._awaited
             command = ("BLMOVE", self._awaited, taken, "RIGHT", "LEFT", seconds)
