@@ -141,6 +141,14 @@ class Settings(BaseSettings):
         le=_MOST_SECONDS,
         description="Seconds without a sign of life from ComfyUI after which a prompt is stopped.",
     )
+    warm_wait_seconds: float = Field(
+        30.0,
+        alias="WARM_WAIT_SECONDS",
+        ge=0,
+        le=_MOST_SECONDS,
+        description="Seconds that a job waits at most for a server which has its models loaded "
+        "before another one loads them; 0: jobs go to whichever server is next.",
+    )
     shutdown_grace_seconds: float = Field(
         15.0,
         alias="SHUTDOWN_GRACE_SECONDS",

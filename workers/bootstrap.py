@@ -19,8 +19,12 @@ from workers.execution.inputs import Inputs
 from workers.execution.place import Place
 from workers.execution.removal import Removal
 from workers.ledger import Ledger
+from workers.ledger.servers import Servers
 from workers.lifecycle.circuit import Circuit
 from workers.lifecycle.leaving import Leaving
+from workers.routing.pace import Pace
+from workers.routing.router import Router
+from workers.routing.survey import Survey
 from workers.storage import ObjectStore
 
 # Files that are stored at the same time, for each slot.
@@ -39,6 +43,9 @@ class Parts:
     store: ObjectStore
     uploaders: ThreadPoolExecutor
     ledger: Ledger
+    servers: Servers
+    survey: Survey
+    router: Router
     keeper: Keeper
     custody: Custody
     leaving: Leaving
@@ -47,16 +54,19 @@ class Parts:
         """Listen to ComfyUI and begin to keep what will be claimed."""
         self.notifications.start()
         self.circuit.start()
+        self.survey.start()
         self.keeper.start()
 
     def close(self) -> None:
         """Close everything, the listeners first."""
         with ExitStack() as closing:
             closing.callback(self.ledger.close)
+            closing.callback(self.servers.close)
             closing.callback(self.store.close)
             closing.callback(self.uploaders.shutdown, wait=False, cancel_futures=True)
             closing.callback(self.comfyui.close)
             closing.callback(self.keeper.stop)
+            closing.callback(self.survey.stop)
             closing.callback(self.circuit.stop)
             closing.callback(self.notifications.stop)
 
@@ -101,14 +111,42 @@ def assemble(settings: Settings, worker: str) -> Parts:
     def takes_jobs() -> bool:
         return circuit.closed and not leaving.begun
 
+    servers = Servers(settings.ledger_url)
+    survey = Survey(
+        comfyui,
+        servers,
+        place.key,
+        worker=worker,
+        takes_jobs=takes_jobs,
+        answers=lambda: circuit.answers,
+    )
+    pace = Pace()
+    router = Router(
+        servers=servers,
+        survey=survey,
+        pace=pace,
+        place=place.key,
+        is_idle=lambda: keeper.is_idle,
+        wait_seconds=settings.warm_wait_seconds,
+    )
     keeper = Keeper(
         ledger,
         place.key,
+        pace=pace,
         takes_jobs=takes_jobs,
+        is_tired=lambda: router.tired,
         server_answers=lambda: circuit.answers,
         stop_prompt=comfyui.try_cancel,
     )
-    circuit.subscribe(lambda _: keeper.nudge())
+
+    def begin_anew(closed: bool) -> None:
+        keeper.nudge()
+        router.forget_loaded()
+        if closed:
+            # It may be another server now.
+            survey.renew()
+
+    circuit.subscribe(begin_anew)
     leaving = Leaving(keeper, settings.shutdown_grace_seconds)
     removal = Removal(store, settings.s3_patience_seconds)
     executor = Executor(
@@ -137,6 +175,7 @@ def assemble(settings: Settings, worker: str) -> Parts:
         keeper=keeper,
         executor=executor,
         removal=removal,
+        router=router,
         takeover=Takeover(ledger=ledger, comfyui=comfyui, server_at=server_at, place=place),
         comfyui=comfyui,
         takes_jobs=takes_jobs,
@@ -145,7 +184,18 @@ def assemble(settings: Settings, worker: str) -> Parts:
         limits=Limits(settings.max_attempts, settings.max_crashes),
     )
     return Parts(
-        comfyui, notifications, circuit, store, uploaders, ledger, keeper, custody, leaving
+        comfyui=comfyui,
+        notifications=notifications,
+        circuit=circuit,
+        store=store,
+        uploaders=uploaders,
+        ledger=ledger,
+        servers=servers,
+        survey=survey,
+        router=router,
+        keeper=keeper,
+        custody=custody,
+        leaving=leaving,
     )
 
 

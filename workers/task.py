@@ -18,6 +18,7 @@ from tasks.result import Attempt, JobResult, Progress
 from workers import timeline
 from workers.broker.consumer import RECEIVED_AT, ComesAgain, Request, Revoked
 from workers.broker.progress import ProgressWriter
+from workers.broker.transport import LANE
 from workers.execution import Custody, NotNow, Order, Report
 from workers.ledger.outcomes import JobFailed
 
@@ -65,7 +66,7 @@ class RunWorkflow(celery.Task):  # type: ignore[misc]  # celery has no types for
         except NotNow as later:
             if later.error is not None:
                 self.backend.mark_as_retry(job_id, later.error, request=self.request)
-            raise ComesAgain(later.seconds) from None
+            raise ComesAgain(later.seconds, later.lane) from None
         except CancelledError as error:
             expired = isinstance(error, JobExpiredError)
             raise Revoked(error.message, expired=expired) from None
@@ -93,6 +94,7 @@ class RunWorkflow(celery.Task):  # type: ignore[misc]  # celery has no types for
             redelivered=bool(self.request.delivery_info.get("redelivered")),
             expired=_is_past(self.request.expires),
             revoked=job_id in state.revoked,
+            in_lane=bool(headers.get(LANE)),
         )
 
     def _report(self, job_id: str) -> Report:

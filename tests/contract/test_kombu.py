@@ -26,8 +26,8 @@ from settings import load
 from settings.celery import QUEUE, celery_options, worker_options
 from workers.broker import heartbeat, sharing, transport
 from workers.broker.heartbeat import Heartbeat, renew
-from workers.broker.sharing import Sharing
 from workers.broker.scripts import CALLS, HUNGRY, TAKERS
+from workers.broker.sharing import Sharing
 from workers.broker.transport import Transport, use_our_transport
 from workers.execution.appetite import Appetite
 

@@ -16,6 +16,8 @@ from celery.worker.request import Request as CeleryRequest
 from tasks.errors import InvalidRequestError
 from workers import timeline
 from workers.broker.envelopes import MALFORMED
+from workers.broker.transport import LANE
+from workers.routing.lanes import Lane
 
 logger = logging.getLogger(__name__)
 
@@ -51,10 +53,11 @@ _FIELDS = {
 class ComesAgain(Ignore):  # type: ignore[misc]  # celery has no types for it
     """The job's message is to come again, to whichever worker, after so many seconds."""
 
-    def __init__(self, seconds: float) -> None:
-        """Say when; at once means to the head of the queue."""
+    def __init__(self, seconds: float, lane: Lane | None = None) -> None:
+        """Say when; at once means to the head of the queue, or to a lane of it."""
         super().__init__(f"again in {seconds:.1f} s")
         self.seconds = seconds
+        self.lane = lane
 
 
 class Revoked(Ignore):  # type: ignore[misc]  # celery has no types for it
@@ -87,6 +90,7 @@ class Request(CeleryRequest):  # type: ignore[misc]  # celery has no types for i
         # Where the older protocol has it in the body.
         message.job_id = self.id
         self._request_dict[RECEIVED_AT] = time.time()
+        self._request_dict[LANE] = (message.delivery_info or {}).get(LANE)
         self._argsrepr = self._request_dict["argsrepr"] = _NOT_SHOWN
         self._kwargsrepr = self._request_dict["kwargsrepr"] = _NOT_SHOWN
 
@@ -102,11 +106,13 @@ class Request(CeleryRequest):  # type: ignore[misc]  # celery has no types for i
     def on_failure(self, exc_info: Any, *args: Any, **kwargs: Any) -> None:
         """Celery's hook for a task that raised."""
         match getattr(exc_info.exception, "exc", exc_info.exception):
-            case ComesAgain(seconds=seconds):
+            case ComesAgain(seconds=seconds, lane=lane):
                 state.task_ready(self)
                 if seconds > 0:
                     self._message.postpone(self, seconds)
                 else:
+                    if lane is not None:
+                        self._message.channel.qos.send_to(self._message.delivery_tag, lane)
                     self.reject(requeue=True)
             case Revoked() as revoked:
                 terminated = not revoked.expired

@@ -3,6 +3,8 @@
 All times are the server's, in seconds: the clocks of workers may differ.
 """
 
+from workers.ledger.servers import WARM
+
 # Names of taken lists, by the server's time (seconds) at which each was renewed last.
 TAKERS = "comfyfleet:takers"
 
@@ -30,33 +32,131 @@ local function put_back(taken)
 end
 """
 
+# Lanes of a queue: their lists but for the priority's suffix, what is known of each by its id, and
+# when each was served last, or else when the first job came.
+_LANE = "comfyfleet:lane:"
+_LANES = "comfyfleet:lanes:"
+_SERVED = ":served"
+
+# Seconds until a job that this server cannot run is looked at again: who could may be gone.
+_AGAIN_SECONDS = 5
+
+# Lanes are told apart by who wants them: at first those of the models that are loaded here, and
+# what has waited for too long; who has nothing to do, then what nobody has loaded; and after the
+# queue itself what waits for others in such numbers that it pays to load the models once more.
+_LANES_OF = f"""
+local function warm_digests()
+  local warm = {{}}
+  for _, one in ipairs(redis.call('ZRANGE', '{WARM}', '(' .. now, '+inf', 'BYSCORE')) do
+    local models, digest = string.match(one, '^(%S*) (%S*) ')
+    if models then
+      warm[models] = warm[models] or {{}}
+      table.insert(warm[models], digest)
+    end
+  end
+  return warm
+end
+local function lanes_of(queue, warm)
+  local key, found = '{_LANES}' .. queue, {{}}
+  local all = redis.call('HGETALL', key)
+  for k = 1, #all, 2 do
+    local told = cjson.decode(all[k + 1])
+    local unable = {{}}
+    for _, digest in ipairs(told.unable) do unable[digest] = true end
+    local places = 0
+    for _, digest in ipairs(warm[told.models] or {{}}) do
+      if not unable[digest] then places = places + 1 end
+    end
+    local since = redis.call('ZSCORE', key .. '{_SERVED}', all[k])
+    table.insert(found, {{id = all[k], list = '{_LANE}' .. queue .. ':' .. all[k],
+      models = told.models, unable = unable, worth = told.worth, places = places,
+      waited = now - (since or now)}})
+  end
+  table.sort(found, function(a, b)
+    if a.waited ~= b.waited then return a.waited > b.waited end
+    return a.id < b.id
+  end)
+  return found
+end
+"""
+
 # KEYS: takers, the hungry of each queue, then the lists to take from, the most urgent first, of
-# each level one a queue in the same order. ARGV: how taken lists begin, this channel, the number of
-# queues, for how long (seconds) it is hungry if it finds nothing, or 0.
+# each level one a queue in the same order. ARGV: how taken lists begin, this channel among the
+# hungry, the number of queues, for how long (seconds) it is hungry if it finds nothing, or 0; the
+# digest of what its server can do, what that has loaded, and for how long (seconds) a job waits for
+# servers that have its models loaded.
 # What has been taken before, with a reply that got lost or a failed registration, comes first.
 # Who is not hungry leaves a queue to those who are.
+# Answers with list and item, and the lane if it was not the list that it came from.
 TAKE = f"""
 {NOW}
+{_LANES_OF}
 local lists = ARGV[3] + 2
 for i = lists, #KEYS do
   local item = redis.call('LINDEX', ARGV[1] .. KEYS[i], -1)
   if item then return {{KEYS[i], item}} end
 end
 local hungry = ARGV[4] ~= '0'
-local free = {{}}
+local digest, loaded, patience = ARGV[5], ARGV[6], tonumber(ARGV[7])
+local warm, queues = warm_digests(), {{}}
 for i = 2, lists - 1 do
   if not hungry then redis.call('ZREM', KEYS[i], ARGV[2]) end
-  free[i] = hungry or redis.call('ZCOUNT', KEYS[i], '(' .. now, '+inf') == 0
+  local name = string.sub(KEYS[i], {len(HUNGRY) + 1})
+  queues[i] = {{name = name, lanes = lanes_of(name, warm),
+    free = hungry or redis.call('ZCOUNT', KEYS[i], '(' .. now, '+inf') == 0}}
+end
+local function length(queue, lane)
+  local sum = 0
+  for i = lists, #KEYS do
+    if queues[2 + (i - lists) % (lists - 2)] == queue then
+      sum = sum + redis.call('LLEN', lane.list .. string.sub(KEYS[i], #queue.name + 1))
+    end
+  end
+  return sum
+end
+local function first(lane)
+  if lane.unable[digest] then return lane.waited > {_AGAIN_SECONDS} end
+  return lane.models == '' or lane.models == loaded
+    or (lane.places == 0 and lane.waited > patience)
+end
+local function orphaned(lane)
+  return hungry and not lane.unable[digest] and lane.places == 0
+end
+local function worth_it(lane, queue)
+  return hungry and not lane.unable[digest] and length(queue, lane) >= lane.worth * lane.places
+end
+local function take(i, from, lane)
+  -- A full server allows this as a first write, and no LMOVE.
+  local item = redis.call('RPOP', from)
+  if not item then return end
+  local taken = ARGV[1] .. KEYS[i]
+  redis.call('LPUSH', taken, item)
+  redis.call('ZADD', KEYS[1], 'NX', now, taken)
+  for j = 2, hungry and lists - 1 or 1 do redis.call('ZREM', KEYS[j], ARGV[2]) end
+  return {{KEYS[i], item, lane}}
+end
+local function take_from_lanes(i, queue, wanted)
+  for _, lane in ipairs(queue.lanes) do
+    local from = lane.list .. string.sub(KEYS[i], #queue.name + 1)
+    local found = wanted(lane, queue) and take(i, from, lane.id)
+    if found then
+      redis.call('ZADD', '{_LANES}' .. queue.name .. '{_SERVED}', now, lane.id)
+      return found
+    end
+  end
 end
 for i = lists, #KEYS do
-  -- A full server allows this as a first write, and no LMOVE.
-  local item = free[2 + (i - lists) % (lists - 2)] and redis.call('RPOP', KEYS[i])
-  if item then
-    local taken = ARGV[1] .. KEYS[i]
-    redis.call('LPUSH', taken, item)
-    redis.call('ZADD', KEYS[1], 'NX', now, taken)
-    for j = 2, hungry and lists - 1 or 1 do redis.call('ZREM', KEYS[j], ARGV[2]) end
-    return {{KEYS[i], item}}
+  local queue = queues[2 + (i - lists) % (lists - 2)]
+  local found = take_from_lanes(i, queue, first) or take_from_lanes(i, queue, orphaned)
+    or (queue.free and take(i, KEYS[i])) or take_from_lanes(i, queue, worth_it)
+  if found then return found end
+end
+for _, queue in pairs(queues) do
+  for _, lane in ipairs(queue.lanes) do
+    if length(queue, lane) == 0 then
+      redis.call('HDEL', '{_LANES}' .. queue.name, lane.id)
+      redis.call('ZREM', '{_LANES}' .. queue.name .. '{_SERVED}', lane.id)
+    end
   end
 end
 if not hungry then return false end
@@ -69,6 +169,18 @@ for i = 2, lists - 1 do
 end
 if new > 0 then redis.call('PUBLISH', '{CALLS}', ARGV[2]) end
 return false
+"""
+
+# KEYS: index and hash of the unacknowledged, a list of the lane. ARGV: delivery tag, message,
+# queue, id of the lane, what is known of it, 1 if the message is to be the next one.
+MOVE = f"""
+{NOW}
+redis.call('ZREM', KEYS[1], ARGV[1])
+if redis.call('HDEL', KEYS[2], ARGV[1]) == 0 then return 0 end
+redis.call('HSET', '{_LANES}' .. ARGV[3], ARGV[4], ARGV[5])
+redis.call('ZADD', '{_LANES}' .. ARGV[3] .. '{_SERVED}', 'NX', now, ARGV[4])
+redis.call(ARGV[6] == '1' and 'RPUSH' or 'LPUSH', KEYS[3], ARGV[2])
+return 1
 """
 
 # KEYS: taken list, index and hash of the unacknowledged. ARGV: item, delivery tag, what to keep.
@@ -111,3 +223,8 @@ if redis.call('HDEL', KEYS[2], ARGV[1]) == 0 then return 0 end
 redis.call('RPUSH', KEYS[3], ARGV[2])
 return 1
 """
+
+
+def lane_name(queue: str, lane_id: str) -> str:
+    """The name of a lane's lists, but for the suffix of each priority."""
+    return f"{_LANE}{queue}:{lane_id}"

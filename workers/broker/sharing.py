@@ -10,9 +10,11 @@ from redis import Redis
 
 from workers.broker.heartbeat import client_beside
 from workers.broker.scripts import CALLS, NOW
+from workers.broker.transport import Standing
 
 if TYPE_CHECKING:
     from workers.execution.keeper import Keeper
+    from workers.routing.router import Router
 
 logger = logging.getLogger(__name__)
 
@@ -22,12 +24,16 @@ _MISSED_SECONDS = 3.0
 # Milliseconds that a hungry worker has to take what one worker gives it, before others give too.
 _SERVED_MS = 400
 
-# KEYS: the hungry of each queue. ARGV: this channel, ms. 1: one of the others is ours to serve.
+# KEYS: the hungry of each queue. ARGV: this channel among them, ms, digests of capabilities that do
+# not suffice. 1: one of the others is ours to serve.
 _SERVE = f"""
 {NOW}
+local unable = {{}}
+for i = 3, #ARGV do unable[ARGV[i]] = true end
 for _, key in ipairs(KEYS) do
   for _, one in ipairs(redis.call('ZRANGE', key, '(' .. now, '+inf', 'BYSCORE')) do
-    if one ~= ARGV[1] and redis.call('SET', key .. ':' .. one, '', 'NX', 'PX', ARGV[2]) then
+    local other = one ~= ARGV[1] and not unable[string.match(one, ':(.*)$') or '']
+    if other and redis.call('SET', key .. ':' .. one, '', 'NX', 'PX', ARGV[2]) then
       return 1
     end
   end
@@ -39,7 +45,8 @@ return 0
 class Sharing(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no types for it
     """Has a consumer's channel take what its worker wants, and hears the calls of hungry ones.
 
-    What the worker holds is the attribute `keeper` of the worker (Celery's controller).
+    What the worker holds is the attribute `keeper` of the worker (Celery's controller), where its
+    jobs go the attribute `router`.
     """
 
     requires = (Tasks,)
@@ -48,6 +55,7 @@ class Sharing(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no t
         """Start nothing yet; a consumer has one of these for all its connections."""
         super().__init__(consumer, **options)
         self._keeper: Keeper = consumer.controller.keeper
+        self._router: Router = consumer.controller.router
         # For the loop to ask at once whether more is wanted.
         self._keeper.subscribe(lambda: consumer.call_soon(_nothing))
         self._ended = threading.Event()
@@ -58,6 +66,7 @@ class Sharing(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no t
             return
         channel = consumer.task_consumer.channel
         channel.appetite, channel.slots = self._keeper.appetite, consumer.controller.concurrency
+        channel.standing = self._standing
         self._ended = threading.Event()
         threading.Thread(
             target=self._hear, args=(channel, self._ended), name="sharing", daemon=True
@@ -93,8 +102,13 @@ class Sharing(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no t
         lease, keys = self._keeper.spare, channel.hungry
         if lease is None or not keys:
             return
-        if client.eval(_SERVE, len(keys), *keys, channel.name, _SERVED_MS):
+        among_hungry = channel.among_hungry(channel.standing().digest)
+        if client.eval(_SERVE, len(keys), *keys, among_hungry, _SERVED_MS, *lease.here.unable):
             self._keeper.hand_over(lease)
+
+    def _standing(self) -> Standing:
+        router = self._router
+        return Standing(router.digest, router.models, router.wait_seconds)
 
 
 def _nothing() -> None:

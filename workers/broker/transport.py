@@ -34,10 +34,24 @@ from workers.broker.envelopes import (
     read_plain_json,
     sound,
 )
-from workers.broker.scripts import HUNGRY, REGISTER, RESTORE, RETURN, SWEEP, TAKE, TAKERS
+from workers.broker.scripts import (
+    HUNGRY,
+    MOVE,
+    REGISTER,
+    RESTORE,
+    RETURN,
+    SWEEP,
+    TAKE,
+    TAKERS,
+    lane_name,
+)
 from workers.execution.appetite import Appetite
+from workers.routing.lanes import Lane
 
 logger = logging.getLogger(__name__)
+
+# Where a message tells from which lane it was taken.
+LANE = "lane"
 
 # A taken list's name ends with that of the list whose messages it takes.
 _TAKEN = "comfyfleet:taken:{channel}:"
@@ -71,12 +85,30 @@ class _Ask(Enum):
     PAUSE = auto()
 
 
+class Standing(NamedTuple):
+    """What a channel's server is good for.
+
+    Attributes:
+        digest: of its capabilities; empty if they are not known.
+        models: names those that it has loaded; empty for none.
+        wait_seconds: that a job waits for servers which have its models loaded.
+    """
+
+    digest: str = ""
+    models: str = ""
+    wait_seconds: float = 0.0
+
+
 def _always(_taken: int) -> Appetite:
     return Appetite.HUNGER
 
 
 class QoS(redis_transport.QoS):  # type: ignore[misc]  # kombu has no types for it
     """Kombu's bookkeeping of unacknowledged messages, each step of it atomic on the server."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._lanes: dict[str, Lane] = {}
 
     def can_consume(self) -> bool:
         """Kombu's hook: whether one more message is wanted, and may be asked for now."""
@@ -112,10 +144,17 @@ class QoS(redis_transport.QoS):  # type: ignore[misc]  # kombu has no types for 
             # What cannot be settled takes no slot and is renewed no more: it comes again.
             self._quick_ack(delivery_tag)
 
+    def send_to(self, delivery_tag: str, lane: Lane) -> None:
+        """Have a message go to a lane when it is rejected to come again."""
+        self._lanes[delivery_tag] = lane
+
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         """Kombu's hook: remove a message, or give it back to the head of its queue."""
+        lane = self._lanes.pop(delivery_tag, None)
         try:
-            if requeue:
+            if requeue and lane is not None:
+                self._move(delivery_tag, lane)
+            elif requeue:
                 self.restore_by_tag(delivery_tag)
             else:
                 self._remove_from_indices(delivery_tag).execute()
@@ -179,6 +218,23 @@ class QoS(redis_transport.QoS):  # type: ignore[misc]  # kombu has no types for 
                 )
             )
 
+    def _move(self, tag: str, lane: Lane) -> None:
+        message = self._delivered.get(tag)
+        with self.channel.conn_or_acquire() as client:
+            kept = client.hget(self.unacked_key, tag)
+            if kept is None:
+                return
+            envelope, _, queue = json.loads(kept)
+            # What comes from a lane was there before those that wait in it.
+            is_next = message is not None and message.delivery_info.get(LANE) == lane.id
+            client.eval(
+                MOVE,
+                3,
+                *(self.unacked_index_key, self.unacked_key),
+                self.channel.list_of(lane_name(queue, lane.id), envelope),
+                *(tag, json.dumps(envelope), queue, lane.id, lane.dumped(), int(is_next)),
+            )
+
     def held(self) -> list[str]:
         """The delivery tags of messages that this channel has to settle; from any thread."""
         while True:
@@ -202,6 +258,8 @@ class Channel(redis_transport.Channel):  # type: ignore[misc]  # kombu has no ty
     # What this worker wants when it has taken so many messages; what it may take at once.
     appetite: Callable[[int], Appetite] = staticmethod(_always)
     slots = 0
+    # What its server is good for just now.
+    standing: Callable[[], Standing] = staticmethod(Standing)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self.taken: Taken | None = None
@@ -251,11 +309,16 @@ class Channel(redis_transport.Channel):  # type: ignore[misc]  # kombu has no ty
         envelope, _, queue = json.loads(kept)
         envelope["headers"]["redelivered"] = True
         envelope["properties"]["delivery_info"]["redelivered"] = True
+        return self.list_of(queue, envelope), json.dumps(envelope)
+
+    def list_of(self, queue: str, envelope: Any) -> str:
+        """The list of a queue, or of a lane, that has messages of such a priority."""
         priority = self.default_priority
         # Such as that of an infinite number, which JSON in Python can name.
         with suppress(OverflowError):
             priority = self._get_message_priority(envelope)
-        return self._q_for_pri(queue, priority), json.dumps(envelope)
+        listed: str = self._q_for_pri(queue, priority)
+        return listed
 
     def wants_more(self) -> bool:
         """Whether one more message is wanted, and may be asked for now."""
@@ -266,6 +329,10 @@ class Channel(redis_transport.Channel):  # type: ignore[misc]  # kombu has no ty
         if self._wants is Appetite.AHEAD:
             return bool(self._in_poll) or time.monotonic() >= self._look_at
         return self._wants is Appetite.HUNGER
+
+    def among_hungry(self, digest: str) -> str:
+        """The name by which a hungry channel is known, if its server can do this."""
+        return f"{self.name}:{digest}"
 
     def _lists(self, queues: list[str]) -> list[str]:
         return [self._q_for_pri(queue, step) for step in self.priority_steps for queue in queues]
@@ -285,7 +352,9 @@ class Channel(redis_transport.Channel):  # type: ignore[misc]  # kombu has no ty
         if self._asked is _Ask.LOOK:
             keys = (TAKERS, *(HUNGRY + queue for queue in queues), *sources)
             seconds_hungry = _HUNGRY_SECONDS if hungry else 0
-            given = (self._taken_prefix, self.name, len(queues), seconds_hungry)
+            standing = self.standing()
+            among_hungry = self.among_hungry(standing.digest)
+            given = (self._taken_prefix, among_hungry, len(queues), seconds_hungry, *standing)
             command = ("EVAL", TAKE, len(keys), *keys, *given)
         elif self._asked is _Ask.WAIT:
             taken = self._taken_prefix + self._awaited
@@ -305,7 +374,7 @@ class Channel(redis_transport.Channel):  # type: ignore[misc]  # kombu has no ty
         self._deliver(*found)
         return True
 
-    def _read_reply(self) -> tuple[str, bytes] | None:
+    def _read_reply(self) -> tuple[str, bytes, str] | None:
         self._next = _Ask.LOOK
         try:
             reply = self.client.parse_response(self.client.connection, "")
@@ -326,9 +395,9 @@ class Channel(redis_transport.Channel):  # type: ignore[misc]  # kombu has no ty
                 self._next = _Ask.WAIT
             return None
         if self._asked is _Ask.LOOK:
-            source, item = reply
-            return source.decode(), item
-        return self._awaited, reply
+            source, item, *lane = reply
+            return source.decode(), item, lane[0].decode() if lane else ""
+        return self._awaited, reply, ""
 
     def _look_later(self) -> None:
         self._look_at = time.monotonic() + _AHEAD_SECONDS
@@ -336,10 +405,12 @@ class Channel(redis_transport.Channel):  # type: ignore[misc]  # kombu has no ty
             # For the loop to ask then whether more is wanted.
             hub.call_later(_AHEAD_SECONDS, _nothing)
 
-    def _deliver(self, source: str, item: bytes) -> None:
+    def _deliver(self, source: str, item: bytes, lane: str = "") -> None:
         queue = source.rsplit(self.sep, 1)[0]
         self._queue_cycle.rotate(queue)
         envelope, text = read_entry(item, queue)
+        # Not in what is kept: if it comes again it comes from the queue.
+        envelope["properties"]["delivery_info"][LANE] = lane
         kept = f'[{text}, "", {json.dumps(queue)}]'
         self.taken = Taken(self._taken_prefix + source, item, kept)
         try:

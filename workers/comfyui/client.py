@@ -423,6 +423,10 @@ class ComfyUI:
         """The schema of each node class, or of one: empty if the server does not know it."""
         return self._get_json(f"/object_info{_segment(class_type)}", dict)
 
+    def object_info_json(self) -> str:
+        """The schema of each node class, as the JSON that it comes in."""
+        return self._checked(self._ask("GET", "/object_info")).content.decode(errors="replace")
+
     def model_folders(self) -> list[str]:
         """The kinds of models that the server knows."""
         return self._get_json("/models", list)

@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NoReturn
 
 from tasks.errors import (
@@ -13,6 +14,7 @@ from tasks.errors import (
     BrokerUnavailableError,
     CancelledError,
     InternalError,
+    InvalidWorkflowError,
     JobCancelledError,
     JobError,
     JobExpiredError,
@@ -30,11 +32,14 @@ from workers.execution.executor import Executor, Report
 from workers.execution.job import AttemptFailed, Job, Start, prompt_id
 from workers.execution.keeper import Keeper, Lease
 from workers.execution.place import Place
+from workers.execution.preparation import prepare
 from workers.execution.removal import Removal
 from workers.execution.takeover import Takeover
 from workers.ledger import Cancelled, Claimed, Ended, Held, Ledger, Outcome, Record, Route, Verdict
 from workers.ledger.dead_letters import DeadLetter
 from workers.ledger.outcomes import JobFailed, failure_detail, failure_from
+from workers.routing.lanes import Here, Lane
+from workers.routing.router import Router, Wanted
 
 logger = logging.getLogger(__name__)
 
@@ -55,11 +60,14 @@ _HERE = {"place", "instance", "client_id"}
 class NotNow(Exception):  # noqa: N818  # no error: the job goes on
     """The job's message must come again, after so many seconds."""
 
-    def __init__(self, seconds: float, error: JobError | None = None) -> None:
-        """Say when, and which error is the reason if one is."""
+    def __init__(
+        self, seconds: float, error: JobError | None = None, lane: Lane | None = None
+    ) -> None:
+        """Say when, which error is the reason if one is, and where it waits if not in the queue."""
         super().__init__(seconds)
         self.seconds = seconds
         self.error = error
+        self.lane = lane
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,7 @@ class Order:
         redelivered: whether a worker may have had this message before.
         expired: whether it is too late to begin with it.
         revoked: whether this worker has heard that it is not to be begun.
+        in_lane: whether it comes from a lane of the queue.
     """
 
     job_id: str
@@ -83,6 +92,17 @@ class Order:
     redelivered: bool = False
     expired: bool = False
     revoked: bool = False
+    in_lane: bool = False
+
+    def wanted(self) -> Wanted:
+        """What its way depends on."""
+        enqueued_at = time.time() - self.queued_seconds
+        return Wanted(
+            partial(prepare, self.request, self.job_id, enqueued_at),
+            placed=self.request.inputs,
+            in_lane=self.in_lane,
+            came_again=self.redelivered,
+        )
 
 
 @dataclass(frozen=True)
@@ -109,6 +129,7 @@ class Custody:
         executor: Executor,
         takeover: Takeover,
         removal: Removal,
+        router: Router,
         comfyui: ComfyUI,
         takes_jobs: Callable[[], bool],
         place: Place,
@@ -123,6 +144,7 @@ class Custody:
             executor: runs the attempts.
             takeover: finds the prompts of earlier attempts.
             removal: takes back what cancelled jobs have stored.
+            router: knows which servers a job is for.
             comfyui: this worker's server.
             takes_jobs: whether this worker is to begin anything at all.
             place: of that server.
@@ -134,6 +156,7 @@ class Custody:
         self._executor = executor
         self._takeover = takeover
         self._removal = removal
+        self._router = router
         self._comfyui = comfyui
         self._takes_jobs = takes_jobs
         self._place = place
@@ -148,10 +171,12 @@ class Custody:
             JobFailed: it has failed, now or before.
             CancelledError: it was cancelled, or is too late.
         """
+        here = self._route(order)
         claimed_at = time.monotonic()
         match self._claim(order):
             case Claimed() as claim:
                 with self._keeper.holding(order.job_id, claim, claimed_at) as lease:
+                    lease.here = here
                     return self._run_claimed(order, claim, lease, report)
             case Ended() as ended:
                 return self._recall(order, ended)
@@ -181,7 +206,7 @@ class Custody:
     def _run_claimed(self, order: Order, claim: Claimed, lease: Lease, report: Report) -> JobResult:
         timeline.mark(order.job_id, "claimed")
         record = self._after_death(order.job_id, claim, lease) if claim.owner_died else claim.record
-        lease.bound_until = record.route.until
+        lease.bound_until = max(record.route.until, lease.now() + lease.here.bound_seconds)
         job = self._job(order, lease, record)
         began = time.monotonic()
         result: JobResult | None = None
@@ -244,6 +269,19 @@ class Custody:
         return record.model_copy(update={**changes, "route": route})
 
     # Claim
+
+    def _route(self, order: Order) -> Here:
+        """What is known of this server and a job that is its own.
+
+        Raises:
+            NotNow: it is for other servers.
+        """
+        match self._router.decide(order.wanted()):
+            case Here() as here:
+                return here
+            case lane:
+                logger.info("job %s: waits for another server (lane %s)", order.job_id, lane.id)
+                raise NotNow(0.0, lane=lane)
 
     def _claim(self, order: Order) -> Verdict:
         if not self._takes_jobs():
@@ -385,6 +423,8 @@ class Custody:
             JobFailed: there will not.
         """
         error = failed.error
+        if isinstance(error, InvalidWorkflowError):
+            error = self._move_or_explain(order, lease, record, error)
         attempts = (*record.attempts, job.attempt(seconds, error))
         failure = Failure(
             error,
@@ -396,7 +436,7 @@ class Custody:
             earlier=record.attempts,
             failures=record.failures,
             crashes=record.crashes,
-            elsewhere=self._is_elsewhere(),
+            elsewhere=self._is_elsewhere(order),
         )
         decision = after_failure(
             failure,
@@ -419,7 +459,7 @@ class Custody:
                     "accused": record.accused or failure.crashed,
                     "spent": record.spent or retry.spent,
                     "bypass": _bypassing(record, retry, failed),
-                    "route": self._route(retry, lease.now() + retry.seconds),
+                    "route": self._wish(retry, lease.now() + retry.seconds),
                 }
                 self._release(lease, record.model_copy(update=changes), retry.seconds)
                 raise NotNow(retry.seconds, error)
@@ -431,7 +471,28 @@ class Custody:
                     self._stop_prompt(lease.job_id, record)
                 self._fail(lease, error, attempts)
 
-    def _route(self, retry: Retry, due: float) -> Route:
+    def _move_or_explain(
+        self, order: Order, lease: Lease, record: Record, error: InvalidWorkflowError
+    ) -> InvalidWorkflowError:
+        """The error with what is missing, of a job that no server can run.
+
+        Raises:
+            NotNow: another one can.
+        """
+        wanted = order.wanted()
+        try:
+            lane = self._router.after_refusal(wanted)
+        except JobError as unknown:
+            logger.warning("job %s: goes nowhere else: %s", order.job_id, unknown)
+            return error
+        if lane is None:
+            return self._router.explained(wanted, error)
+        logger.info("job %s: waits for another server (lane %s)", order.job_id, lane.id)
+        changes = {"route": Route(), "spent": True}
+        self._release(lease, record.model_copy(update=changes), 0.0)
+        raise NotNow(0.0, lane=lane)
+
+    def _wish(self, retry: Retry, due: float) -> Route:
         match retry.where:
             case Where.HERE:
                 return Route(prefer=self._place.key, until=due + _PREFER_SECONDS)
@@ -440,9 +501,10 @@ class Custody:
             case Where.ANYWHERE:
                 return Route()
 
-    def _is_elsewhere(self) -> bool:
+    def _is_elsewhere(self, order: Order) -> bool:
         try:
-            return bool(self._ledger.live_places() - {self._place.key})
+            others = self._ledger.live_places() - {self._place.key}
+            return bool(others - self._router.unfit(order.wanted()))
         except JobError:
             return False
 

@@ -13,6 +13,8 @@ from workers.execution.appetite import Appetite, appetite, jobs_ahead
 from workers.execution.control import Control, LeaseLost
 from workers.ledger import Claimed, Ledger
 from workers.ledger.ledger import CANCEL, LEASE_SECONDS, LOST, RENEW_SECONDS
+from workers.routing.lanes import Here
+from workers.routing.pace import Pace
 
 logger = logging.getLogger(__name__)
 
@@ -63,6 +65,8 @@ class Lease:
     lost: bool = False
     # Until when no other server would do as well as this one, by the ledger's clock.
     bound_until: float = float("inf")
+    # What is known of the server and the job.
+    here: Here = field(default_factory=Here)
     control: Control = field(default_factory=Control)
 
     def now(self) -> float:
@@ -78,7 +82,9 @@ class Keeper:
         ledger: Ledger,
         place: str,
         *,
+        pace: Pace,
         takes_jobs: Callable[[], bool],
+        is_tired: Callable[[], bool],
         server_answers: Callable[[], bool],
         stop_prompt: Callable[[str], bool],
     ) -> None:
@@ -87,14 +93,18 @@ class Keeper:
         Args:
             ledger: where the leases are.
             place: this worker's.
+            pace: of the server, where it is noted how long jobs execute.
             takes_jobs: whether other workers may count on this one.
+            is_tired: whether nothing is to be taken ahead, as what comes is for others.
             server_answers: whether it makes sense to ask anything of the server.
             stop_prompt: stops one that others have taken over from this place; whether it is
                 stopped.
         """
         self._ledger = ledger
         self._place = place
+        self._pace = pace
         self._takes_jobs = takes_jobs
+        self._is_tired = is_tired
         self._server_answers = server_answers
         self._stop_prompt = stop_prompt
         self._leaving: Exception | None = None
@@ -164,6 +174,7 @@ class Keeper:
         if seconds is not None:
             before = seconds if self._seconds is None else self._seconds
             self._seconds = before + _NEWEST_SHARE * (seconds - before)
+            self._pace.note(lease.here.models, seconds, cold=lease.here.cold)
         for on_idle in self._listeners:
             on_idle()
 
@@ -175,9 +186,15 @@ class Keeper:
             unrendered = max(taken - storing - len(self._unsettled), len(self._leases) - storing)
         return appetite(
             unrendered,
-            ahead=jobs_ahead(self._seconds),
+            ahead=0 if self._is_tired() else jobs_ahead(self._seconds),
             polite=time.monotonic() < self._polite_until,
         )
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether the server has nothing to do."""
+        with self._lock:
+            return all(lease.phase is Phase.STORING for lease in self._leases.values())
 
     @property
     def spare(self) -> Lease | None:

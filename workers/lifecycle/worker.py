@@ -47,6 +47,7 @@ class Worker(CeleryWorker):  # type: ignore[misc]  # celery has no types for it
         # Where the gate and the sharing look for them.
         self.circuit = self._parts.circuit
         self.keeper = self._parts.keeper
+        self.router = self._parts.router
         self._progress = ProgressWriter(
             lambda job_id, meta: self.app.backend.store_result(job_id, meta, PROGRESS)
         )

@@ -1,0 +1,84 @@
+"""What a server lacks to run a workflow, found without asking it."""
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tasks.request import did_you_mean, label, shown
+from tasks.workflow import Workflow, is_link, node_name
+from workers.nodes.inputs import fault_in, input_names, input_spec
+from workers.routing.capabilities import Capabilities
+from workers.routing.models import is_model, near_models
+
+_MOST_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Lack:
+    """One thing that keeps a server from running a workflow.
+
+    Attributes:
+        node_id: of the node that needs it; empty if it is not known.
+        message: what is missing, in one clause that names node, input and near matches.
+    """
+
+    node_id: str
+    message: str
+
+
+def lacks(
+    workflow: Workflow, capabilities: Capabilities, placed: Collection[str] = ()
+) -> tuple[Lack, ...]:
+    """What a server lacks; nothing if it can run the workflow, as far as can be told from here.
+
+    Servers judge values by rules of their own, too: they have the last word.
+
+    Args:
+        workflow: checked, in API format.
+        capabilities: of the server.
+        placed: names of files that are placed on the server before the run.
+    """
+    found: list[Lack] = []
+    read: dict[str, Any] = {}
+    for node_id, node in workflow.items():
+        class_type = node["class_type"]
+        if class_type not in read:
+            read[class_type] = capabilities.nodes.get(class_type)
+        faults = _faults(node, read[class_type], capabilities, placed)
+        found += [Lack(node_id, f"{node_name(workflow, node_id)}{fault}") for fault in faults]
+    return tuple(found)
+
+
+def told(found: Collection[Lack]) -> str:
+    """Some lacks as part of a sentence."""
+    shown_ones = [one.message for one in found][:_MOST_SHOWN]
+    rest = len(found) - len(shown_ones)
+    return "; ".join(shown_ones) + (f"; and {rest} more" if rest else "")
+
+
+def _faults(
+    node: Mapping[str, Any], node_class: Any, capabilities: Capabilities, placed: Collection[str]
+) -> Iterator[str]:
+    if not isinstance(node_class, Mapping):
+        hint = did_you_mean(node["class_type"], capabilities.nodes)
+        yield f": the server does not know its class{hint}"
+        return
+    inputs = node["inputs"]
+    for name, value in inputs.items():
+        spec = None if is_link(value) else input_spec(node_class, name)
+        if spec is None or (isinstance(value, str) and value in placed):
+            continue
+        if (fault := fault_in(value, spec)) is not None:
+            if is_model(value) and spec.choices is not None:
+                fault = _missing_model(value, capabilities)
+            yield f", input {label(name)}: {fault}"
+    for name in input_names(node_class):
+        spec = None if name in inputs else input_spec(node_class, name)
+        if spec is not None and spec.is_required:
+            yield f", input {label(name)}: is required, and missing"
+
+
+def _missing_model(name: str, capabilities: Capabilities) -> str:
+    near = near_models(name, capabilities.models)
+    hint = f"; it has {', '.join(label(one) for one in near)}" if near else ""
+    return f"the server does not have {shown(name)}{hint}"

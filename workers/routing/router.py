@@ -1,0 +1,224 @@
+"""Decides where a job waits: here, or in a lane for servers that do it better."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+
+from tasks.errors import InvalidWorkflowError, JobError
+from workers.ledger.servers import Loaded, Server, Servers
+from workers.routing.capabilities import Capabilities
+from workers.routing.judgement import Judgement, Prepare, judge
+from workers.routing.lacks import told
+from workers.routing.lanes import Here, Lane
+from workers.routing.pace import Pace
+from workers.routing.survey import Survey
+
+logger = logging.getLogger(__name__)
+
+# Capabilities of other servers that are kept at hand.
+_MOST_KEPT = 4
+# Jobs for others that are sorted in a row while the server executes, before it gets one of them.
+_MOST_SORTED = 16
+# Seconds after its start in which a worker may not have heard of others that start, too.
+_SETTLING_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A job, as far as its way depends on it.
+
+    Attributes:
+        prepare: makes its workflow for a server with such node classes.
+        placed: the names of its input files.
+        in_lane: whether it comes from a lane.
+        came_again: whether a worker had it before.
+    """
+
+    prepare: Prepare
+    placed: Collection[str] = ()
+    in_lane: bool = False
+    came_again: bool = False
+
+
+class Router:
+    """Sends jobs to lanes, and knows what this server has loaded. Thread-safe."""
+
+    def __init__(
+        self,
+        *,
+        servers: Servers,
+        survey: Survey,
+        pace: Pace,
+        place: str,
+        is_idle: Callable[[], bool],
+        wait_seconds: float,
+    ) -> None:
+        """Take what it asks.
+
+        Args:
+            servers: of the fleet.
+            survey: of this worker's server.
+            pace: of this worker's server.
+            place: of this worker's server.
+            is_idle: whether the server has nothing to do but what is being decided about.
+            wait_seconds: that a job waits at most for a server that has its models loaded while
+                others have them not; 0: not at all.
+        """
+        self._servers = servers
+        self._survey = survey
+        self._pace = pace
+        self._place = place
+        self._is_idle = is_idle
+        self.wait_seconds = wait_seconds
+        self._lock = threading.Lock()
+        self._sorted = 0
+        self.models = ""
+        """Names the models that the server has loaded, or is about to load."""
+        self._foreign = lru_cache(_MOST_KEPT)(self._fetch)
+        survey.subscribe(self._stay_warm)
+
+    @property
+    def digest(self) -> str:
+        """Of what this server can do; empty if that is not known."""
+        known = self._survey.capabilities
+        return known.digest if known is not None else ""
+
+    @property
+    def tired(self) -> bool:
+        """Whether it is enough of sorting for others until the server has nothing to do."""
+        return self._sorted >= _MOST_SORTED
+
+    def decide(self, job: Wanted) -> Here | Lane:
+        """Where a job that this worker has taken is to wait."""
+        own = self._survey.capabilities
+        others = self._survey.others
+        if own is None or job.came_again or not others:
+            return Here()
+        try:
+            return self._decide(job, own, others)
+        except JobError as error:
+            logger.warning("a job goes nowhere else: %s", error)
+            return Here()
+
+    def after_refusal(self, job: Wanted) -> Lane | None:
+        """Where a job goes that this server has not taken; None: nowhere.
+
+        Raises:
+            JobError: nobody tells what others can do.
+        """
+        own, judgement = self._judged_here(job)
+        if judgement.able:
+            self._survey.complain()
+            own, judgement = self._judged_here(job)
+        if own is None or judgement.able:
+            return None
+        return self._lane_of_able(job, own, self._survey.look_at_others(), judgement)
+
+    def explained(self, job: Wanted, error: InvalidWorkflowError) -> InvalidWorkflowError:
+        """The refusal of a job that no server takes, with what is missing here."""
+        _, judgement = self._judged_here(job)
+        missing = judgement.lacks
+        if not any(lack.node_id for lack in missing):
+            return error
+        others = len(self._survey.others)
+        nobody = f" (and none of {others} other servers can run it)" if others else ""
+        return InvalidWorkflowError(f"{told(missing)}{nobody}")
+
+    def unfit(self, job: Wanted) -> set[str]:
+        """The places of servers that cannot run a job, as far as is known."""
+        others = self._survey.others
+        unable = self._unable(job, others)
+        return {one.place for one in others if one.digest in unable}
+
+    def _decide(self, job: Wanted, own: Capabilities, others: tuple[Server, ...]) -> Here | Lane:
+        if not self.wait_seconds and {one.digest for one in others} == {own.digest}:
+            return Here()
+        judgement = judge(job.prepare, own, job.placed)
+        if not judgement.able:
+            lane = self._lane_of_able(job, own, others, judgement)
+            return lane or Here(models=judgement.models)
+        unable = self._unable(job, others) - {own.digest}
+        models = judgement.models if self.wait_seconds else ""
+        if not models:
+            return Here(unable=unable)
+        if self.models != models and not job.in_lane:
+            lane = self._lane_of_warm(models, unable)
+            if lane is not None:
+                return lane
+        return self._here(models, unable)
+
+    def _here(self, models: str, unable: frozenset[str]) -> Here:
+        with self._lock:
+            self._sorted = 0
+            cold, self.models = self.models != models, models
+        if cold:
+            self._servers.warm_up(self._loaded(models), must=True)
+        loading = self._pace.loading(models)
+        bound = self.wait_seconds if loading is None else min(self.wait_seconds, loading)
+        return Here(models, cold, unable, bound)
+
+    def _lane_of_warm(self, models: str, unable: frozenset[str]) -> Lane | None:
+        """The lane for a job whose models are not loaded here; None if it is begun here."""
+        may = self._is_idle() or self.tired
+        warmth = self._servers.warm_up(self._loaded(models), unable=unable, may=may)
+        if warmth == "here":
+            return None
+        with self._lock:
+            self._sorted += 1
+        return Lane.of(models, unable, self._pace.worth(models) or Lane.worth)
+
+    def _judged_here(self, job: Wanted) -> tuple[Capabilities | None, Judgement]:
+        own = self._survey.capabilities
+        return own, judge(job.prepare, own, job.placed) if own is not None else Judgement(())
+
+    def _lane_of_able(
+        self, job: Wanted, own: Capabilities, others: Iterable[Server], judgement: Judgement
+    ) -> Lane | None:
+        """The lane for a job that this server cannot run; None if no other one can, either."""
+        digests = {one.digest for one in others} - {own.digest}
+        models = judgement.models
+        unable = {own.digest}
+        for digest in digests:
+            its = self._judgement(job, digest)
+            if its is not None and not its.able:
+                unable.add(digest)
+            elif its is not None:
+                models = its.models
+        settling = time.monotonic() - self._survey.began < _SETTLING_SECONDS
+        if digests - unable or (settling and not job.in_lane):
+            return Lane.of(models if self.wait_seconds else "", unable)
+        return None
+
+    def _unable(self, job: Wanted, others: Iterable[Server]) -> frozenset[str]:
+        digests = {one.digest for one in others} - {self.digest}
+        judged = {digest: self._judgement(job, digest) for digest in digests}
+        return frozenset(digest for digest, its in judged.items() if its and not its.able)
+
+    def _judgement(self, job: Wanted, digest: str) -> Judgement | None:
+        """Whether servers with such capabilities can run a job; None if they are not known."""
+        try:
+            return judge(job.prepare, self._foreign(digest), job.placed)
+        except LookupError:
+            return None
+
+    def _fetch(self, digest: str) -> Capabilities:
+        packed = self._servers.capabilities(digest)
+        if packed is None:
+            # Raised, and so not kept: it may be told a moment later.
+            raise LookupError(digest)
+        return Capabilities.unpacked(packed)
+
+    def _stay_warm(self) -> None:
+        """Have others know what is loaded here."""
+        if self.models:
+            self._servers.warm_up(self._loaded(self.models), must=True)
+
+    def forget_loaded(self) -> None:
+        """Note that the server may have nothing loaded any more: it was away."""
+        self.models = ""
+
+    def _loaded(self, models: str) -> Loaded:
+        return Loaded(models, self.digest, self._place)

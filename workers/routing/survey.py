@@ -1,0 +1,198 @@
+"""What this worker's server can do, kept up to date and told to the others."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tasks.errors import JobError
+from workers.comfyui import ComfyUI
+from workers.ledger.servers import Device, Server, Servers
+from workers.routing.capabilities import Capabilities
+
+logger = logging.getLogger(__name__)
+
+# Seconds between two tellings.
+TELL_SECONDS = 3.0
+# Seconds between two looks at the model files, which cost the server little.
+_MODELS_SECONDS = 30.0
+# Seconds between two looks at everything: to tell of all its nodes keeps a server busy.
+_ALL_SECONDS = 600.0
+# Seconds after a look in which a complaint is no reason for another one.
+_FRESH_SECONDS = 30.0
+# Seconds that the end of the thread is waited for.
+_STOP_SECONDS = 1.0
+
+# Folders that `/models` names and that hold no models.
+_NO_MODELS = ("configs", "custom_nodes")
+
+
+class Survey:
+    """Knows a server, from a thread of its own. Thread-safe."""
+
+    def __init__(
+        self,
+        comfyui: ComfyUI,
+        servers: Servers,
+        place: str,
+        *,
+        worker: str,
+        takes_jobs: Callable[[], bool],
+        answers: Callable[[], bool],
+    ) -> None:
+        """Prepare; `start` begins to look.
+
+        Args:
+            comfyui: the server.
+            servers: where it is told.
+            place: of the server.
+            worker: this worker's name.
+            takes_jobs: whether jobs can be had done there just now.
+            answers: whether it makes sense to ask anything of the server.
+        """
+        self._comfyui = comfyui
+        self._servers = servers
+        self._place = place
+        self._worker = worker
+        self._takes_jobs = takes_jobs
+        self._answers = answers
+        self._on_told: list[Callable[[], None]] = []
+        self._looking = threading.Lock()
+        self._stats: Mapping[str, Any] = {}
+        self._models: Mapping[str, list[str]] = {}
+        self._all_at = self._models_at = float("-inf")
+        self._stopping = False
+        self._nudged = threading.Event()
+        self._reached = True
+        self._thread = threading.Thread(target=self._run, name="survey", daemon=True)
+        self.capabilities: Capabilities | None = None
+        """What the server can do, as far as it is known."""
+        self.others: tuple[Server, ...] = ()
+        """The other servers of the fleet, as they were told of a moment ago."""
+        self.began = time.monotonic()
+
+    def start(self) -> None:
+        """Begin to look."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread. What was told holds a little longer: workers come back."""
+        self._stopping = True
+        self._nudged.set()
+        if self._thread.is_alive():
+            self._thread.join(_STOP_SECONDS)
+
+    def subscribe(self, on_told: Callable[[], None]) -> None:
+        """Have it called, from the survey's thread, each time that the server was told of."""
+        self._on_told.append(on_told)
+
+    def renew(self) -> None:
+        """Look at everything soon: the server may be another one now."""
+        self._all_at = float("-inf")
+        self._nudged.set()
+
+    def complain(self) -> None:
+        """Look at everything now: the server did not take what it should have.
+
+        Raises:
+            JobError: it does not answer.
+        """
+        with self._looking:
+            if time.monotonic() - self._all_at > _FRESH_SECONDS:
+                self._look_at_all()
+
+    def object_info(self) -> Mapping[str, Any]:
+        """The server's node classes.
+
+        Raises:
+            JobError: they are not known yet, and the server does not answer.
+        """
+        known = self.capabilities
+        if known is None:
+            with self._looking:
+                known = self.capabilities or self._look_at_all()
+        return known.nodes
+
+    def look_at_others(self) -> tuple[Server, ...]:
+        """The other servers of the fleet as they are now.
+
+        Raises:
+            JobError: Redis does not tell.
+        """
+        live = self._servers.live()
+        self.others = tuple(one for one in live if one.place != self._place)
+        return self.others
+
+    def _run(self) -> None:
+        while not self._stopping:
+            try:
+                if self._answers():
+                    self._look()
+                self._tell()
+                self._reached = True
+            except JobError as error:
+                if self._reached:
+                    logger.warning("what the server can do cannot be told: %s", error)
+                self._reached = False
+            except Exception:
+                logger.exception("what the server can do cannot be told")
+            self._nudged.wait(TELL_SECONDS)
+            self._nudged.clear()
+
+    def _look(self) -> None:
+        with self._looking:
+            if self._is_due():
+                self._look_at_all()
+
+    def _is_due(self) -> bool:
+        now = time.monotonic()
+        if now - self._all_at > _ALL_SECONDS:
+            return True
+        return now - self._models_at > _MODELS_SECONDS and self._files() != self._models
+
+    def _look_at_all(self) -> Capabilities:
+        models = self._files()
+        self._stats = self._comfyui.system_stats()
+        found = Capabilities.of(self._comfyui.object_info_json(), models)
+        self._all_at, self._models = time.monotonic(), models
+        if self.capabilities is None or self.capabilities.digest != found.digest:
+            logger.info("the server has %d node classes (%s)", len(found.nodes), found.digest)
+            self.capabilities = found
+        return self.capabilities
+
+    def _files(self) -> dict[str, list[str]]:
+        self._models_at = time.monotonic()
+        folders = [one for one in self._comfyui.model_folders() if one not in _NO_MODELS]
+        return {folder: self._comfyui.models(folder) for folder in folders}
+
+    def _tell(self) -> None:
+        known = self.capabilities
+        if known is not None and not self._servers.tell(self._server(known)):
+            self._servers.tell_capabilities(known.digest, known.packed())
+        self.look_at_others()
+        for on_told in self._on_told:
+            on_told()
+
+    def _server(self, known: Capabilities) -> Server:
+        system = self._stats.get("system") or {}
+        return Server(
+            place=self._place,
+            instance=self._comfyui.base_url,
+            worker=self._worker,
+            version=str(system.get("comfyui_version") or ""),
+            digest=known.digest,
+            takes_jobs=self._takes_jobs(),
+            devices=tuple(_device(one) for one in self._stats.get("devices") or ()),
+            ram_total_bytes=system.get("ram_total"),
+            ram_free_bytes=system.get("ram_free"),
+        )
+
+
+def _device(told: Mapping[str, Any]) -> Device:
+    return Device(
+        name=str(told.get("name") or ""),
+        kind=str(told.get("type") or ""),
+        vram_total_bytes=told.get("vram_total"),
+        vram_free_bytes=told.get("vram_free"),
+    )
