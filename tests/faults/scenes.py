@@ -15,7 +15,7 @@ import requests
 from celery.result import AsyncResult
 
 from cli.graphs import text_to_image
-from sandbox.comfyui.catalog import CHECKPOINTS
+from sandbox.comfyui.model_files import CHECKPOINTS
 from sandbox.processes import ChildProcess
 from sandbox.proxy import TcpProxy
 from sandbox.stack import Stack, StandIn
