@@ -20,10 +20,12 @@ class Execution:
     began: float
     ended: float | None = None
     """None while it runs, and for ever if the server was killed in it."""
+    loads: tuple[str, ...] = ()
+    """The models, `FOLDER/NAME`, that it loaded or began to load."""
 
 
 class ExecutionLog:
-    """A file to which a line is added when an execution begins, and another when it ends."""
+    """A file to which a line is added when an execution begins, loads a model, or ends."""
 
     def __init__(self, path: Path) -> None:
         """Name the file; it is made with the first line."""
@@ -38,6 +40,10 @@ class ExecutionLog:
         finally:
             self._append("ended", prompt_id)
 
+    def loads(self, model: str) -> None:
+        """Write down that the running prompt begins to load a model, named `FOLDER/NAME`."""
+        self._append("loads", model)
+
     def read(self) -> list[Execution]:
         """All executions so far in the order in which they began."""
         if not self._path.exists():
@@ -45,18 +51,21 @@ class ExecutionLog:
         found: list[Execution] = []
         written, _, _ = self._path.read_text().rpartition("\n")
         for line in written.splitlines():
-            event, prompt_id, at = json.loads(line)
-            if event == "began":
-                found.append(Execution(prompt_id, at))
-            else:
-                # A server executes one prompt at a time: what ends is what began last.
-                found[-1] = replace(found[-1], ended=at)
+            event, what, at = json.loads(line)
+            # A server executes one prompt at a time: what ends or loads is what began last.
+            match event:
+                case "began":
+                    found.append(Execution(what, at))
+                case "loads":
+                    found[-1] = replace(found[-1], loads=(*found[-1].loads, what))
+                case "ended":
+                    found[-1] = replace(found[-1], ended=at)
         return found
 
     def counts(self) -> Counter[str]:
         """How often each prompt has begun."""
         return Counter(execution.prompt_id for execution in self.read())
 
-    def _append(self, event: str, prompt_id: str) -> None:
+    def _append(self, event: str, what: str) -> None:
         with self._path.open("a") as file:
-            file.write(json.dumps([event, prompt_id, time.time()]) + "\n")
+            file.write(json.dumps([event, what, time.time()]) + "\n")

@@ -4,12 +4,14 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from sandbox.comfyui.model_files import DEFAULT_MODELS
 from sandbox.executions import FILE_NAME, Execution, ExecutionLog
 from sandbox.processes import ChildProcess
 from sandbox.seaweedfs import SeaweedFS
@@ -25,18 +27,34 @@ LOOPBACK = {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
 class StandIn:
     """A stand-in ComfyUI in a process of its own."""
 
-    def __init__(self, directory: Path, version: str = "0.8.0", step_seconds: float = 0.05) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        version: str = "0.8.0",
+        step_seconds: float = 0.05,
+        *,
+        models: Iterable[str] = DEFAULT_MODELS,
+        model_seconds: float = 0.0,
+        without_nodes: Iterable[str] = (),
+    ) -> None:
         """Start it and wait until it answers.
 
         Args:
-            directory: for its inputs, outputs and log.
+            directory: for its models, inputs, outputs and log.
             version: the ComfyUI version whose behaviour it shows.
             step_seconds: how long each sampling step takes.
+            models: the files that it has, as `FOLDER/NAME`.
+            model_seconds: how long loading a model takes that is not loaded.
+            without_nodes: the node classes that it lacks.
         """
         self.directory = directory / "data"
         self.port = 0
         self._log = directory / "comfyui.log"
-        self._options = ("--comfyui-version", version, "--step-seconds", str(step_seconds))
+        self._options = (
+            *("--comfyui-version", version, "--step-seconds", str(step_seconds)),
+            *("--model-seconds", str(model_seconds)),
+            *("--models", *models, "--without-nodes", *without_nodes),
+        )
         self._execution_log = ExecutionLog(self.directory / FILE_NAME)
         self._log.touch()
         self.start()
@@ -52,7 +70,8 @@ class StandIn:
         self.process = ChildProcess(
             [
                 *(sys.executable, "-m", "sandbox.comfyui", "--port", str(self.port)),
-                *("--directory", self.directory, *self._options),
+                *("--directory", self.directory),
+                *self._options,
             ],
             self._log,
         )
@@ -67,6 +86,16 @@ class StandIn:
     def kill(self) -> None:
         """End it at once; it forgets its history and what it was executing."""
         self.process.kill()
+
+    def add_model(self, model: str) -> None:
+        """Give it one more model file, `FOLDER/NAME`; it has it from its next answer on."""
+        path = self.directory / "models" / model
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+    def loads(self) -> Counter[str]:
+        """How often it loaded, or began to load, each model, all its starts together."""
+        return Counter(model for one in self.execution_log() for model in one.loads)
 
     def executions(self) -> dict[str, int]:
         """How often it began to execute each prompt, all its starts together, alive or dead."""
@@ -118,9 +147,24 @@ class Stack:
         """A new folder that goes away with the stack."""
         return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.directory))
 
-    def stand_in(self, version: str = "0.8.0", step_seconds: float = 0.05) -> StandIn:
-        """Start one more stand-in ComfyUI."""
-        stand_in = StandIn(self.folder("comfyui"), version, step_seconds)
+    def stand_in(
+        self,
+        version: str = "0.8.0",
+        step_seconds: float = 0.05,
+        *,
+        models: Iterable[str] = DEFAULT_MODELS,
+        model_seconds: float = 0.0,
+        without_nodes: Iterable[str] = (),
+    ) -> StandIn:
+        """Start one more stand-in ComfyUI; the arguments are those of `StandIn`."""
+        stand_in = StandIn(
+            self.folder("comfyui"),
+            version,
+            step_seconds,
+            models=models,
+            model_seconds=model_seconds,
+            without_nodes=without_nodes,
+        )
         self._undo.callback(stand_in.stop)
         return stand_in
 

@@ -14,6 +14,7 @@ from PIL import Image, ImageOps
 
 from sandbox.comfyui import rendering
 from sandbox.comfyui.files import Series, open_series
+from sandbox.comfyui.loaders import loader_classes
 from sandbox.comfyui.nodes import (
     Call,
     InputConfig,
@@ -24,12 +25,6 @@ from sandbox.comfyui.nodes import (
     Result,
 )
 
-CHECKPOINTS = (
-    "sd_xl_base_1.0.safetensors",
-    "sd_xl_refiner_1.0.safetensors",
-    "v1-5-pruned-emaonly-fp16.safetensors",
-    "v1-5-pruned-emaonly.safetensors",
-)
 SCHEDULERS = (
     *("simple", "sgm_uniform", "karras", "exponential", "ddim_uniform", "beta", "normal"),
     *("linear_quadratic", "kl_optimal"),
@@ -51,9 +46,21 @@ class Latent:
 
 
 def node_classes(installation: Installation) -> dict[str, NodeClass]:
-    """All node classes of a server, by name."""
-    classes = (*_STATIC_CLASSES, _ksampler(installation), _load_image(installation))
-    return {node_class.name: node_class for node_class in classes}
+    """All node classes of a server, by name.
+
+    Raises:
+        ValueError: the server is to lack a class that there is none of.
+    """
+    classes = (
+        *_STATIC_CLASSES,
+        *loader_classes(installation),
+        _ksampler(installation),
+        _load_image(installation),
+    )
+    known = {node_class.name: node_class for node_class in classes}
+    if unknown := installation.without_nodes - known.keys():
+        raise ValueError(f"no such node classes: {', '.join(sorted(unknown))}")
+    return {name: known[name] for name in known if name not in installation.without_nodes}
 
 
 async def _render_bars(call: Call) -> Result:
@@ -82,10 +89,6 @@ async def _fail_the_server(call: Call) -> Result:
                 call.check()
                 await asyncio.sleep(_INTERRUPT_SECONDS)
     return Result((call.inputs["images"],))
-
-
-async def _load_checkpoint(call: Call) -> Result:
-    return Result((call.inputs["ckpt_name"],) * 3)
 
 
 async def _encode_text(call: Call) -> Result:
@@ -282,15 +285,6 @@ _STATIC_CLASSES = (
         run=_fail_the_server,
         outputs=("IMAGE",),
         python_module="sandbox",
-    ),
-    NodeClass(
-        name="CheckpointLoaderSimple",
-        display_name="Load Checkpoint",
-        category="loaders",
-        description="Names a checkpoint; nothing is loaded.",
-        inputs=lambda: {"ckpt_name": [list(CHECKPOINTS), {}]},
-        run=_load_checkpoint,
-        outputs=("MODEL", "CLIP", "VAE"),
     ),
     NodeClass(
         name="CLIPTextEncode",

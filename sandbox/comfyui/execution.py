@@ -75,7 +75,8 @@ class Executor:
         wanted = set(signed.values())
         self._cache = {key: node for key, node in self._cache.items() if key in wanted}
         execution = _Execution(
-            queued, self._clients, self._classes, self._installation, self._cache, signed
+            *(queued, self._clients, self._classes, self._installation),
+            *(self._cache, signed, self.log),
         )
         self._execution = execution
         try:
@@ -106,6 +107,7 @@ class _Execution:
     installation: Installation
     cache: dict[str, CachedNode]
     signed: Mapping[str, str]
+    log: ExecutionLog
     interrupted: bool = False
     node_id: str | None = None
     outputs: dict[str, Any] = field(default_factory=dict)
@@ -166,6 +168,7 @@ class _Execution:
                 self.queued.extra_data.get("extra_pnginfo"),
                 lambda value, maximum: self._step(node_id, value, maximum),
                 self._check,
+                self.log.loads,
             )
             result = await self.classes[node["class_type"]].run(call)
         except InterruptedPromptError:
@@ -189,7 +192,8 @@ class _Execution:
         values = node["inputs"]
         return {
             name: self._linked(values[name]) if is_link(values[name]) else values[name]
-            for name in self.classes[node["class_type"]].inputs()
+            for name in self.classes[node["class_type"]].all_inputs()
+            if name in values
         }
 
     def _linked(self, link: list[Any]) -> Any:

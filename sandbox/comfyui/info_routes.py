@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from aiohttp import web
 
-from sandbox.comfyui.catalog import CHECKPOINTS
+from sandbox.comfyui.model_files import ModelFiles
 from sandbox.comfyui.nodes import NodeClass
 from sandbox.comfyui.versions import Version
 
@@ -18,6 +18,7 @@ class InfoRoutes:
     """Node classes, models, version and machine."""
 
     version: Version
+    models: ModelFiles
     classes: Mapping[str, NodeClass]
 
     def routes(self) -> list[web.RouteDef]:
@@ -47,7 +48,7 @@ class InfoRoutes:
         folder = request.match_info["folder"]
         if folder not in self.version.model_folders:
             return web.Response(status=404)
-        return web.json_response(CHECKPOINTS if folder == "checkpoints" else [])
+        return web.json_response(self.models.listed(folder))
 
     async def _embeddings(self, _: web.Request) -> web.Response:
         return web.json_response([])

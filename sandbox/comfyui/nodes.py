@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from sandbox.comfyui.files import Folders
+from sandbox.comfyui.model_files import ModelFiles
 from sandbox.comfyui.versions import Version
 
 InputConfig = list[Any]
@@ -22,11 +23,17 @@ OutOfMemoryError.__module__ = "torch"
 
 @dataclass(frozen=True)
 class Installation:
-    """What this server has: its version, its folders, and its speed in seconds a sampling step."""
+    """What this server has, and how fast it is."""
 
     version: Version
     folders: Folders
     step_seconds: float
+    """That a sampling step takes."""
+    models: ModelFiles
+    model_seconds: float = 0.0
+    """That loading a model takes."""
+    without_nodes: frozenset[str] = frozenset()
+    """The node classes that it lacks."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +48,8 @@ class Call:
     """Reports step `value` of `maximum`; raises when the prompt has been interrupted."""
     check: Callable[[], None]
     """Raises when the prompt has been interrupted, and tells nobody anything."""
+    loads: Callable[[str], None]
+    """Writes down that a model, `FOLDER/NAME`, is being loaded."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +71,8 @@ class NodeClass:
     inputs: Callable[[], dict[str, InputConfig]]
     """The required inputs, in the order of `/object_info`; their lists may change at any time."""
     run: Callable[[Call], Awaitable[Result]]
+    optional: Mapping[str, InputConfig] = field(default_factory=dict)
+    """The inputs that a prompt may leave out."""
     outputs: tuple[str, ...] = ()
     output_node: bool = False
     hidden: Mapping[str, str] = field(default_factory=dict)
@@ -71,9 +82,15 @@ class NodeClass:
     fingerprint: Callable[[Inputs], str] = lambda _: ""
     """What the result depends on besides the inputs; a change of it makes the cache forget."""
 
+    def all_inputs(self) -> dict[str, InputConfig]:
+        """The required and the optional ones."""
+        return {**self.inputs(), **self.optional}
+
     def object_info(self) -> dict[str, Any]:
         """The entry of this class in `/object_info`."""
         inputs: dict[str, Any] = {"required": self.inputs()}
+        if self.optional:
+            inputs["optional"] = dict(self.optional)
         if self.hidden:
             inputs["hidden"] = dict(self.hidden)
         return {

@@ -20,7 +20,11 @@ from sandbox.comfyui.websocket_route import WebsocketRoute
 
 
 def create_app(installation: Installation) -> web.Application:
-    """Make the application of one server, whose folders are created when it starts."""
+    """Make the application of one server, whose folders are created when it starts.
+
+    Raises:
+        ValueError: it is to lack a node class that there is none of.
+    """
     version, classes = installation.version, node_classes(installation)
     clients = Clients()
     queue = PromptQueue(lambda status: clients.send("status", {"status": status}))
@@ -30,7 +34,7 @@ def create_app(installation: Installation) -> web.Application:
         *PromptRoutes(version, classes, queue, executor).routes(),
         *WebsocketRoute(version, clients, queue, executor).routes(),
         *FileRoutes(installation.folders).routes(),
-        *InfoRoutes(version, classes).routes(),
+        *InfoRoutes(version, installation.models, classes).routes(),
     ]
 
     async def execute_prompts(_: web.Application) -> AsyncIterator[None]:

@@ -122,7 +122,9 @@ class _Nodes:
         values = node["inputs"]
         errors: list[Error] = []
         ancestors_valid = True
-        for name, config in node_class.inputs().items():
+        for name, config in node_class.all_inputs().items():
+            if name not in values and name in node_class.optional:
+                continue
             if name not in values:
                 message = "Required input is missing"
                 told = {"input_name": name}

@@ -15,7 +15,7 @@ import requests
 from celery.result import AsyncResult
 
 from cli.graphs import text_to_image
-from sandbox.comfyui.catalog import CHECKPOINTS
+from sandbox.comfyui.model_files import CHECKPOINTS
 from sandbox.processes import ChildProcess
 from sandbox.proxy import TcpProxy
 from sandbox.stack import Stack, StandIn
@@ -66,9 +66,9 @@ class Fleet:
         self.client.close()
         self._undo.close()
 
-    def server(self, step_seconds: float = 0.01) -> StandIn:
-        """A stand-in; `sampled` takes as long as its steps."""
-        server = self.stack.stand_in(step_seconds=step_seconds)
+    def server(self, step_seconds: float = 0.01, **options: Any) -> StandIn:
+        """A stand-in; `sampled` takes as long as its steps; options are those of `StandIn`."""
+        server = self.stack.stand_in(step_seconds=step_seconds, **options)
         # Not that of the process: there may be another one by then.
         self._undo.callback(server.stop)
         self._servers.append(server)

@@ -1,8 +1,13 @@
 """Integration tests need a running worker unless they start their own."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from sandbox.processes import ChildProcess
+from sandbox.stack import Stack
+from tests.faults.scenes import Fleet
+from tests.integration.routing_fleet import RoutingFleet
 
 
 @pytest.fixture
@@ -10,3 +15,10 @@ def running_worker(worker: ChildProcess) -> ChildProcess:
     """The session's worker; the test fails if the one before ended it."""
     assert worker.returncode is None, worker.tail(60)
     return worker
+
+
+@pytest.fixture(scope="module")
+def routing(stack: Stack) -> Iterator[RoutingFleet]:
+    """Two servers that differ and a worker each, for the tests of one module."""
+    with Fleet(stack) as fleet:
+        yield RoutingFleet(fleet)
