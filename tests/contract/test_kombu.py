@@ -30,6 +30,7 @@ from workers.broker.scripts import CALLS, HUNGRY, TAKERS
 from workers.broker.sharing import Sharing
 from workers.broker.transport import Transport, use_our_transport
 from workers.execution.appetite import Appetite
+from workers.routing.lanes import Here
 
 pytestmark = pytest.mark.contract
 
@@ -541,7 +542,7 @@ def test_two_who_are_hungry_are_more_than_oneself(
 def test_who_has_taken_a_message_is_not_hungry_any_more(broker: Broker, taker: Taker) -> None:
     taker.wants(HUNGER)
     assert taker.look() is None
-    assert broker.hungry().keys() == {taker.channel.name}
+    assert broker.hungry().keys() == {taker.channel.among_hungry}
     broker.send("a", priority=3)
     assert taker.look() is None
     assert taker.look() == "a"
@@ -558,7 +559,7 @@ def test_a_mark_that_ran_out_does_not_count(broker: Broker, taker: Taker, other:
     taker.wants(HUNGER)
     assert taker.look() is None
     # Nor is it kept.
-    assert broker.hungry().keys() == {taker.channel.name}
+    assert broker.hungry().keys() == {taker.channel.among_hungry}
 
 
 def test_a_mark_holds_for_longer_than_until_the_next_look(broker: Broker, taker: Taker) -> None:
@@ -569,7 +570,7 @@ def test_a_mark_holds_for_longer_than_until_the_next_look(broker: Broker, taker:
     # A look, a wait and a look.
     seconds, micros = broker.client.time()
     now = seconds + micros / 1e6
-    rest = broker.hungry()[taker.channel.name] - now
+    rest = broker.hungry()[taker.channel.among_hungry] - now
     assert 0 < rest <= transport._HUNGRY_SECONDS
     assert rest > transport._HUNGRY_SECONDS - (time.monotonic() - before)
     assert 2 * Transport.brpop_timeout < transport._HUNGRY_SECONDS
@@ -586,19 +587,19 @@ def test_a_hungry_one_calls_once_and_again_when_its_mark_ran_out(
     taker.wants(HUNGER)
     for _ in range(3):
         look_again()
-    assert ear.heard() == [taker.channel.name]
+    assert ear.heard() == [taker.channel.among_hungry]
     other.wants(HUNGER)
     assert other.look() is None
-    assert ear.heard() == [other.channel.name]
+    assert ear.heard() == [other.channel.among_hungry]
     broker.forget(HUNGRY + QUEUE)
     look_again()
-    assert ear.heard() == [taker.channel.name]
+    assert ear.heard() == [taker.channel.among_hungry]
     # One that got a message and has become hungry once more calls once more.
     broker.send("a")
     taker.channel._next = transport._Ask.LOOK
     assert taker.look() == "a"
     look_again()
-    assert ear.heard() == [taker.channel.name]
+    assert ear.heard() == [taker.channel.among_hungry]
 
 
 def test_who_finds_something_or_only_takes_ahead_does_not_call(
@@ -734,7 +735,7 @@ class Keeper:
     """A worker's keeper with one job to spare, or none."""
 
     def __init__(self) -> None:
-        self.spare: object | None = object()
+        self.spare: Any = SimpleNamespace(here=Here())
         self.handed_over: list[object] = []
         self.listeners: list[Callable[[], None]] = []
 
@@ -758,7 +759,11 @@ class Giver:
         self.consumer = SimpleNamespace(
             connection=taker.connection,
             task_consumer=taker.consumer,
-            controller=SimpleNamespace(keeper=self.keeper, concurrency=7),
+            controller=SimpleNamespace(
+                keeper=self.keeper,
+                router=SimpleNamespace(digest="able", models="", wait_seconds=30.0),
+                concurrency=7,
+            ),
             call_soon=self.woken.append,
             blueprint=SimpleNamespace(state=bootsteps.RUN),
         )
@@ -787,10 +792,10 @@ def test_a_hungry_one_is_served_once_in_a_while(
     third = Taker(valkey)
     # Nor does anybody else.
     assert not Giver(third).answer(broker)
-    served = f"{HUNGRY}{QUEUE}:{other.channel.name}"
+    served = f"{HUNGRY}{QUEUE}:{other.channel.among_hungry}"
     assert 0 < broker.client.pttl(served) <= sharing._SERVED_MS
     until(lambda: not broker.client.exists(served))
-    broker.client.zadd(HUNGRY + QUEUE, {other.channel.name: 2.0**40})
+    broker.client.zadd(HUNGRY + QUEUE, {other.channel.among_hungry: 2.0**40})
     assert Giver(third).answer(broker)
     assert not giver.answer(broker)
     third.connection.close()

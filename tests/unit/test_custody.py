@@ -14,6 +14,7 @@ from tasks.errors import (
     BrokerUnavailableError,
     ComfyUIUnavailableError,
     InternalError,
+    InvalidWorkflowError,
     JobCancelledError,
     JobError,
     JobExpiredError,
@@ -39,6 +40,8 @@ from workers.execution.place import Place
 from workers.ledger import Cancelled, Claimed, Ended, Held, Record, Route
 from workers.ledger.dead_letters import DeadLetter
 from workers.ledger.outcomes import JobFailed, failure_detail, failure_from
+from workers.routing.lanes import Here, Lane
+from workers.routing.router import Wanted
 from workers.storage.store import StoredObject
 
 HERE, NEIGHBOUR, AFAR = "http://here", "http://neighbour", "http://127.0.0.1:8188 on another"
@@ -260,6 +263,29 @@ class Keeper:
         self.stopped.append((reason, job_id))
 
 
+class Router:
+    """Sends jobs where the test says; a job stays if it says nothing."""
+
+    def __init__(self) -> None:
+        self.way: Here | Lane = Here()
+        self.after: Lane | JobError | None = None
+        self.unfit_places: set[str] = set()
+
+    def decide(self, _job: Wanted) -> Here | Lane:
+        return self.way
+
+    def after_refusal(self, _job: Wanted) -> Lane | None:
+        if isinstance(self.after, JobError):
+            raise self.after
+        return self.after
+
+    def explained(self, _job: Wanted, error: InvalidWorkflowError) -> InvalidWorkflowError:
+        return InvalidWorkflowError(f"explained: {error.message}")
+
+    def unfit(self, _job: Wanted) -> set[str]:
+        return self.unfit_places
+
+
 class Scene:
     """A worker at `HERE` whose neighbour it can reach, to which a message comes."""
 
@@ -267,6 +293,7 @@ class Scene:
         self.ledger = Ledger(verdict)
         self.executor: Any = Attempts()
         self.keeper = Keeper()
+        self.router = Router()
         self.server = Server()
         self.neighbour = Server()
         self.removed: list[Job] = []
@@ -281,6 +308,7 @@ class Scene:
             keeper=self.keeper,  # type: ignore[arg-type]
             executor=self.executor,
             removal=SimpleNamespace(remove=self.removed.append),  # type: ignore[arg-type]
+            router=self.router,  # type: ignore[arg-type]
             takeover=Takeover(
                 ledger=paper,
                 comfyui=self.server,  # type: ignore[arg-type]

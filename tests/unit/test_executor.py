@@ -36,6 +36,7 @@ from workers.execution.removal import Removal
 from workers.execution.waiting import Patience
 from workers.ledger import Claimed, Record
 from workers.ledger.ledger import LOST, OURS
+from workers.routing.pace import Pace
 from workers.storage.store import ObjectStat, StoredObject
 
 WORKFLOW = {"9": {"class_type": "SaveImage", "inputs": {}}}
@@ -187,7 +188,9 @@ class Scene:
         self.keeper = Keeper(
             SimpleNamespace(renew=lambda claims: dict.fromkeys(claims, self.ours)),  # type: ignore[arg-type]
             HERE,
+            pace=Pace(),
             takes_jobs=lambda: True,
+            is_tired=lambda: False,
             server_answers=lambda: True,
             stop_prompt=lambda _: True,
         )

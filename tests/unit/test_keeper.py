@@ -16,6 +16,7 @@ from workers.execution.control import LeaseLost, WorkerLeaving
 from workers.execution.keeper import Keeper, Lease, Phase
 from workers.ledger import Claimed, Record
 from workers.ledger.ledger import CANCEL, LEASE_SECONDS, LOST, OURS, RENEW_SECONDS
+from workers.routing.pace import Pace
 
 PATIENCE = 10.0
 LAPSED = float("-inf")
@@ -72,6 +73,7 @@ class Worker:
     """What the keeper asks its worker."""
 
     takes_jobs = True
+    is_tired = False
     server_answers = True
 
     def __init__(self) -> None:
@@ -100,7 +102,9 @@ def keeper(ledger: Ledger, worker: Worker, monkeypatch: pytest.MonkeyPatch) -> K
     return Keeper(
         ledger,  # type: ignore[arg-type]
         "here",
+        pace=Pace(),
         takes_jobs=lambda: worker.takes_jobs,
+        is_tired=lambda: worker.is_tired,
         server_answers=lambda: worker.server_answers,
         stop_prompt=worker.stop_prompt,
     )

@@ -102,8 +102,8 @@ class Sharing(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no t
         lease, keys = self._keeper.spare, channel.hungry
         if lease is None or not keys:
             return
-        among_hungry = channel.among_hungry(channel.standing().digest)
-        if client.eval(_SERVE, len(keys), *keys, among_hungry, _SERVED_MS, *lease.here.unable):
+        given = (channel.among_hungry, _SERVED_MS, *lease.here.unable)
+        if client.eval(_SERVE, len(keys), *keys, *given):
             self._keeper.hand_over(lease)
 
     def _standing(self) -> Standing:

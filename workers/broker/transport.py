@@ -330,9 +330,10 @@ class Channel(redis_transport.Channel):  # type: ignore[misc]  # kombu has no ty
             return bool(self._in_poll) or time.monotonic() >= self._look_at
         return self._wants is Appetite.HUNGER
 
-    def among_hungry(self, digest: str) -> str:
-        """The name by which a hungry channel is known, if its server can do this."""
-        return f"{self.name}:{digest}"
+    @property
+    def among_hungry(self) -> str:
+        """The name by which it is known when it is hungry: who has jobs must know for whom."""
+        return f"{self.name}:{self.standing().digest}"
 
     def _lists(self, queues: list[str]) -> list[str]:
         return [self._q_for_pri(queue, step) for step in self.priority_steps for queue in queues]
@@ -352,10 +353,8 @@ class Channel(redis_transport.Channel):  # type: ignore[misc]  # kombu has no ty
         if self._asked is _Ask.LOOK:
             keys = (TAKERS, *(HUNGRY + queue for queue in queues), *sources)
             seconds_hungry = _HUNGRY_SECONDS if hungry else 0
-            standing = self.standing()
-            among_hungry = self.among_hungry(standing.digest)
-            given = (self._taken_prefix, among_hungry, len(queues), seconds_hungry, *standing)
-            command = ("EVAL", TAKE, len(keys), *keys, *given)
+            given = (self._taken_prefix, self.among_hungry, len(queues), seconds_hungry)
+            command = ("EVAL", TAKE, len(keys), *keys, *given, *self.standing())
         elif self._asked is _Ask.WAIT:
             taken = self._taken_prefix + self._awaited
             command = ("BLMOVE", self._awaited, taken, "RIGHT", "LEFT", seconds)
