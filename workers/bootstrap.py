@@ -163,6 +163,7 @@ def assemble(settings: Settings, worker: str) -> Parts:
             store=store,
             max_bytes=settings.inputs_max_bytes,
         ),
+        refuse_parts=router.refuse_parts,
         uploaders=uploaders,
         worker=worker,
         prefix=settings.s3_prefix,

@@ -104,10 +104,17 @@ class Fleet:
         found = self.redis.lrange("comfyui", 0, -1)
         return [json.loads(one)["headers"]["id"] for one in reversed(found)]  # type: ignore[arg-type]
 
+    def in_lanes(self) -> list[str]:
+        """The ids of jobs that wait for servers that can run them, or have their models loaded."""
+        lists = self.redis.scan_iter("comfyfleet:lane:*")
+        found = [one for name in lists for one in self.redis.lrange(name, 0, -1)]  # type: ignore[union-attr]
+        return [json.loads(one)["headers"]["id"] for one in reversed(found)]
+
     def has_drained(self) -> bool:
         """Whether no message is left, neither waiting nor unacknowledged."""
         keys = ("comfyui", "comfyfleet:unacked", "comfyfleet:unacked_index")
-        left = chain(keys, self.redis.scan_iter("comfyfleet:taken:*"))
+        patterns = ("comfyfleet:taken:*", "comfyfleet:lane:*")
+        left = chain(keys, *(self.redis.scan_iter(one) for one in patterns))
         return not any(self.redis.exists(key) for key in left)
 
     def executions(self) -> dict[str, int]:

@@ -238,6 +238,7 @@ class Scene:
             store=self.store,  # type: ignore[arg-type]
             removal=self.removal,
             inputs=SimpleNamespace(place=place),  # type: ignore[arg-type]
+            refuse_parts=lambda *_: None,
             uploaders=self.uploaders,
             worker="w",
             prefix="",

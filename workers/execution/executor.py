@@ -4,7 +4,7 @@ import json
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent import futures
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -130,6 +130,7 @@ class Executor:
         store: ObjectStore,
         removal: Removal,
         inputs: Inputs,
+        refuse_parts: Callable[[Workflow, Collection[str]], None],
         uploaders: futures.Executor,
         worker: str,
         prefix: str,
@@ -149,6 +150,7 @@ class Executor:
             store: where outputs and manifests go.
             removal: takes back what came to nothing.
             inputs: places input files.
+            refuse_parts: raises InvalidWorkflowError for what the server would execute a part of.
             uploaders: runs the uploads of all jobs.
             worker: this worker's name, for results.
             prefix: of every object key.
@@ -166,6 +168,7 @@ class Executor:
         self._store = store
         self._removal = removal
         self._inputs = inputs
+        self._refuse_parts = refuse_parts
         self._uploaders = uploaders
         self._worker = worker
         self._prefix = prefix
@@ -291,6 +294,7 @@ class Executor:
         check_size(workflow, self._workflow_max_bytes)
         if job.start is not Start.SUBMIT:
             return workflow
+        self._refuse_parts(workflow, job.request.inputs)
         placed = self._inputs.place(workflow, job.request.inputs)
         return _bypassing(placed, job)
 

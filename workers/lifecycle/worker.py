@@ -18,6 +18,10 @@ from workers.broker.revocation import follow_revocations
 from workers.lifecycle.memory import keep_for_good, keep_little
 
 
+# Seconds that a server has at the start to say what it can do.
+_SURVEY_SECONDS = 3.0
+
+
 class Worker(CeleryWorker):  # type: ignore[misc]  # celery has no types for it
     """The worker that `celery -A workers worker` starts."""
 
@@ -65,6 +69,8 @@ class Worker(CeleryWorker):  # type: ignore[misc]  # celery has no types for it
         self._parts.start()
         self._progress.start()
         follow_revocations(self._parts.custody)
+        # Whoever sees this worker ready may count on the others knowing what its server can do.
+        self._parts.survey.wait_begun(_SURVEY_SECONDS)
         keep_for_good()
         # Sent when the last job has ended; the signal keeps only a weak reference by default.
         signals.worker_shutdown.connect(self._on_shutdown, weak=False)

@@ -20,10 +20,12 @@ class Lack:
     Attributes:
         node_id: of the node that needs it; empty if it is not known.
         message: what is missing, in one clause that names node, input and near matches.
+        is_sure: whether the server is bound to see it so; some nodes judge choices by themselves.
     """
 
     node_id: str
     message: str
+    is_sure: bool = True
 
 
 def lacks(
@@ -44,9 +46,20 @@ def lacks(
         class_type = node["class_type"]
         if class_type not in read:
             read[class_type] = capabilities.nodes.get(class_type)
-        faults = _faults(node, read[class_type], capabilities, placed)
-        found += [Lack(node_id, f"{node_name(workflow, node_id)}{fault}") for fault in faults]
+        where = node_name(workflow, node_id)
+        for fault, is_sure in _faults(node, read[class_type], capabilities, placed):
+            found.append(Lack(node_id, f"{where}{fault}", is_sure))
     return tuple(found)
+
+
+def would_run_in_part(workflow: Workflow, capabilities: Capabilities) -> bool:
+    """Whether a server may execute a workflow in part, if it refuses another part of it.
+
+    A prompt with one good output among bad ones is accepted (tests/fixtures/wire).
+    """
+    classes = [capabilities.nodes.get(node["class_type"]) for node in workflow.values()]
+    outputs = [one for one in classes if isinstance(one, Mapping) and one.get("output_node")]
+    return len(outputs) > 1
 
 
 def told(found: Collection[Lack]) -> str:
@@ -58,10 +71,11 @@ def told(found: Collection[Lack]) -> str:
 
 def _faults(
     node: Mapping[str, Any], node_class: Any, capabilities: Capabilities, placed: Collection[str]
-) -> Iterator[str]:
+) -> Iterator[tuple[str, bool]]:
+    """Each fault, and whether it is sure."""
     if not isinstance(node_class, Mapping):
         hint = did_you_mean(node["class_type"], capabilities.nodes)
-        yield f": the server does not know its class{hint}"
+        yield f": the server does not know its class{hint}", True
         return
     inputs = node["inputs"]
     for name, value in inputs.items():
@@ -71,11 +85,12 @@ def _faults(
         if (fault := fault_in(value, spec)) is not None:
             if is_model(value) and spec.choices is not None:
                 fault = _missing_model(value, capabilities)
-            yield f", input {label(name)}: {fault}"
+            is_sure = all(isinstance(one, str) for one in spec.choices or ())
+            yield f", input {label(name)}: {fault}", is_sure
     for name in input_names(node_class):
         spec = None if name in inputs else input_spec(node_class, name)
         if spec is not None and spec.is_required:
-            yield f", input {label(name)}: is required, and missing"
+            yield f", input {label(name)}: is required, and missing", True
 
 
 def _missing_model(name: str, capabilities: Capabilities) -> str:

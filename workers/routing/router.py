@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from tasks.errors import InvalidWorkflowError, JobError
+from tasks.workflow import Workflow
 from workers.ledger.servers import Loaded, Server, Servers
 from workers.routing.capabilities import Capabilities
 from workers.routing.judgement import Judgement, Prepare, judge
-from workers.routing.lacks import told
+from workers.routing.lacks import lacks, told, would_run_in_part
 from workers.routing.lanes import Here, Lane
 from workers.routing.pace import Pace
 from workers.routing.survey import Survey
@@ -126,6 +127,19 @@ class Router:
         others = len(self._survey.others)
         nobody = f" (and none of {others} other servers can run it)" if others else ""
         return InvalidWorkflowError(f"{told(missing)}{nobody}")
+
+    def refuse_parts(self, workflow: Workflow, placed: Collection[str]) -> None:
+        """Refuse a workflow of which this server would execute a part before it could be stopped.
+
+        Raises:
+            InvalidWorkflowError: names what is missing.
+        """
+        own = self._survey.capabilities
+        if own is None or not would_run_in_part(workflow, own):
+            return
+        missing = [lack for lack in lacks(workflow, own, placed) if lack.is_sure]
+        if missing:
+            raise InvalidWorkflowError(told(missing))
 
     def unfit(self, job: Wanted) -> set[str]:
         """The places of servers that cannot run a job, as far as is known."""

@@ -64,6 +64,7 @@ class Survey:
         self._all_at = self._models_at = float("-inf")
         self._stopping = False
         self._nudged = threading.Event()
+        self._begun = threading.Event()
         self._reached = True
         self._thread = threading.Thread(target=self._run, name="survey", daemon=True)
         self.capabilities: Capabilities | None = None
@@ -75,6 +76,10 @@ class Survey:
     def start(self) -> None:
         """Begin to look."""
         self._thread.start()
+
+    def wait_begun(self, seconds: float) -> bool:
+        """Wait until the others know of the server, if it answers; whether that came in time."""
+        return self._begun.wait(seconds)
 
     def stop(self) -> None:
         """End the thread. What was told holds a little longer: workers come back."""
@@ -127,7 +132,8 @@ class Survey:
     def _run(self) -> None:
         while not self._stopping:
             try:
-                if self._answers():
+                # At first it is not known whether it answers.
+                if self._answers() or not self._begun.is_set():
                     self._look()
                 self._tell()
                 self._reached = True
@@ -137,6 +143,7 @@ class Survey:
                 self._reached = False
             except Exception:
                 logger.exception("what the server can do cannot be told")
+            self._begun.set()
             self._nudged.wait(TELL_SECONDS)
             self._nudged.clear()
 
