@@ -4,11 +4,14 @@ import statistics
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
+from typing import TypeVar
 
 from bench.contenders import Contender, contender
 from bench.figures import gaps, span
 from bench.model import Cell, Kind, Run
 from bench.rig import Rig, Tell
+
+T = TypeVar("T")
 
 
 def run_cells(rig: Rig, cells: Sequence[Cell], tell: Tell) -> Iterator[Run]:
@@ -30,7 +33,7 @@ def run_cells(rig: Rig, cells: Sequence[Cell], tell: Tell) -> Iterator[Run]:
                     yield run
 
 
-def turned(kinds: tuple[Kind, ...], by: int) -> tuple[Kind, ...]:
+def turned(kinds: tuple[T, ...], by: int) -> tuple[T, ...]:
     """The same in another order: nobody always comes first."""
     by %= len(kinds)
     return kinds[by:] + kinds[:by]

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from bench.warm.model import RareRun, WarmRun
+
 Workflow = dict[str, Any]
 
 TASK = "comfyui.run_workflow"
@@ -105,12 +107,16 @@ class Single:
 
 @dataclass(frozen=True)
 class Execution:
-    """One execution as its server tells it; Unix times in seconds."""
+    """One execution as its server tells it; Unix times in seconds.
+
+    A stand-in also tells the models, `FOLDER/NAME`, that it loaded for it.
+    """
 
     server: str
     prompt_id: str
     started: float
     ended: float
+    loads: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -213,6 +219,8 @@ class Report:
         mixes: of the mixes.
         singles: of the single jobs.
         slots: of the numbers of slots.
+        warm: of the models that take time to load.
+        rare: of the rare model among these.
         notes: what must be said beside the numbers.
         seconds: that it took.
     """
@@ -222,6 +230,8 @@ class Report:
     mixes: tuple[MixRun, ...]
     singles: tuple[SingleRun, ...]
     slots: tuple[SlotsRun, ...]
+    warm: tuple[WarmRun, ...]
+    rare: tuple[RareRun, ...]
     notes: tuple[str, ...]
     seconds: float
 

@@ -1,10 +1,11 @@
 """What is measured, in which order, how often."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench.model import Cell, Kind, Mix, Single, SlotsTried
+from bench.warm.model import Warm
 
-PARTS = ("main", "variants", "single", "mixed", "slots", "waterfall")
+PARTS = ("main", "variants", "single", "mixed", "slots", "warm", "waterfall")
 
 _ALL = tuple(Kind)
 _PAIR = (Kind.LIMIT, Kind.OURS)
@@ -15,6 +16,18 @@ _JOBS = {1.0: 4, 0.3: 10, 0.1: 20}
 _QUICK_JOBS = {1.0: 2, 0.3: 4, 0.1: 8}
 _FAR, _NEAR = 250, 5
 _SLOTS = (2, 4, 8, 12, 16)
+# A load takes as long as four jobs, as that of a checkpoint of 7 GB and pictures of some seconds.
+# Of the crowd's jobs there are enough to keep all servers busy for seven seconds.
+_WARM = Warm(
+    servers=4,
+    models=4,
+    jobs=10,
+    job_seconds=0.3,
+    load_seconds=1.2,
+    crowd=100,
+    ahead=8,
+    repeat=1,
+)
 
 
 @dataclass(frozen=True)
@@ -25,6 +38,7 @@ class Plan:
     mixes: tuple[Mix, ...] = ()
     singles: tuple[Single, ...] = ()
     slots: tuple[SlotsTried, ...] = ()
+    warm: tuple[Warm, ...] = ()
 
 
 def plan(parts: tuple[str, ...] = PARTS, repeat: int = 3) -> Plan:
@@ -49,9 +63,10 @@ def plan(parts: tuple[str, ...] = PARTS, repeat: int = 3) -> Plan:
         # The shortest jobs and the store that is farthest away need most.
         cell = Cell(0.1, 1, _FAR, 40, _PAIR, repeat)
         slots += [SlotsTried(count, cell) for count in _SLOTS]
+    warm = [replace(_WARM, repeat=repeat)] if "warm" in parts else []
     if "waterfall" in parts:
         singles.append(Single(0.3, _FAR, 6, timeline=True))
-    return Plan(tuple(cells), tuple(mixes), tuple(singles), tuple(slots))
+    return Plan(tuple(cells), tuple(mixes), tuple(singles), tuple(slots), tuple(warm))
 
 
 def quick_plan() -> Plan:
@@ -68,7 +83,7 @@ def possible(plan: Plan, *, renders: bool, servers: int | None) -> tuple[Plan, t
         renders: whether jobs can be told how long to execute.
         servers: how many there are; None for as many as wanted.
     """
-    cells, mixes, notes = plan.cells, plan.mixes, []
+    cells, mixes, warm, notes = plan.cells, plan.mixes, plan.warm, []
     if not renders:
         # All lengths are one: the first cell of each batch and distance stands for the others.
         of_kind = {(cell.batch, cell.s3_ms): cell for cell in reversed(cells)}
@@ -83,7 +98,10 @@ def possible(plan: Plan, *, renders: bool, servers: int | None) -> tuple[Plan, t
         mixes = tuple(mix for mix in mixes if mix.servers <= servers)
         if left_out:
             notes.append(f"Left out for want of servers: long and short mixed on {left_out}.")
-    return Plan(cells, mixes, plan.singles, plan.slots), tuple(notes)
+        if warm:
+            warm = ()
+            notes.append("Left out, since only stand-ins tell of their loads: warm first.")
+    return Plan(cells, mixes, plan.singles, plan.slots, warm), tuple(notes)
 
 
 def _mix(servers: int, kinds: tuple[Kind, ...], repeat: int) -> Mix:

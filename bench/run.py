@@ -14,6 +14,8 @@ from bench.plan import Plan, possible
 from bench.rig import Rig, Tell
 from bench.singles import run_singles
 from bench.slots import run_slots
+from bench.warm.model import RareRun, WarmRun
+from bench.warm.run import run_warm
 from bench.workflows import SIDE
 
 
@@ -29,12 +31,15 @@ def run(plan: Plan, urls: Sequence[str], tell: Tell) -> Report:
     with Rig.started(urls) as rig:
         able = len(urls) if urls else None
         plan, notes = possible(plan, renders=rig.graphs.renders, servers=able)
+        warm = tuple(run_warm(rig, plan.warm, tell))
         return Report(
             machine=machine(rig, urls),
             runs=tuple(run_cells(rig, plan.cells, tell)),
             singles=tuple(run_singles(rig, plan.singles, tell)),
             mixes=tuple(run_mixes(rig, plan.mixes, tell)),
             slots=tuple(run_slots(rig, plan.slots, tell)),
+            warm=tuple(one for one in warm if isinstance(one, WarmRun)),
+            rare=tuple(one for one in warm if isinstance(one, RareRun)),
             notes=notes,
             seconds=round(time.monotonic() - began, 1),
         )

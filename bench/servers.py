@@ -49,6 +49,10 @@ class Server:
         self._until(self._is_idle, "is not idle")
         self._post("/history", {"clear": True})
 
+    def free(self) -> None:
+        """Have it forget the models that it has loaded, and all results."""
+        self._post("/free", {"unload_models": True, "free_memory": True})
+
     def executions(self, prompt_ids: Iterable[str]) -> list[Execution]:
         """When it executed these prompts, which have ended or are about to."""
         return [execution_of(self.url, one, self._entry(one)) for one in prompt_ids]

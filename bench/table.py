@@ -5,6 +5,8 @@ from collections.abc import Iterable, Sequence
 from bench.figures import compared, shares, spread
 from bench.goals import LEAST_SPAN, MOST_MIXED_SECONDS, SMALLEST_MIX, verdicts
 from bench.model import Kind, Report, Run
+from bench.warm.figures import makespan_shares
+from bench.warm.model import Order, RareRun
 from bench.waterfall import drawn, steps
 
 _NOTHING = "-"
@@ -24,6 +26,7 @@ def markdown(report: Report) -> str:
         *_mixes(report),
         *_singles(report),
         *_slots(report),
+        *_warm(report),
         *_waterfalls(report),
         *_goals(report),
     ]
@@ -176,6 +179,51 @@ def _slots(report: Report) -> list[str]:
         f"How many slots a worker needs ({what}; span, `WORKER_SLOTS`):",
         rows(["slots", "span"], body),
     ] * bool(body)
+
+
+def _warm(report: Report) -> list[str]:
+    found = []
+    for warm in dict.fromkeys(one.warm for one in report.warm):
+        mine = {
+            order: [one for one in report.warm if (one.warm, one.order) == (warm, order)]
+            for order in Order
+        }
+        shares_of = {
+            Order.FIFO: [1.0],
+            Order.WARM: makespan_shares([one for runs in mine.values() for one in runs]),
+        }
+        body = [
+            [
+                order.label,
+                told((one.loads for one in runs), 0),
+                told((one.loads / one.pairs for one in runs), 2),
+                told((one.makespan for one in runs), 1, " s"),
+                told(shares_of[order], 2),
+                told((one.idle for one in runs), 3),
+            ]
+            for order, runs in mine.items()
+        ]
+        least = [f"{warm.models}", "1.00", f"{warm.least_seconds:.1f} s"]
+        of_fifo = (warm.least_seconds / one.makespan for one in mine[Order.FIFO])
+        body.append(["best possible", *least, told(of_fifo, 2), "0.000"])
+        found += [
+            (
+                f"{warm.models} checkpoints, {warm.jobs} jobs of {warm.job_seconds:g} s each, "
+                f"shuffled, on {warm.servers} servers with none loaded; a load takes "
+                f"{warm.load_seconds:g} s. *Each* is loads of a model on a server that loads it "
+                "at all, *idle* the share of their time that servers do nothing while jobs wait:"
+            ),
+            rows(["order", "loads", "each", "makespan", "of FIFO", "idle"], body),
+        ]
+    return [*found, *map(_rare, report.rare)]
+
+
+def _rare(one: RareRun) -> str:
+    return (
+        f"A job of one more checkpoint, number {one.warm.ahead + 1} of {one.warm.crowd + 1} that "
+        f"were sent at once, began after {one.wait:.1f} s, {one.late:.1f} s after its turn; "
+        f"{one.overtakers} overtook it, and the last of all began after {one.crowd:.1f} s."
+    )
 
 
 def _waterfalls(report: Report) -> list[str]:

@@ -21,9 +21,11 @@ from bench.model import (
 )
 from bench.plan import PARTS, plan, possible, quick_plan
 from bench.table import markdown, told
+from bench.warm.model import Order, RareRun, WarmRun
 
 CELL = Cell(0.3, 1, 250, 10, tuple(Kind), 3)
 (MIX, *_) = plan(("mixed",)).mixes
+(WARM,) = plan(("warm",)).warm
 JOB = SingleJob(0.3, 0.85, 0.25, {"queued": 1.0, "started": 1.1, "finished": 1.4, "result": 1.85})
 
 SPANS = {
@@ -51,6 +53,12 @@ REPORT = Report(
             ),
         ),
     ),
+    warm=tuple(
+        WarmRun(WARM, order, n, loads, pairs, seconds, 0.05)
+        for order, loads, pairs, seconds in ((Order.FIFO, 30, 15, 14.0), (Order.WARM, 6, 5, 7.0))
+        for n in range(3)
+    ),
+    rare=(RareRun(WARM, wait=3.5, late=2.1, overtakers=30, crowd=9.0),),
     notes=("A note.",),
     seconds=12.3,
 )
@@ -66,6 +74,7 @@ def test_a_plan_has_each_part_alone_and_all_together() -> None:
     assert {mix.servers for mix in whole.mixes} == {2, 4, 16}
     assert whole.slots == tuple(one for part in alone for one in part.slots)
     assert 12 in {one.slots for one in whole.slots}
+    assert whole.warm == (WARM,)
     assert quick_plan().cells
 
 
@@ -87,6 +96,12 @@ def test_too_few_servers_do_fewer_mixes_and_it_is_said() -> None:
     assert "[4, 16]" in notes[0]
 
 
+def test_real_servers_do_not_tell_of_their_loads_and_it_is_said() -> None:
+    can, notes = possible(plan(("warm",)), renders=True, servers=4)
+    assert not can.warm
+    assert notes == ("Left out, since only stand-ins tell of their loads: warm first.",)
+
+
 def test_the_table_has_what_was_measured() -> None:
     text = markdown(REPORT)
     rows = {line.split(" | ")[0].strip("| "): line for line in text.splitlines()[::-1]}
@@ -95,6 +110,11 @@ def test_the_table_has_what_was_measured() -> None:
     assert "| comfyfleet | 10.6 s |" in text
     assert "2 PUT" in text
     assert "| 12 | 0.750 |" in text
+    assert rows["comfyfleet, warm first"].startswith("| comfyfleet, warm first | 6 [6, 6] | 1.20")
+    assert (
+        rows["best possible"] == "| best possible | 4 | 1.00 | 4.2 s | 0.30 [0.30, 0.30] | 0.000 |"
+    )
+    assert "number 9 of 101 that were sent at once, began after 3.5 s, 2.1 s after its" in text
     assert "A note." in text
     assert "```text" in text
     assert "| missed |" not in text.replace("*", "")
@@ -112,10 +132,22 @@ def test_goals_are_of_ours_and_can_be_missed() -> None:
     assert {one.what: one.is_met for one in verdicts(REPORT)} == {
         "span, 0.3 s jobs": True,
         "long and short, 2 servers": True,
+        "loads of a model on a server that loads it": True,
+        "warm first, makespan of that of plain FIFO": True,
+        "a rare model's job after its turn": True,
         "single job, S3 250 ms": True,
     }
-    slow = replace(REPORT, singles=(), mixes=(replace(REPORT.mixes[0], seconds=11.5),))
+    slow = replace(REPORT, singles=(), warm=(), mixes=(replace(REPORT.mixes[0], seconds=11.5),))
     assert [one.is_met for one in verdicts(slow)] == [True, False]
+    cold = replace(
+        REPORT,
+        runs=(),
+        mixes=(),
+        singles=(),
+        warm=tuple(replace(one, loads=2 * one.loads, makespan=14.0) for one in REPORT.warm),
+        rare=(replace(REPORT.rare[0], late=5.1),),
+    )
+    assert [one.is_met for one in verdicts(cold)] == [False] * 3
 
 
 def test_the_chart_is_an_image_with_a_bar_a_contender() -> None:
