@@ -66,6 +66,7 @@ class Parts:
             closing.callback(self.uploaders.shutdown, wait=False, cancel_futures=True)
             closing.callback(self.comfyui.close)
             closing.callback(self.keeper.stop)
+            closing.callback(self.router.forget_loaded)
             closing.callback(self.survey.stop)
             closing.callback(self.circuit.stop)
             closing.callback(self.notifications.stop)

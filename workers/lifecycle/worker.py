@@ -17,7 +17,6 @@ from workers.broker.results import PROGRESS
 from workers.broker.revocation import follow_revocations
 from workers.lifecycle.memory import keep_for_good, keep_little
 
-
 # Seconds that a server has at the start to say what it can do.
 _SURVEY_SECONDS = 3.0
 

@@ -3,6 +3,7 @@
 import math
 import threading
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 # What the newest job says, against all before it.
 _NEWEST_SHARE = 0.3
@@ -16,6 +17,11 @@ class _Seconds:
     cold: float | None = None
 
 
+class _Known(NamedTuple):
+    warm: float
+    cold: float
+
+
 class Pace:
     """Seconds that jobs of each set of models execute, as a rule. Thread-safe."""
 
@@ -25,6 +31,8 @@ class Pace:
 
     def note(self, models: str, seconds: float, *, cold: bool) -> None:
         """Note how long a job executed; `cold` if its models had to be loaded for it."""
+        if not models:
+            return
         with self._lock:
             known = self._seconds.pop(models, _Seconds())
             if cold:
@@ -38,17 +46,23 @@ class Pace:
 
     def loading(self, models: str) -> float | None:
         """Seconds that it takes to load these models; None if nobody knows."""
-        known = self._seconds.get(models, _Seconds())
-        if known.cold is None or known.warm is None:
-            return None
-        return max(0.0, known.cold - known.warm)
+        known = self._known(models)
+        return max(0.0, known.cold - known.warm) if known is not None else None
 
     def worth(self, models: str) -> int | None:
         """For how many jobs waiting it pays to load these models elsewhere; None: nobody knows."""
-        seconds, loading = self._seconds.get(models, _Seconds()).warm, self.loading(models)
-        if not seconds or loading is None:
-            return None
-        return math.ceil((loading + seconds) / seconds)
+        known = self._known(models)
+        return math.ceil(max(known.cold, known.warm) / known.warm) if known is not None else None
+
+    def _known(self, models: str) -> _Known | None:
+        """Of these models, or else, as a guess, of those that were noted last."""
+        with self._lock:
+            these = [self._seconds[models]] if models in self._seconds else []
+            guesses = [*reversed(self._seconds.values())]
+        for one in (*these, *guesses):
+            if one.warm and one.cold is not None:
+                return _Known(one.warm, one.cold)
+        return None
 
 
 def _mean(before: float | None, newest: float) -> float:

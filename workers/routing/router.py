@@ -2,7 +2,6 @@
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -21,10 +20,10 @@ logger = logging.getLogger(__name__)
 
 # Capabilities of other servers that are kept at hand.
 _MOST_KEPT = 4
-# Jobs for others that are sorted in a row while the server executes, before it gets one of them.
-_MOST_SORTED = 16
-# Seconds after its start in which a worker may not have heard of others that start, too.
-_SETTLING_SECONDS = 5.0
+# Jobs for others that are sorted in a row while the server executes; and until it gets one of them
+# all the same, so that it does not idle.
+_SORTED_AHEAD = 16
+_MOST_SORTED = 32
 
 
 @dataclass(frozen=True)
@@ -90,15 +89,17 @@ class Router:
     @property
     def tired(self) -> bool:
         """Whether it is enough of sorting for others until the server has nothing to do."""
-        return self._sorted >= _MOST_SORTED
+        return self._sorted >= _SORTED_AHEAD
 
     def decide(self, job: Wanted) -> Here | Lane:
         """Where a job that this worker has taken is to wait."""
         own = self._survey.capabilities
         others = self._survey.others
-        if own is None or job.came_again or not others:
+        if own is None or not others:
             return Here()
         try:
+            if job.came_again:
+                return Here(unable=self._unable(job, others))
             return self._decide(job, own, others)
         except JobError as error:
             logger.warning("a job goes nowhere else: %s", error)
@@ -176,9 +177,10 @@ class Router:
 
     def _lane_of_warm(self, models: str, unable: frozenset[str]) -> Lane | None:
         """The lane for a job whose models are not loaded here; None if it is begun here."""
-        may = self._is_idle() or self.tired
-        warmth = self._servers.warm_up(self._loaded(models), unable=unable, may=may)
-        if warmth == "here":
+        idle = self._is_idle()
+        if idle and self._sorted >= _MOST_SORTED:
+            return None
+        if self._servers.warm_up(self._loaded(models), unable=unable, may=idle) == "here":
             return None
         with self._lock:
             self._sorted += 1
@@ -201,8 +203,7 @@ class Router:
                 unable.add(digest)
             elif its is not None:
                 models = its.models
-        settling = time.monotonic() - self._survey.began < _SETTLING_SECONDS
-        if digests - unable or (settling and not job.in_lane):
+        if digests - unable or (self._survey.is_settling and not job.in_lane):
             return Lane.of(models if self.wait_seconds else "", unable)
         return None
 
@@ -231,8 +232,14 @@ class Router:
             self._servers.warm_up(self._loaded(self.models), must=True)
 
     def forget_loaded(self) -> None:
-        """Note that the server may have nothing loaded any more: it was away."""
+        """Note that the server may have nothing loaded any more, or is to be used no more."""
+        if not self.models:
+            return
         self.models = ""
+        try:
+            self._servers.warm_up(self._loaded(""), must=True)
+        except JobError as error:
+            logger.warning("others still count on what was loaded here: %s", error)
 
     def _loaded(self, models: str) -> Loaded:
         return Loaded(models, self.digest, self._place)

@@ -6,15 +6,17 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from tasks.errors import JobError
+from tasks.errors import ComfyUIProtocolError, JobError
 from workers.comfyui import ComfyUI
 from workers.ledger.servers import Device, Server, Servers
 from workers.routing.capabilities import Capabilities
 
 logger = logging.getLogger(__name__)
 
-# Seconds between two tellings.
-TELL_SECONDS = 3.0
+# Seconds between two tellings; at first workers that start together must hear of each other.
+_TELL_SECONDS = 3.0
+_TELL_SECONDS_AT_FIRST = 0.5
+_SETTLING_SECONDS = 5.0
 # Seconds between two looks at the model files, which cost the server little.
 _MODELS_SECONDS = 30.0
 # Seconds between two looks at everything: to tell of all its nodes keeps a server busy.
@@ -66,12 +68,17 @@ class Survey:
         self._nudged = threading.Event()
         self._begun = threading.Event()
         self._reached = True
+        self._began_at = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="survey", daemon=True)
         self.capabilities: Capabilities | None = None
         """What the server can do, as far as it is known."""
         self.others: tuple[Server, ...] = ()
         """The other servers of the fleet, as they were told of a moment ago."""
-        self.began = time.monotonic()
+
+    @property
+    def is_settling(self) -> bool:
+        """Whether it has not been there for long, so that others may not have been heard of."""
+        return time.monotonic() - self._began_at < _SETTLING_SECONDS
 
     def start(self) -> None:
         """Begin to look."""
@@ -144,7 +151,7 @@ class Survey:
             except Exception:
                 logger.exception("what the server can do cannot be told")
             self._begun.set()
-            self._nudged.wait(TELL_SECONDS)
+            self._nudged.wait(_TELL_SECONDS_AT_FIRST if self.is_settling else _TELL_SECONDS)
             self._nudged.clear()
 
     def _look(self) -> None:
@@ -170,7 +177,11 @@ class Survey:
 
     def _files(self) -> dict[str, list[str]]:
         self._models_at = time.monotonic()
-        folders = [one for one in self._comfyui.model_folders() if one not in _NO_MODELS]
+        try:
+            folders = [one for one in self._comfyui.model_folders() if one not in _NO_MODELS]
+        except ComfyUIProtocolError:
+            # It is older than these answers.
+            return {}
         return {folder: self._comfyui.models(folder) for folder in folders}
 
     def _tell(self) -> None:
