@@ -35,7 +35,7 @@ end
 # Lanes of a queue: their lists but for the priority's suffix, what is known of each by its id, and
 # when each was served last, or else when the first job came.
 _LANE = "comfyfleet:lane:"
-_LANES = "comfyfleet:lanes:"
+LANES = "comfyfleet:lanes:"
 _SERVED = ":served"
 
 # Seconds until a job that this server cannot run is looked at again: who could may be gone.
@@ -57,7 +57,7 @@ local function warm_digests()
   return warm
 end
 local function lanes_of(queue, warm)
-  local key, found = '{_LANES}' .. queue, {{}}
+  local key, found = '{LANES}' .. queue, {{}}
   local all = redis.call('HGETALL', key)
   for k = 1, #all, 2 do
     local told = cjson.decode(all[k + 1])
@@ -140,7 +140,7 @@ local function take_from_lanes(i, queue, wanted)
     local from = lane.list .. string.sub(KEYS[i], #queue.name + 1)
     local found = wanted(lane, queue) and take(i, from, lane.id)
     if found then
-      redis.call('ZADD', '{_LANES}' .. queue.name .. '{_SERVED}', now, lane.id)
+      redis.call('ZADD', '{LANES}' .. queue.name .. '{_SERVED}', now, lane.id)
       return found
     end
   end
@@ -154,8 +154,8 @@ end
 for _, queue in pairs(queues) do
   for _, lane in ipairs(queue.lanes) do
     if length(queue, lane) == 0 then
-      redis.call('HDEL', '{_LANES}' .. queue.name, lane.id)
-      redis.call('ZREM', '{_LANES}' .. queue.name .. '{_SERVED}', lane.id)
+      redis.call('HDEL', '{LANES}' .. queue.name, lane.id)
+      redis.call('ZREM', '{LANES}' .. queue.name .. '{_SERVED}', lane.id)
     end
   end
 end
@@ -177,8 +177,8 @@ MOVE = f"""
 {NOW}
 redis.call('ZREM', KEYS[1], ARGV[1])
 if redis.call('HDEL', KEYS[2], ARGV[1]) == 0 then return 0 end
-redis.call('HSET', '{_LANES}' .. ARGV[3], ARGV[4], ARGV[5])
-redis.call('ZADD', '{_LANES}' .. ARGV[3] .. '{_SERVED}', 'NX', now, ARGV[4])
+redis.call('HSET', '{LANES}' .. ARGV[3], ARGV[4], ARGV[5])
+redis.call('ZADD', '{LANES}' .. ARGV[3] .. '{_SERVED}', 'NX', now, ARGV[4])
 redis.call(ARGV[6] == '1' and 'RPUSH' or 'LPUSH', KEYS[3], ARGV[2])
 return 1
 """

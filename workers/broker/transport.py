@@ -36,6 +36,7 @@ from workers.broker.envelopes import (
 )
 from workers.broker.scripts import (
     HUNGRY,
+    LANES,
     MOVE,
     REGISTER,
     RESTORE,
@@ -291,6 +292,23 @@ class Channel(redis_transport.Channel):  # type: ignore[misc]  # kombu has no ty
         if not self.closed:
             self.put_back()
         super().close()
+
+    def _size(self, queue: str) -> int:
+        waiting: int = super()._size(queue)
+        with self.conn_or_acquire() as client:
+            return waiting + sum(client.llen(one) for one in self._lane_lists(client, queue))
+
+    def _purge(self, queue: str) -> int:
+        purged: int = super()._purge(queue)
+        with self.conn_or_acquire() as client:
+            for one in self._lane_lists(client, queue):
+                purged += client.llen(one)
+                client.delete(one)
+        return purged
+
+    def _lane_lists(self, client: Any, queue: str) -> list[str]:
+        ids = [one.decode() for one in client.hkeys(LANES + queue)]
+        return [one for lane_id in ids for one in self._lists([lane_name(queue, lane_id)])]
 
     def put_back(self) -> None:
         """Give back what was taken and not registered, also by a reply that is still to come.

@@ -3,11 +3,14 @@
 import json
 from collections.abc import Iterator
 from contextlib import suppress
+from itertools import product
+from typing import Any
 
 import redis
 from kombu.transport.redis import PRIORITY_STEPS, Channel
 
 from settings.celery import QUEUE, worker_options
+from workers.broker.scripts import LANES, lane_name
 from workers.ledger.seam import translated
 
 # Messages fetched at once: each may be megabytes.
@@ -25,8 +28,10 @@ def is_waiting(redis_url: str, job_id: str) -> bool:
 
 
 def _messages(client: redis.Redis) -> Iterator[bytes | str]:
-    for step in PRIORITY_STEPS:
-        queue = f"{QUEUE}{Channel.sep}{step}" if step else QUEUE
+    ids: list[Any] = list(client.hkeys(LANES + QUEUE))
+    lanes = [lane_name(QUEUE, one.decode()) for one in ids]
+    for name, step in product((QUEUE, *lanes), PRIORITY_STEPS):
+        queue = f"{name}{Channel.sep}{step}" if step else name
         start = 0
         # New messages push the others on: none is passed over.
         while chunk := client.lrange(queue, start, start + _CHUNK - 1):

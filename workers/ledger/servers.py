@@ -24,6 +24,30 @@ _CAPABILITIES = "comfyfleet:capabilities:"
 # Members `models digest place` by the server's time (seconds) until which that holds.
 WARM = "comfyfleet:warm"
 
+# KEYS: the places. What was told of each that is still live.
+_LIVE = f"""
+local told = {{}}
+for _, place in ipairs(redis.call('SMEMBERS', KEYS[1])) do
+  local server = redis.call('GET', '{_SERVER}' .. place)
+  if server then table.insert(told, server) else redis.call('SREM', KEYS[1], place) end
+end
+return told
+"""
+
+# KEYS: the places, capabilities. ARGV: a place, what is told of it; for how long (ms); for how long
+# (seconds) its capabilities are kept. Whether these are known, and then as above.
+_TELL = f"""
+redis.call('SET', '{_SERVER}' .. ARGV[1], ARGV[2], 'PX', ARGV[3])
+redis.call('SADD', KEYS[1], ARGV[1])
+local known = redis.call('EXPIRE', KEYS[2], ARGV[4])
+local answer = {{known}}
+for _, place in ipairs(redis.call('SMEMBERS', KEYS[1])) do
+  local server = redis.call('GET', '{_SERVER}' .. place)
+  if server then table.insert(answer, server) else redis.call('SREM', KEYS[1], place) end
+end
+return answer
+"""
+
 # KEYS: the warm. ARGV: models, digest and place; seconds that it holds; 1: become warm if nobody
 # else is, 2: in any case, 0: ask; then the digests of those that count for nothing.
 # `elsewhere`: another one is warm for these models; `here`: now this one is; `nowhere`.
@@ -101,6 +125,8 @@ class Servers:
         self._redis = redis.Redis.from_url(
             url, socket_timeout=5.0, socket_connect_timeout=5.0, retry=Retry(NoBackoff(), 1)
         )
+        self._tell = self._redis.register_script(_TELL)
+        self._live = self._redis.register_script(_LIVE)
         self._warm_up = self._redis.register_script(_WARM_UP)
 
     def __enter__(self) -> Self:
@@ -113,14 +139,21 @@ class Servers:
         """Close all connections."""
         self._redis.close()
 
-    def tell(self, server: Server) -> bool:
-        """Tell of a server for `TOLD_SECONDS`; whether its capabilities are known already."""
+    def tell(self, server: Server) -> tuple[bool, list[Server]]:
+        """Tell of a server for `TOLD_SECONDS`.
+
+        Returns:
+            whether its capabilities are known to others, and all servers, as `live`.
+        """
         with translated():
-            pipe = self._redis.pipeline(transaction=False)
-            pipe.set(_SERVER + server.place, server.model_dump_json(), px=int(TOLD_SECONDS * 1000))
-            pipe.sadd(_SERVERS, server.place)
-            pipe.expire(_CAPABILITIES + server.digest, _KEPT_SECONDS)
-            return bool(pipe.execute()[-1])
+            known, *told = self._tell(
+                keys=[_SERVERS, _CAPABILITIES + server.digest],
+                args=[
+                    *(server.place, server.model_dump_json()),
+                    *(int(TOLD_SECONDS * 1000), _KEPT_SECONDS),
+                ],
+            )
+        return bool(known), _read(told)
 
     def tell_capabilities(self, digest: str, packed: bytes) -> None:
         """Have others know the capabilities with this digest."""
@@ -136,13 +169,8 @@ class Servers:
     def live(self) -> list[Server]:
         """The servers that workers have told of lately, by place."""
         with translated():
-            places: list[Any] = sorted(self._redis.smembers(_SERVERS))
-            keys = [_SERVER.encode() + place for place in places]
-            told: list[Any] = list(self._redis.mget(keys)) if keys else []
-            gone = [place for place, text in zip(places, told, strict=True) if text is None]
-            if gone:
-                self._redis.srem(_SERVERS, *gone)
-        return [server for text in told if text and (server := _server(text)) is not None]
+            told: list[Any] = self._live(keys=[_SERVERS])
+        return _read(told)
 
     def warm_up(
         self,
@@ -166,6 +194,11 @@ class Servers:
             told = self._warm_up(keys=[WARM], args=args)
         warmth: Mapping[bytes, Warmth] = {b"here": "here", b"elsewhere": "elsewhere"}
         return warmth.get(told, "nowhere")
+
+
+def _read(told: Iterable[bytes]) -> list[Server]:
+    servers = [server for text in told if (server := _server(text)) is not None]
+    return sorted(servers, key=lambda one: one.place)
 
 
 def _server(text: bytes) -> Server | None:

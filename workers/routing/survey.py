@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from tasks.errors import ComfyUIProtocolError, JobError
@@ -132,7 +132,9 @@ class Survey:
         Raises:
             JobError: Redis does not tell.
         """
-        live = self._servers.live()
+        return self._note_others(self._servers.live())
+
+    def _note_others(self, live: Iterable[Server]) -> tuple[Server, ...]:
         self.others = tuple(one for one in live if one.place != self._place)
         return self.others
 
@@ -186,9 +188,12 @@ class Survey:
 
     def _tell(self) -> None:
         known = self.capabilities
-        if known is not None and not self._servers.tell(self._server(known)):
+        if known is None:
+            return
+        are_told, live = self._servers.tell(self._server(known))
+        if not are_told:
             self._servers.tell_capabilities(known.digest, known.packed())
-        self.look_at_others()
+        self._note_others(live)
         for on_told in self._on_told:
             on_told()
 
