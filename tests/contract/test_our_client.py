@@ -61,7 +61,13 @@ def test_the_queue_in_its_order_and_cancelled(client: ComfyUI) -> None:
     eventually(lambda: client.queue().running == (running,))
     for prompt_id, front in ((first, False), (second, False), (urgent, True)):
         client.submit(bars(uuid.uuid4().int % 2**32), prompt_id, "client", front=front)
-    assert set(client.queue().pending) == {urgent, first, second}
+    # The one before all others stands first, whatever the server's own order.
+    assert client.queue().pending == (urgent, first, second)
+    assert client.remaining() == 4
+    (runs,), waiting = client.queued_prompts()
+    assert (runs.prompt_id, runs.client_id) == (running, "client")
+    assert runs.workflow["1"]["class_type"] == "BarsRender"
+    assert [prompt.prompt_id for prompt in waiting] == [urgent, first, second]
     client.cancel(first)
     assert first not in client.queue()
     client.cancel(running)

@@ -1,7 +1,9 @@
 """What ComfyUI speaks of: files on the server, and its queue."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,23 @@ class PromptState(Enum):
     QUEUED = "queued"
     """It waits or runs."""
     ENDED = "ended"
+
+
+@dataclass(frozen=True)
+class QueuedPrompt:
+    """A prompt that runs or waits.
+
+    Attributes:
+        prompt_id: of the prompt.
+        number: its place among those that wait: the lowest runs first.
+        workflow: API format, as far as the server was given one.
+        client_id: the websocket client that hears of it; None if none was named.
+    """
+
+    prompt_id: str
+    number: float
+    workflow: Mapping[str, Any]
+    client_id: str | None
 
 
 @dataclass(frozen=True)
