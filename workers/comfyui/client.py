@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, TypeVar
 from urllib.parse import quote
@@ -24,10 +25,17 @@ from tasks.errors import (
     OutputMissingError,
 )
 from tasks.request import label
+from tasks.result import Progress
 from tasks.workflow import Workflow
 from workers.comfyui.connection import PATIENCE, Adapter, at_most
 from workers.comfyui.download import Download
-from workers.comfyui.model import FileRef, PromptQueue, PromptState, QueuedPrompt
+from workers.comfyui.model import (
+    Execution,
+    FileRef,
+    PromptQueue,
+    PromptState,
+    QueuedPrompt,
+)
 from workers.comfyui.queue import read_queue
 from workers.comfyui.rejection import describe_rejection
 from workers.comfyui.seam import translated
@@ -104,6 +112,53 @@ class ComfyUI:
     def close(self) -> None:
         """Close all connections."""
         self._session.close()
+
+    # A workflow from its file to its pictures
+
+    def execute(
+        self,
+        workflow: Workflow,
+        output_dir: str | Path,
+        *,
+        timeout: float | None = None,
+        on_progress: Callable[[Progress], object] = lambda _: None,
+        include_temp: bool = False,
+    ) -> Execution:
+        """Submit a workflow, wait for its end and download what it has made.
+
+        Whatever ends the waiting, an exception of `on_progress` or Ctrl-C as well, takes the
+        prompt out of the queue or stops it, and no other one.
+
+        Args:
+            workflow: API format, or an export of the UI, which this server's nodes convert.
+            output_dir: folder for the files; made if need be. No file in it is overwritten.
+            timeout: seconds that the prompt may execute; waiting in the queue does not count.
+            on_progress: called at least every half second with `stage` (queued, executing,
+                downloading), `value` (0 to 1), node and step.
+            include_temp: download previews too.
+
+        Raises:
+            InvalidWorkflowError: it is no workflow, or the server refuses it.
+            NodeFailedError: a node raised.
+            OutOfMemoryError: a node ran out of memory.
+            PromptInterruptedError: somebody has interrupted the prompt.
+            PromptLostError: somebody has deleted it, or the server was restarted.
+            JobTimeoutError: it took longer than `timeout`.
+            OutputMissingError: a file is gone from the server.
+            HistoryUnreadableError: nobody knows how it ended.
+            OSError: a file cannot be written.
+        """
+        # It loads what only those need who wait.
+        from workers.direct import execute  # noqa: PLC0415
+
+        return execute(
+            self,
+            workflow,
+            Path(output_dir),
+            timeout=timeout,
+            on_progress=on_progress,
+            include_temp=include_temp,
+        )
 
     # Prompts
 

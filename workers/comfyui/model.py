@@ -1,8 +1,9 @@
-"""What ComfyUI speaks of: files on the server, and its queue."""
+"""What ComfyUI speaks of: files on the server, its queue, and what a prompt has made."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from pathlib import Path
 from typing import Any
 
 
@@ -50,3 +51,33 @@ class PromptQueue:
 
     def __contains__(self, prompt_id: object) -> bool:
         return prompt_id in self.running or prompt_id in self.pending
+
+
+@dataclass(frozen=True)
+class SavedFile:
+    """A file that a node made, on this machine.
+
+    Attributes:
+        node_id: of the node.
+        kind: the list that the node put it in: images, gifs, audio, ...
+        path: where it is.
+    """
+
+    node_id: str
+    kind: str
+    path: Path
+
+
+@dataclass(frozen=True)
+class Execution:
+    """A workflow that was executed.
+
+    Attributes:
+        prompt_id: under which the server's history has it.
+        files: what its nodes made, saved.
+        values: what nodes showed that is no file: node id to name to value.
+    """
+
+    prompt_id: str
+    files: tuple[SavedFile, ...]
+    values: Mapping[str, Mapping[str, Any]]
