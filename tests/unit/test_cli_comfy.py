@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from cli.comfy import prompts
+from cli.comfy.client import open_server
 from cli.comfy.files import Folder, file_named, name_of
 from cli.comfy.history import read
 from cli.comfy.nodes import Input, inputs_of, pack_of
@@ -143,6 +144,21 @@ def test_an_entry_that_does_not_say_when_is_one_still(odd: dict[str, Any]) -> No
 @pytest.mark.parametrize("prompt", [None, [], [1, "p"], [1, "p", "x"], {}], ids=str)
 def test_an_entry_without_a_workflow_has_an_empty_one(prompt: Any) -> None:
     assert workflow_of({"prompt": prompt}) == {}
+
+
+def test_the_servers_headers_go_with_every_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COMFYUI_URL", "http://gpu:8188")
+    monkeypatch.setenv("COMFYUI_HEADERS", '{"Authorization": "Bearer x"}')
+    with open_server(None) as server:
+        assert (server.base_url, server.headers) == (
+            "http://gpu:8188",
+            {"Authorization": "Bearer x"},
+        )
+    with open_server("http://other/api/") as server:
+        assert (server.base_url, server.headers) == (
+            "http://other/api",
+            {"Authorization": "Bearer x"},
+        )
 
 
 class Remembering:
