@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from cli.comfy import comfy
 from cli.convert import convert_file
 from cli.dead import dead
 from cli.errors import CommandError
@@ -30,6 +31,7 @@ app = typer.Typer(
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 app.add_typer(dead, name="dead")
+app.add_typer(comfy, name="comfy")
 
 
 @app.command("settings")

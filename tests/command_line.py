@@ -43,6 +43,11 @@ class Started:
         )
         self._process.start()
 
+    def signal(self, number: int) -> None:
+        """Send it a signal."""
+        assert self._process.pid is not None
+        os.kill(self._process.pid, number)
+
     def end(self) -> Ended:
         """Wait for it."""
         self._process.join(_SECONDS)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from cli.comfy import comfy
 from sandbox.processes import ChildProcess
 from sandbox.stack import Stack
 from settings.model import Settings
@@ -47,6 +48,25 @@ def test_python_snippets_run(stack: Stack, snippet: str) -> None:
     assert done.returncode == 0, done.stderr
     printed = r"s3://comfyui/\S+/0-hello_\d+_\.png" if "send_task" in snippet else r"0\.8\.0 \(\)"
     assert re.fullmatch(printed, done.stdout.strip())
+
+
+def test_the_snippet_without_a_queue_runs(stack: Stack, tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "without-a-queue.md").read_text()
+    (snippet,) = re.findall(r"^```python\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    done = subprocess.run(
+        [sys.executable, "-c", snippet.replace("http://127.0.0.1:8188", stack.comfyui_url)],
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^2 images output/hello_\d+_\.png$", done.stdout, re.MULTILINE)
+    # Each command that the page names is one.
+    documented = set(re.findall(r"^\| `comfyfleet comfy (\w+)", page, re.MULTILINE))
+    assert documented == {command.name for command in comfy.registered_commands}
 
 
 @pytest.mark.parametrize("command", COMMANDS)

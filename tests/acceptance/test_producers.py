@@ -99,6 +99,23 @@ def test_each_example_runs(stack: Stack, client: Client, example: str) -> None:
         assert hashlib.sha256(content).hexdigest() == digest
 
 
+def test_the_example_without_a_queue_runs(stack: Stack, tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, ROOT / "examples" / "direct.py"],
+        # A server is all that it needs.
+        env={"PATH": "/usr/bin:/bin", "COMFYUI_URL": stack.comfyui_url, "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    node_id, kind, path = done.stdout.splitlines()[-1].split()
+    assert (node_id, kind) == ("3", "images")
+    assert (tmp_path / path).read_bytes().startswith(b"\x89PNG")
+
+
 def test_importing_the_producers_side_loads_neither_worker_code_nor_boto() -> None:
     heavy = ("workers", "boto3", "botocore", "requests", "websocket")
     code = f"import tasks, sys; print([m for m in {heavy} if m in sys.modules])"

@@ -2,11 +2,17 @@
 
 import uuid
 from io import BytesIO
+from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from tasks.errors import InvalidInputError, InvalidWorkflowError, OutputMissingError
+from tasks.errors import (
+    InvalidInputError,
+    InvalidWorkflowError,
+    NodeFailedError,
+    OutputMissingError,
+)
 from tests.stack import Workflow, bars
 from workers.comfyui import ComfyUI, Notifications
 from workers.comfyui.history import failure_in, output_files
@@ -61,7 +67,13 @@ def test_the_queue_in_its_order_and_cancelled(client: ComfyUI) -> None:
     eventually(lambda: client.queue().running == (running,))
     for prompt_id, front in ((first, False), (second, False), (urgent, True)):
         client.submit(bars(uuid.uuid4().int % 2**32), prompt_id, "client", front=front)
-    assert set(client.queue().pending) == {urgent, first, second}
+    # The one before all others stands first, whatever the server's own order.
+    assert client.queue().pending == (urgent, first, second)
+    assert client.remaining() == 4
+    (runs,), waiting = client.queued_prompts()
+    assert (runs.prompt_id, runs.client_id) == (running, "client")
+    assert runs.workflow["1"]["class_type"] == "BarsRender"
+    assert [prompt.prompt_id for prompt in waiting] == [urgent, first, second]
     client.cancel(first)
     assert first not in client.queue()
     client.cancel(running)
@@ -83,6 +95,27 @@ def test_the_queue_cleared_and_all_interrupted(client: ComfyUI) -> None:
     assert client.queue().running == (running,)
     client.interrupt_all()
     assert failure_in(finish(client, running), {}) is not None
+
+
+def test_a_workflow_in_one_call(client: ComfyUI, workflow: Workflow, tmp_path: Path) -> None:
+    stages: list[str] = []
+    execution = client.execute(
+        workflow, tmp_path / "new", on_progress=lambda progress: stages.append(progress.stage)
+    )
+    (file,) = execution.files
+    assert (file.node_id, file.kind, file.path.parent) == ("2", "images", tmp_path / "new")
+    assert Image.open(BytesIO(file.path.read_bytes())).size == (64, 48)
+    assert client.history(execution.prompt_id) is not None
+    assert stages[-1] == "downloading"
+
+
+def test_a_workflow_in_one_call_that_fails(
+    client: ComfyUI, workflow: Workflow, tmp_path: Path
+) -> None:
+    workflow["1"]["inputs"]["mode"] = "error"
+    with pytest.raises(NodeFailedError, match=r"node 1 \(BarsRender\) raised ValueError"):
+        client.execute(workflow, tmp_path)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_refused_workflow(client: ComfyUI, workflow: Workflow) -> None:

@@ -11,8 +11,9 @@ from requests.adapters import BaseAdapter
 from urllib3 import HTTPResponse
 
 from tasks.errors import ComfyUIUnavailableError, JobCancelledError
-from workers.comfyui import ComfyUI, client
-from workers.comfyui.client import Download
+from workers.comfyui import ComfyUI
+from workers.comfyui import download as module
+from workers.comfyui.download import Download
 from workers.comfyui.model import FileRef
 
 PIECE = 256 * 1024
@@ -44,7 +45,7 @@ class Line:
 @pytest.fixture
 def line(monkeypatch: pytest.MonkeyPatch) -> Line:
     one = Line()
-    monkeypatch.setattr(client, "time", one)
+    monkeypatch.setattr(module, "time", one)
     return one
 
 

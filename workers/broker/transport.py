@@ -296,7 +296,8 @@ class Channel(redis_transport.Channel):  # type: ignore[misc]  # kombu has no ty
     def _size(self, queue: str) -> int:
         waiting: int = super()._size(queue)
         with self.conn_or_acquire() as client:
-            return waiting + sum(client.llen(one) for one in self._lane_lists(client, queue))
+            lengths = [int(client.llen(one)) for one in self._lane_lists(client, queue)]
+        return waiting + sum(lengths)
 
     def _purge(self, queue: str) -> int:
         purged: int = super()._purge(queue)

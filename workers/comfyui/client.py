@@ -5,21 +5,15 @@ Paths, bodies and status codes are recorded from two versions in tests/fixtures/
 
 import json
 import logging
-import socket
-import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from http.client import HTTPException
+from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, TypeVar
 from urllib.parse import quote
 
 import requests
-import urllib3
-from requests.adapters import HTTPAdapter
 
 from tasks.errors import (
     ComfyUIAccessDeniedError,
@@ -31,8 +25,18 @@ from tasks.errors import (
     OutputMissingError,
 )
 from tasks.request import label
+from tasks.result import Progress
 from tasks.workflow import Workflow
-from workers.comfyui.model import FileRef, PromptQueue, PromptState
+from workers.comfyui.connection import PATIENCE, Adapter, at_most
+from workers.comfyui.download import Download
+from workers.comfyui.model import (
+    Execution,
+    FileRef,
+    PromptQueue,
+    PromptState,
+    QueuedPrompt,
+)
+from workers.comfyui.queue import read_queue
 from workers.comfyui.rejection import describe_rejection
 from workers.comfyui.seam import translated
 
@@ -42,15 +46,6 @@ A = TypeVar("A", "_Answer", requests.Response)
 logger = logging.getLogger(__name__)
 
 _QUICK = ("/history/", "/queue", "/interrupt")
-
-# An answer as a whole may take so many times the wait between two of its bytes.
-_PATIENCE = 2
-
-_PIECE_BYTES = 256 * 1024
-
-# A file of which less than this comes in a second, after some time, is no file.
-_SLOW_SECONDS = 30.0
-_SLOW_BYTES = 1024
 
 # Far more than any answer that is no file.
 MOST_ANSWER_BYTES = 64 * 1024 * 1024
@@ -64,92 +59,6 @@ class _Answer:
     headers: Mapping[str, str]
     url: str
     content: bytes
-
-
-@contextmanager
-def _at_most(seconds: float, cut: Callable[[], object]) -> Iterator[None]:
-    """Cut a connection that is not done in time: a byte now and then outwits its own timeout.
-
-    Raises:
-        TimeoutError: it was cut.
-    """
-    late = threading.Event()
-
-    def end() -> None:
-        late.set()
-        # It may just have come to its end.
-        with suppress(OSError, RuntimeError, ValueError):
-            cut()
-
-    timer = threading.Timer(seconds, end)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    except (OSError, HTTPException, urllib3.exceptions.HTTPError):
-        if not late.is_set():
-            raise
-    finally:
-        timer.cancel()
-    if late.is_set():
-        raise TimeoutError
-
-
-class _Connection(urllib3.connection.HTTPConnection):
-    """A connection on which the head of an answer is waited for as long as its body."""
-
-    def getresponse(self) -> Any:
-        """The answer, its head read."""
-        seconds = _PATIENCE * float(self.timeout or 0)
-        with _at_most(seconds, partial(self.sock.shutdown, socket.SHUT_RD)):
-            return super().getresponse()
-
-
-class _TlsConnection(_Connection, urllib3.connection.HTTPSConnection):
-    """The same with TLS."""
-
-
-class _Adapter(HTTPAdapter):
-    """Makes such connections."""
-
-    def get_connection_with_tls_context(self, *args: Any, **options: Any) -> Any:
-        """The pool of connections to a server."""
-        pool: Any = super().get_connection_with_tls_context(*args, **options)
-        pool.ConnectionCls = _TlsConnection if pool.scheme == "https" else _Connection
-        return pool
-
-
-class Download:
-    """A file's bytes, read from the server as they are needed."""
-
-    def __init__(
-        self, response: requests.Response, base_url: str, check: Callable[[], object]
-    ) -> None:
-        self._response = response
-        self._base_url = base_url
-        self._check = check
-        self._began = time.monotonic()
-        self._received = 0
-
-    def read(self, size: int) -> bytes:
-        """Some bytes, `size` at most; none only at the end.
-
-        Raises:
-            ComfyUIUnavailableError: the server stopped before the announced end, or is so slow
-                that the end would never come.
-            Exception: what the check raises.
-        """
-        self._check()
-        with translated(self._base_url):
-            # Whatever is there: who waits for more of it than comes waits for ever.
-            part = bytes(self._response.raw.read1(min(size, _PIECE_BYTES), decode_content=True))
-        self._received += len(part)
-        seconds = time.monotonic() - self._began
-        if part and seconds > _SLOW_SECONDS and self._received < seconds * _SLOW_BYTES:
-            raise ComfyUIUnavailableError(
-                f"ComfyUI at {self._base_url} sends a file with less than {_SLOW_BYTES} bytes/s"
-            )
-        return part
 
 
 class ComfyUI:
@@ -187,7 +96,7 @@ class ComfyUI:
         self._session = requests.Session()
         self._session.headers.update(self.headers)
         for scheme in ("http://", "https://"):
-            self._session.mount(scheme, _Adapter(pool_connections=1, pool_maxsize=connections))
+            self._session.mount(scheme, Adapter(pool_connections=1, pool_maxsize=connections))
 
     def __enter__(self) -> Self:
         return self
@@ -203,6 +112,53 @@ class ComfyUI:
     def close(self) -> None:
         """Close all connections."""
         self._session.close()
+
+    # A workflow from its file to its pictures
+
+    def execute(
+        self,
+        workflow: Workflow,
+        output_dir: str | Path,
+        *,
+        timeout: float | None = None,
+        on_progress: Callable[[Progress], object] = lambda _: None,
+        include_temp: bool = False,
+    ) -> Execution:
+        """Submit a workflow, wait for its end and download what it has made.
+
+        Whatever ends the waiting, an exception of `on_progress` or Ctrl-C as well, takes the
+        prompt out of the queue or stops it, and no other one.
+
+        Args:
+            workflow: API format, or an export of the UI, which this server's nodes convert.
+            output_dir: folder for the files; made if need be. No file in it is overwritten.
+            timeout: seconds that the prompt may execute; waiting in the queue does not count.
+            on_progress: called at least every half second with `stage` (queued, executing,
+                downloading), `value` (0 to 1), node and step.
+            include_temp: download previews too.
+
+        Raises:
+            InvalidWorkflowError: it is no workflow, or the server refuses it.
+            NodeFailedError: a node raised.
+            OutOfMemoryError: a node ran out of memory.
+            PromptInterruptedError: somebody has interrupted the prompt.
+            PromptLostError: somebody has deleted it, or the server was restarted.
+            JobTimeoutError: it took longer than `timeout`.
+            OutputMissingError: a file is gone from the server.
+            HistoryUnreadableError: nobody knows how it ended.
+            OSError: a file cannot be written.
+        """
+        # It loads what only those need who wait.
+        from workers.direct import execute  # noqa: PLC0415
+
+        return execute(
+            self,
+            workflow,
+            Path(output_dir),
+            timeout=timeout,
+            on_progress=on_progress,
+            include_temp=include_temp,
+        )
 
     # Prompts
 
@@ -267,7 +223,10 @@ class ComfyUI:
         """
         given = {"max_items": max_items, "offset": offset}
         params = {name: value for name, value in given.items() if value is not None}
-        return self._get_json("/history", dict, params=params)
+        entries = self._get_json("/history", dict, params=params)
+        if not all(isinstance(entry, dict) for entry in entries.values()):
+            raise self._not_comfyui("a history entry that is no object")
+        return entries
 
     def delete_history(self, prompt_ids: Iterable[str]) -> None:
         """Forget these finished prompts; their files stay."""
@@ -279,18 +238,26 @@ class ComfyUI:
 
     def queue(self) -> PromptQueue:
         """What runs and what waits."""
+        running, pending = self.queued_prompts()
+        return PromptQueue(
+            tuple(prompt.prompt_id for prompt in running),
+            tuple(prompt.prompt_id for prompt in pending),
+        )
+
+    def queued_prompts(self) -> tuple[list[QueuedPrompt], list[QueuedPrompt]]:
+        """The prompts that run and those that wait, with their workflows; the next one first."""
         answer = self._get_json("/queue", dict)
         try:
-            # The id is the second field of an item; the first is its number in the queue.
-            running, pending = (
-                tuple(item[1] for item in answer[name])
-                for name in ("queue_running", "queue_pending")
-            )
-        except (KeyError, IndexError, TypeError):
-            raise self._not_comfyui("a queue of an unknown form") from None
-        if not all(isinstance(prompt_id, str) for prompt_id in (*running, *pending)):
-            raise self._not_comfyui("a queue of prompts without ids")
-        return PromptQueue(running, pending)
+            return read_queue(answer)
+        except ValueError as error:
+            raise self._not_comfyui(str(error)) from None
+
+    def remaining(self) -> int:
+        """How many prompts run or wait."""
+        match self._get_json("/prompt", dict):
+            case {"exec_info": {"queue_remaining": int(remaining)}}:
+                return remaining
+        raise self._not_comfyui("no number of prompts")
 
     def delete_from_queue(self, prompt_ids: Iterable[str]) -> None:
         """Remove waiting prompts; running ones are not touched."""
@@ -429,7 +396,7 @@ class ComfyUI:
 
     def model_folders(self) -> list[str]:
         """The kinds of models that the server knows."""
-        return self._get_json("/models", list)
+        return self._names(self._get_json("/models", list))
 
     def models(self, folder: str) -> list[str]:
         """The model files in a folder.
@@ -440,11 +407,11 @@ class ComfyUI:
         response = self._ask("GET", f"/models{_segment(folder)}")
         if response.status_code == 404:
             raise InvalidInputError(f"ComfyUI at {self.base_url} has no model folder {folder!r}")
-        return self._json(self._checked(response), list)
+        return self._names(self._json(self._checked(response), list))
 
     def embeddings(self) -> list[str]:
         """The names of the textual inversion embeddings."""
-        return self._get_json("/embeddings", list)
+        return self._names(self._get_json("/embeddings", list))
 
     def system_stats(self) -> dict[str, Any]:
         """Version, memory in bytes and devices of the server."""
@@ -481,13 +448,13 @@ class ComfyUI:
 
     def _ask(self, method: str, path: str, **options: Any) -> _Answer:
         with self._request(method, path, **options) as response:
-            content = self._content(response, _PATIENCE * self._timeouts(path)[1])
+            content = self._content(response, PATIENCE * self._timeouts(path)[1])
             return _Answer(response.status_code, response.headers, response.url, content)
 
     def _content(self, response: requests.Response, seconds: float) -> bytes:
         raw = response.raw
         try:
-            with translated(self.base_url), _at_most(seconds, raw.shutdown):
+            with translated(self.base_url), at_most(seconds, raw.shutdown):
                 content = bytes(raw.read(MOST_ANSWER_BYTES + 1, decode_content=True))
         except TimeoutError:
             raise ComfyUIUnavailableError(
@@ -530,6 +497,11 @@ class ComfyUI:
         if not isinstance(answer, kind):
             raise self._not_comfyui(f"JSON that is no {kind.__name__}")
         return answer
+
+    def _names(self, found: list[Any]) -> list[str]:
+        if not all(isinstance(name, str) for name in found):
+            raise self._not_comfyui("names that are no strings")
+        return found
 
     def _post(self, path: str, body: Mapping[str, Any]) -> None:
         self._checked(self._ask("POST", path, json=body))

@@ -24,6 +24,8 @@ _MOST_LEVELS = 50
 # Values go into the result and the manifest: so many characters of JSON in all.
 _MOST_SHOWN = 4_000_000
 _MOST_REASON = 600
+# Milliseconds since 1970, in the year 5138: no clock shows more.
+_LATEST = 10**14
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,26 @@ def shown_values(entry: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
                 return values
             values.setdefault(node_id, {})[name] = value_or_less
     return values
+
+
+def executed_at(entry: Mapping[str, Any]) -> tuple[float, float] | None:
+    """When the prompt began and ended, in seconds since 1970 by the server's clock, if it says."""
+    status = entry.get("status")
+    times = [
+        data["timestamp"] / 1000
+        for _, data in (_messages(status) if isinstance(status, Mapping) else ())
+        if isinstance(data.get("timestamp"), int) and 0 <= data["timestamp"] < _LATEST
+    ]
+    return (times[0], times[-1]) if times else None
+
+
+def workflow_of(entry: Mapping[str, Any]) -> Workflow:
+    """The workflow that was executed; an empty one if the entry does not have it."""
+    match entry.get("prompt"):
+        case [_, _, Mapping() as workflow, *_]:
+            return workflow
+        case _:
+            return {}
 
 
 def _files(entry: Mapping[str, Any], *, include_temp: bool) -> Iterator[tuple[str, str, FileRef]]:

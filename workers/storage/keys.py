@@ -27,7 +27,9 @@ def output_key(folder: str, attempt: int, node_id: str, index: int, filename: st
     have more than 1,024 bytes.
     """
     start = f"{folder}/{attempt}/{_folder(node_id)}/{index}-"
-    return start + _name(filename, min(_MOST_NAME_BYTES, _MOST_KEY_BYTES - len(start.encode())))
+    return start + plain_name(
+        filename, min(_MOST_NAME_BYTES, _MOST_KEY_BYTES - len(start.encode()))
+    )
 
 
 def _folder(text: str) -> str:
@@ -38,7 +40,8 @@ def _folder(text: str) -> str:
     return quoted
 
 
-def _name(filename: str, most_bytes: int) -> str:
+def plain_name(filename: str, most_bytes: int) -> str:
+    """The last part of a file name, printable, its extension kept where it has to be cut."""
     # The index before it keeps names apart, so that this may lose what it likes.
     last = re.split(r"[/\\]", filename)[-1]
     printable = "".join(c if c.isprintable() else "_" for c in last)

@@ -1,0 +1,85 @@
+"""Files of a server in folders of ours: whole or not at all, never elsewhere, never over others."""
+
+import errno
+import itertools
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from workers.storage.keys import plain_name
+
+Read = Callable[[int], bytes]
+
+_PIECE_BYTES = 256 * 1024
+# File systems allow 255; a number and the name of the unfinished file want some of them.
+_MOST_NAME_BYTES = 180
+
+
+def local_name(filename: str) -> str:
+    """A name of one part, printable and not hidden, for a file that has this name on a server."""
+    return plain_name(filename, _MOST_NAME_BYTES).lstrip(". ") or "file"
+
+
+def save(read: Read, folder: Path, filename: str) -> Path:
+    """Write a file into a folder, under a name with a number where its own is taken.
+
+    Args:
+        read: returns some bytes, at most as many as it is told; none only at the end.
+        folder: where to.
+        filename: what the server calls it.
+
+    Returns:
+        Where it is.
+
+    Raises:
+        OSError: it cannot be written.
+        Exception: what `read` raises.
+    """
+    with _part(read, folder) as part:
+        path = next(path for path in _paths(folder, local_name(filename)) if _reserved(path))
+        part.replace(path)
+    return path
+
+
+def write(read: Read, path: Path, *, overwrite: bool) -> None:
+    """Write a file where it is wanted.
+
+    Raises:
+        FileExistsError: there is one, and it is not to be overwritten.
+        OSError: it cannot be written.
+        Exception: what `read` raises.
+    """
+    with _part(read, path.parent) as part:
+        if not overwrite and not _reserved(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
+        part.replace(path)
+
+
+@contextmanager
+def _part(read: Read, folder: Path) -> Iterator[Path]:
+    """The whole content under a name of its own; what is not renamed is removed."""
+    part = folder / f".{uuid.uuid4().hex}.part"
+    try:
+        with part.open("xb") as file:
+            while piece := read(_PIECE_BYTES):
+                file.write(piece)
+        yield part
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _paths(folder: Path, name: str) -> Iterator[Path]:
+    yield folder / name
+    stem, extension = Path(name).stem, Path(name).suffix
+    yield from (folder / f"{stem}-{number}{extension}" for number in itertools.count(2))
+
+
+def _reserved(path: Path) -> bool:
+    """Whether the path was free; now it is not."""
+    try:
+        path.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
