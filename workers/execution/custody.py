@@ -38,7 +38,7 @@ from workers.execution.takeover import Takeover
 from workers.ledger import Cancelled, Claimed, Ended, Held, Ledger, Outcome, Record, Route, Verdict
 from workers.ledger.dead_letters import DeadLetter
 from workers.ledger.outcomes import JobFailed, failure_detail, failure_from
-from workers.routing.lanes import Here, Lane
+from workers.routing.lanes import Here, Lane, Later
 from workers.routing.router import Router, Wanted
 
 logger = logging.getLogger(__name__)
@@ -481,16 +481,22 @@ class Custody:
         """
         wanted = order.wanted()
         try:
-            lane = self._router.after_refusal(wanted)
+            way = self._router.after_refusal(wanted)
         except JobError as unknown:
             logger.warning("job %s: goes nowhere else: %s", order.job_id, unknown)
             return error
-        if lane is None:
-            return self._router.explained(wanted, error)
-        logger.info("job %s: waits for another server (lane %s)", order.job_id, lane.id)
+        match way:
+            case None:
+                return self._router.explained(wanted, error)
+            case Later(seconds):
+                logger.info("job %s: waits for servers that may join", order.job_id)
+                later = NotNow(seconds)
+            case lane:
+                logger.info("job %s: waits for another server (lane %s)", order.job_id, lane.id)
+                later = NotNow(0.0, lane=lane)
         changes = {"route": Route(), "spent": True}
-        self._release(lease, record.model_copy(update=changes), 0.0)
-        raise NotNow(0.0, lane=lane)
+        self._release(lease, record.model_copy(update=changes), later.seconds)
+        raise later
 
     def _wish(self, retry: Retry, due: float) -> Route:
         match retry.where:
