@@ -1,0 +1,84 @@
+"""Small pictures of pictures. Pillow is loaded with the first: not every worker needs it."""
+
+import threading
+from dataclasses import dataclass
+from io import BytesIO
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+# Pixels of a picture, decoded at up to 4 bytes each.
+_MOST_PIXELS = 8192 * 8192
+_QUALITY = 80
+_FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
+
+# One picture is decoded at a time, so that a worker needs memory for one.
+_decoding = threading.Lock()
+
+
+class NoThumbnailError(Exception):
+    """A picture is to have none; says why."""
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """A small picture, as WebP, and its size in pixels."""
+
+    content: bytes
+    width: int
+    height: int
+
+
+def is_picture(head: bytes) -> bool:
+    """Whether a file that starts with these bytes, 12 of them, is a picture that can have one."""
+    return head.startswith((b"\x89PNG", b"\xff\xd8\xff", b"GIF8")) or (
+        head.startswith(b"RIFF") and head[8:12] == b"WEBP"
+    )
+
+
+def make_thumbnail(file: IO[bytes], longest: int) -> Thumbnail:
+    """Draw a picture, the first of an animation, no larger than it is.
+
+    Args:
+        file: an open PNG, JPEG, WebP or GIF.
+        longest: pixels of its longer side at most.
+
+    Raises:
+        NoThumbnailError: the file cannot be read, or is too large.
+    """
+    from PIL import Image  # noqa: PLC0415  # not before it is needed
+
+    with _decoding:
+        try:
+            with Image.open(file, formats=_FORMATS) as picture:
+                return _encoded(_small(picture, longest))
+        except NoThumbnailError:
+            raise
+        except Exception as error:
+            # Decoders raise what they like at files that are no good.
+            raise NoThumbnailError(f"{type(error).__name__}: {error}") from error
+
+
+def _small(picture: "Image", longest: int) -> "Image":
+    from PIL import Image, ImageOps  # noqa: PLC0415
+
+    if picture.width * picture.height > _MOST_PIXELS:
+        raise NoThumbnailError(
+            f"it has {picture.width} x {picture.height} pixels, more than {_MOST_PIXELS:,}"
+        )
+    # A JPEG is read no larger than it has to be.
+    picture.draft("RGB", (longest, longest))
+    if picture.mode.startswith("I"):
+        # 16 bits a pixel, of which the upper 8 are shown.
+        picture = picture.convert("I").point(lambda value: value * (1 / 256)).convert("L")
+    small = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
+    small.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+    return ImageOps.exif_transpose(small)
+
+
+def _encoded(small: "Image") -> Thumbnail:
+    buffer = BytesIO()
+    # Colours are not metadata: a profile stays.
+    small.save(buffer, "WEBP", quality=_QUALITY, exif=b"", xmp=b"")
+    return Thumbnail(buffer.getvalue(), small.width, small.height)
