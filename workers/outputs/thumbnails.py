@@ -52,12 +52,12 @@ def make_thumbnail(file: IO[bytes], longest: int) -> Thumbnail:
     with _decoding:
         try:
             with Image.open(file, formats=_FORMATS) as picture:
-                return _encoded(_small(picture, longest))
+                return _encoded(_small(picture, longest), _profile(picture))
         except NoThumbnailError:
             raise
         except Exception as error:
             # Decoders raise what they like at files that are no good.
-            raise NoThumbnailError(f"{type(error).__name__}: {error}") from error
+            raise NoThumbnailError(f"it cannot be read ({type(error).__name__})") from error
 
 
 def _small(picture: "Image", longest: int) -> "Image":
@@ -77,8 +77,13 @@ def _small(picture: "Image", longest: int) -> "Image":
     return ImageOps.exif_transpose(small)
 
 
-def _encoded(small: "Image") -> Thumbnail:
+def _profile(picture: "Image") -> bytes:
+    """What its colours mean, which is no metadata; none for others than red, green and blue."""
+    profile = picture.info.get("icc_profile") if picture.mode in ("RGB", "RGBA", "P") else None
+    return profile or b""
+
+
+def _encoded(small: "Image", profile: bytes) -> Thumbnail:
     buffer = BytesIO()
-    # Colours are not metadata: a profile stays.
-    small.save(buffer, "WEBP", quality=_QUALITY, exif=b"", xmp=b"")
+    small.save(buffer, "WEBP", quality=_QUALITY, icc_profile=profile, exif=b"", xmp=b"")
     return Thumbnail(buffer.getvalue(), small.width, small.height)
