@@ -170,13 +170,14 @@ def test_files_that_are_no_good_have_none(make: Callable[[], bytes], why: str) -
         make_thumbnail(BytesIO(make()), 32)
 
 
+@pytest.mark.parametrize(("kind", "bytes_a_pixel"), [("PNG", 8), ("JPEG", 8), ("WEBP", 16)])
 def test_more_pixels_than_a_worker_has_memory_for_are_not_decoded(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, kind: str, bytes_a_pixel: int
 ) -> None:
-    monkeypatch.setattr(thumbnails, "_MOST_PIXELS", 64 * 64)
-    assert made(encoded(Image.new("RGB", (64, 64)))).size == (32, 32)
+    monkeypatch.setattr(thumbnails, "_MOST_BYTES", 64 * 64 * bytes_a_pixel)
+    assert made(encoded(Image.new("RGB", (64, 64)), kind)).size == (32, 32)
     with pytest.raises(NoThumbnailError, match="it has 65 x 64 pixels, more than 4,096"):
-        make_thumbnail(BytesIO(encoded(Image.new("RGB", (65, 64)))), 32)
+        make_thumbnail(BytesIO(encoded(Image.new("RGB", (65, 64)), kind)), 32)
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,11 @@ from typing import IO, TYPE_CHECKING
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# Pixels of a picture, decoded at up to 4 bytes each.
-_MOST_PIXELS = 8192 * 8192
+# Bytes that a picture may need while it is decoded, and how many a pixel takes: of WebP the decoder
+# has two pictures of its own.
+_MOST_BYTES = 256 * 1024 * 1024
+_PIXEL_BYTES = 8
+_WEBP_PIXEL_BYTES = 16
 _QUALITY = 80
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
 
@@ -63,9 +66,10 @@ def make_thumbnail(file: IO[bytes], longest: int) -> Thumbnail:
 def _small(picture: "Image", longest: int) -> "Image":
     from PIL import Image, ImageOps  # noqa: PLC0415
 
-    if picture.width * picture.height > _MOST_PIXELS:
+    most_pixels = _MOST_BYTES // (_WEBP_PIXEL_BYTES if picture.format == "WEBP" else _PIXEL_BYTES)
+    if picture.width * picture.height > most_pixels:
         raise NoThumbnailError(
-            f"it has {picture.width} x {picture.height} pixels, more than {_MOST_PIXELS:,}"
+            f"it has {picture.width} x {picture.height} pixels, more than {most_pixels:,}"
         )
     # A JPEG is read no larger than it has to be.
     picture.draft("RGB", (longest, longest))
