@@ -753,16 +753,30 @@ def test_what_cannot_be_stripped_is_stored_and_the_output_and_the_log_say_so(
     assert "job job: a of node 9 is stored with its metadata" in caplog.text
 
 
-def test_a_store_that_is_away_has_its_thumbnails_later(scene: Attempt) -> None:
-    scene.server.files = {"a": picture()}
-    # The picture itself gets there.
-    answers = iter([None, StorageUnavailableError("away")])
+def refusing_the_thumbnail(error: JobError) -> Callable[[], None]:
+    """The file itself gets into the store, and later everything."""
+    answers = iter([None, error])
 
-    def fail() -> None:
+    def answer() -> None:
         if (error := next(answers, None)) is not None:
             raise error
 
-    scene.store.let = fail
+    return answer
+
+
+def test_a_store_that_refuses_no_more_than_the_thumbnail_has_the_file(
+    scene: Attempt, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene.server.files = {"a": picture()}
+    scene.store.let = refusing_the_thumbnail(StorageDeniedError("no small ones"))
+    (output,) = finished(scene.uploads(thumbnail=16), entry(n9=images("a")))
+    assert (output.thumbnail, scene.store.contents.keys()) == (None, {key("9", 0, "a")})
+    assert "a of node 9 has no thumbnail: no small ones" in caplog.text
+
+
+def test_a_store_that_is_away_has_its_thumbnails_later(scene: Attempt) -> None:
+    scene.server.files = {"a": picture()}
+    scene.store.let = refusing_the_thumbnail(StorageUnavailableError("away"))
     (output,) = finished(scene.uploads(thumbnail=16), entry(n9=images("a")))
     assert output.thumbnail
     assert scene.store.contents.keys() == {key("9", 0, "a"), small("9", 0, "a")}

@@ -214,12 +214,13 @@ class Uploads:
     def _store_thumbnail(self, file: OutputFile, key: str, passage: Passage) -> Thumbnail | None:
         try:
             small = passage.thumbnail()
-        except NoThumbnailError as error:
+            if small is None:
+                return None
+            stored = self._store.put(key, BytesIO(small.content))
+        except (NoThumbnailError, StorageDeniedError) as error:
+            # A store that has just taken the file itself refuses no more than this.
             self._warn(file, f"has no thumbnail: {error}")
             return None
-        if small is None:
-            return None
-        stored = self._store.put(key, BytesIO(small.content))
         return Thumbnail(
             bucket=stored.bucket,
             key=stored.key,
