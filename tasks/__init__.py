@@ -7,7 +7,7 @@ from tasks.app import TASK_NAME, app
 from tasks.enqueue import enqueue
 from tasks.errors import CancelledError, JobError, PermanentError, TransientError
 from tasks.request import JobRequest, OutputOptions
-from tasks.result import JobResult, Output, Progress
+from tasks.result import JobResult, Output, Progress, Thumbnail
 
 __all__ = [
     "TASK_NAME",
@@ -19,6 +19,7 @@ __all__ = [
     "OutputOptions",
     "PermanentError",
     "Progress",
+    "Thumbnail",
     "TransientError",
     "app",
     "enqueue",

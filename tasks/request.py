@@ -56,6 +56,15 @@ class OutputOptions(BaseModel):
         None, ge=1, le=MAX_PRESIGN_SECONDS, description="Lifetime of a download URL an output."
     )
     include_temp: bool = Field(False, description="Store previews (`temp` outputs) too.")
+    thumbnail: int | None = Field(
+        None,
+        ge=16,
+        le=2048,
+        description="Longer side in pixels of a WebP beside each picture; none by default.",
+    )
+    strip_metadata: bool = Field(
+        False, description="Leave out the workflow and other metadata that files have inside."
+    )
 
     @field_validator("prefix")
     @classmethod

@@ -13,7 +13,7 @@ from cli.comfy import comfy
 from sandbox.processes import ChildProcess
 from sandbox.stack import Stack
 from settings.model import Settings
-from tasks import JobRequest, JobResult, Output, OutputOptions, Progress
+from tasks import JobRequest, JobResult, Output, OutputOptions, Progress, Thumbnail
 
 pytestmark = pytest.mark.acceptance
 
@@ -133,6 +133,12 @@ def test_every_field_of_result_and_progress_is_named() -> None:
     for model in (JobResult, Output, Progress):
         for name in model.model_fields:
             assert f"`{name}`" in README, name
+
+
+def test_every_field_of_a_thumbnail_is_shown() -> None:
+    shown = (ROOT / "docs/outputs.md").read_text()
+    for name in Thumbnail.model_fields:
+        assert f'"{name}"' in shown, name
 
 
 def test_links_lead_somewhere() -> None:

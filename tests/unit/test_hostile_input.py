@@ -138,7 +138,13 @@ ARGUMENTS = {
     "workflow": WORKFLOW,
     "params": {"6.text": "a dog", "6.n": 2},
     "inputs": {"a.png": DATA_URL, "b.png": "s3://bucket/b.png"},
-    "output": {"prefix": "shots/7", "presign_seconds": 60, "include_temp": True},
+    "output": {
+        "prefix": "shots/7",
+        "presign_seconds": 60,
+        "include_temp": True,
+        "thumbnail": 64,
+        "strip_metadata": True,
+    },
     "timeout_seconds": 30,
     "metadata": {"customer": "7"},
 }

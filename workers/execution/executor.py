@@ -571,11 +571,16 @@ class Executor:
         seconds = request.output.presign_seconds
         if seconds is None:
             return result
-        outputs = [
-            output.model_copy(update={"url": self._store.presigned_url(output.key, seconds)})
-            for output in result.outputs
-        ]
-        return result.model_copy(update={"outputs": outputs})
+
+        def presigned(output: Output) -> Output:
+            small = output.thumbnail
+            if small is not None:
+                url = self._store.presigned_url(small.key, seconds)
+                small = small.model_copy(update={"url": url})
+            url = self._store.presigned_url(output.key, seconds)
+            return output.model_copy(update={"url": url, "thumbnail": small})
+
+        return result.model_copy(update={"outputs": list(map(presigned, result.outputs))})
 
     def folder(self, job_id: str, request: JobRequest) -> str:
         """Where the objects of a job go that nobody had before."""
