@@ -37,7 +37,7 @@ def thumbnail_key(folder: str, attempt: int, node_id: str, index: int, filename:
     start = f"{folder}/{attempt}/{_folder(node_id)}/{index}.thumbnail-"
     end = ".webp"
     room = _MOST_KEY_BYTES - len(start.encode()) - len(end)
-    return start + _name(filename, min(_MOST_NAME_BYTES, room)) + end
+    return start + plain_name(filename, min(_MOST_NAME_BYTES, room)) + end
 
 
 def _folder(text: str) -> str:
