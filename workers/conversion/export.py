@@ -6,6 +6,7 @@ from typing import Any
 
 from tasks.errors import InvalidWorkflowError
 from tasks.request import label, shown
+from tasks.workflow_form import is_export
 
 MUTED = 2
 BYPASSED = 4
@@ -107,11 +108,6 @@ class Export:
     graph: Graph
     subgraphs: Mapping[str, Subgraph]
     group_nodes: Mapping[str, Mapping[str, Any]]
-
-
-def is_export(value: object) -> bool:
-    """Whether the value is an export of the UI, which has a list of nodes, and no API format."""
-    return isinstance(value, Mapping) and isinstance(value.get("nodes"), list)
 
 
 def read_export(value: object) -> Export:

@@ -26,12 +26,13 @@ from tasks.errors import (
 )
 from tasks.request import JobRequest
 from tasks.result import JobResult, ObjectRef, Output, Progress, Timings
-from tasks.workflow import Workflow, check_size, check_workflow, with_params
+from tasks.workflow import Workflow, check_size, with_params
 from workers import timeline
 from workers.comfyui import ComfyUI, Notifications
 from workers.comfyui.history import failure_in, overwritten, shown_values
 from workers.comfyui.model import PromptState
 from workers.comfyui.notifications import OnOutput, Subscription
+from workers.execution.api_format import in_api_format
 from workers.execution.control import HandedOn, ServerHung, Spared, WorkerLeaving
 from workers.execution.inputs import Inputs
 from workers.execution.job import AttemptFailed, Job, Start
@@ -130,6 +131,7 @@ class Executor:
         store: ObjectStore,
         removal: Removal,
         inputs: Inputs,
+        object_info: Callable[[], Mapping[str, Any]],
         uploaders: futures.Executor,
         worker: str,
         prefix: str,
@@ -149,6 +151,7 @@ class Executor:
             store: where outputs and manifests go.
             removal: takes back what came to nothing.
             inputs: places input files.
+            object_info: what the server says of its node classes, for exports of the UI.
             uploaders: runs the uploads of all jobs.
             worker: this worker's name, for results.
             prefix: of every object key.
@@ -166,6 +169,7 @@ class Executor:
         self._store = store
         self._removal = removal
         self._inputs = inputs
+        self._object_info = object_info
         self._uploaders = uploaders
         self._worker = worker
         self._prefix = prefix
@@ -286,13 +290,21 @@ class Executor:
 
     def _stage(self, job: Job) -> dict[str, Any]:
         """The workflow as it is submitted: checked, with params set and inputs placed."""
-        check_workflow(job.request.workflow)
-        workflow = with_params(job.request.workflow, job.request.params)
-        check_size(workflow, self._workflow_max_bytes)
         if job.start is not Start.SUBMIT:
-            return workflow
-        placed = self._inputs.place(workflow, job.request.inputs)
+            try:
+                return self._workflow(job)
+            except JobError as error:
+                # What is executed already needs it for messages only.
+                logger.info("job %s: its nodes' classes are not known: %s", job.id, error)
+                return {}
+        placed = self._inputs.place(self._workflow(job), job.request.inputs)
         return _bypassing(placed, job)
+
+    def _workflow(self, job: Job) -> dict[str, Any]:
+        workflow = in_api_format(job, self._object_info, self._workflow_max_bytes)
+        workflow = with_params(workflow, job.request.params)
+        check_size(workflow, self._workflow_max_bytes)
+        return workflow
 
     @contextmanager
     def _server(self, job: Job) -> Iterator[ComfyUI]:
@@ -488,7 +500,8 @@ class Executor:
     def _has_succeeded(self, job: Job) -> bool:
         """Whether the prompt ended well just before it was to be stopped."""
         entry = _soon(lambda: self._comfyui.history(job.prompt_id))
-        return entry is not None and failure_in(entry, job.request.workflow) is None
+        # Whether, not why: no node is named.
+        return entry is not None and failure_in(entry, {}) is None
 
     def _spare(self, run: _Run) -> None:
         """Take the prompt out of the server's queue, unless it has begun.
