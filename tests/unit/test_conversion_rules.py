@@ -176,6 +176,20 @@ def test_widgets_stand_in_the_order_that_the_server_gives():
     assert convert(drawing.export(), info)["1"]["inputs"] == {"a": 1, "b": 2}
 
 
+def test_the_upload_button_stands_before_what_is_optional_unless_the_server_gives_an_order():
+    info = {
+        "input": {
+            "required": {"image": [["a"], {"image_upload": True}]},
+            "optional": {"size": NUMBER},
+        }
+    }
+    drawing = Drawing().node(1, "P", ["a", "image", 3])
+    assert convert(drawing.export(), {"P": info})["1"]["inputs"] == {"image": "a", "size": 3}
+    info["input_order"] = {"required": ["image"], "optional": ["size"]}
+    drawing = Drawing().node(1, "P", ["a", 3, "image"])
+    assert convert(drawing.export(), {"P": info})["1"]["inputs"] == {"image": "a", "size": 3}
+
+
 def test_lists_are_wrapped_lest_they_be_links():
     drawing = Drawing().node(1, "Load", [["a", 0]])
     assert inputs_of(drawing, "1") == {"name": {"__value__": ["a", 0]}}
@@ -244,6 +258,16 @@ def test_file_names_name_other_widgets_and_dates():
     assert sent == {"filename_prefix": expected}
 
 
+def test_file_names_find_nodes_by_their_class_and_primitives_by_their_titles():
+    drawing = Drawing().node(1, "Sample", [7, "fixed", 2.0, None])
+    drawing.node(2, "PrimitiveNode", ["%Mine.value%"], [], ["STRING"], title="Mine")
+    drawing.nodes[1]["properties"] = {"Run widget replace on values": True}
+    drawing.node(3, "SaveImage", ["%Sample.seed%-%Sample.mode%-%Mine.value%-%SaveImage.x%"])
+    assert inputs_of(drawing, "3") == {"filename_prefix": "7--%Mine.value%-%SaveImage.x%"}
+    drawing.nodes[0]["properties"] = {"Node name for S&R": "Other"}
+    assert inputs_of(drawing, "3")["filename_prefix"].startswith("%Sample.seed%-")
+
+
 # Nodes
 
 
@@ -277,6 +301,27 @@ def test_a_class_that_the_server_does_not_know_is_named_with_its_pack(properties
     drawing = Drawing().node(5, "Zzz", title="My node", properties=properties)
     expected = f"node 5 'My node': the server does not know its class Zzz{pack}"
     assert refusal(drawing) == expected
+
+
+def test_all_classes_that_the_server_does_not_know_are_told():
+    drawing = Drawing()
+    for node_id, kind in enumerate(("A1", "Load", "B1", "A1", "C1", "D1", "E1")):
+        drawing.node(node_id, kind, properties={"cnr_id": f"pack-{kind}"})
+    named = "; ".join(
+        f"node {node_id}: the server does not know its class {kind} from the pack pack-{kind}"
+        for node_id, kind in ((0, "A1"), (2, "B1"), (4, "C1"))
+    )
+    assert refusal(drawing) == f"{named}; and 2 more that it does not know"
+
+
+def test_links_that_only_an_extension_of_the_ui_makes_are_not_left_out_silently():
+    drawing = Drawing().node(1, "Load", outputs=["MODEL", "VAE"])
+    drawing.node(2, "Anything Everywhere", [], ["anything:*"], title="All").link(1, 0, 2, 0)
+    message = refusal(drawing)
+    assert message.startswith("node 2 'All' (Anything Everywhere): gives its input to nodes that")
+    assert "export the workflow in API format" in message
+    drawing.nodes[1]["mode"] = 4
+    assert converted(drawing).keys() == {"1"}
 
 
 def test_what_is_missing_in_the_file_itself_is_told_apart():
@@ -324,6 +369,25 @@ def test_setters_and_getters_are_linked_by_name():
     drawing.node(2, "SetNode", ["m"], ["MODEL:MODEL"], ["*"]).node(3, "GetNode", ["m"], [], ["*"])
     drawing.node(4, "Sample", [], ["model:MODEL"]).link(1, 0, 2, 0).link(3, 0, 4, 0)
     assert inputs_of(drawing, "4")["model"] == ["1", 0]
+
+
+@pytest.mark.parametrize("pack", ["", "easy "])
+def test_the_first_setter_of_a_name_counts_and_those_around_a_subgraph_do(pack):
+    setter, getter = (
+        f"{pack}{kind}" for kind in (("setNode", "getNode") if pack else ("SetNode", "GetNode"))
+    )
+    inside = Drawing().node(1, getter, ["m"], [], ["*"]).node(2, getter, ["n"], [], ["*"])
+    inside.node(3, "Load", outputs=["MODEL", "VAE"]).node(4, setter, ["n"], ["MODEL:MODEL"], ["*"])
+    inside.node(5, "Sample", [], ["model:MODEL"]).node(6, "Sample", [], ["model:MODEL"])
+    inside.link(1, 0, 5, 0).link(2, 0, 6, 0).link(3, 0, 4, 0)
+    drawing = Drawing().node(1, "Load", outputs=["MODEL", "VAE"]).node(2, "Load", outputs=["MODEL"])
+    for node_id, name, origin in ((3, "m", 1), (4, "m", 2), (5, "n", 2)):
+        drawing.node(node_id, setter, [name], ["MODEL:MODEL"], ["*"]).link(origin, 0, node_id, 0)
+    drawing.node(7, "S")
+    drawing.definitions.append(inside.as_subgraph("S"))
+    sent = converted(drawing)
+    assert sent["7:5"]["inputs"]["model"] == ["1", 0]
+    assert sent["7:6"]["inputs"]["model"] == ["7:3", 0]
 
 
 @pytest.mark.parametrize("mode", [0, 2, 4])

@@ -193,6 +193,14 @@ def type_name(value: object) -> str:
             return "*"
 
 
+def first_value(node: Node) -> Any:
+    """The value of the first widget, None without one."""
+    match node.widgets_values:
+        case [first, *_]:
+            return first
+    return None
+
+
 def _slot(item: object, where: str) -> Slot:
     if not isinstance(item, Mapping) or not isinstance(item.get("name"), str):
         raise InvalidWorkflowError(f"{where}: found {shown(item)}, expected an input with a name")
