@@ -471,6 +471,84 @@ def test_subgraphs_are_expanded_with_their_promoted_widgets():
     assert converted(drawing).keys() == {"1", "5:3", "6"}
 
 
+def saved_by(drawing, version):
+    drawing.extra["frontendVersion"] = version
+    return drawing
+
+
+def test_values_stand_in_the_order_of_the_definition_whatever_inputs_the_node_shows():
+    drawing = with_subgraph([11, 4])
+    inputs = drawing.nodes[1]["inputs"]
+    inputs.reverse()
+    assert inputs_of(drawing, "5:3") == {"model": ["1", 0], "seed": 11, "cfg": 4, "mode": "fast"}
+    del inputs[0]
+    assert inputs_of(drawing, "5:3")["cfg"] == 4
+
+
+@pytest.mark.parametrize(
+    ("proxies", "values"),
+    [
+        # In the order that a person has given them, as frontends have saved them by turns.
+        ([["-1", "cfg"], ["3", "mode"], ["-1", "seed"]], [4, None, 11]),
+        ([["3", "cfg"], [3, "mode"], ["3", "seed", "x"]], [4, None, 11]),
+        ('[["-1", "cfg"], ["-1", "seed"]]', [4, 11]),
+    ],
+)
+def test_proxies_say_whose_the_values_are(proxies, values):
+    drawing = with_subgraph(values, properties={"proxyWidgets": proxies})
+    expected = {"model": ["1", 0], "seed": 11, "cfg": 4, "mode": "fast"}
+    assert inputs_of(saved_by(drawing, "1.33.2"), "5:3") == expected
+    # What doesn't know them goes by the order of the inputs.
+    assert inputs_of(saved_by(drawing, "1.27.10"), "5:3")["seed"] == 4
+
+
+def test_a_proxy_has_the_value_of_its_widget_unless_one_is_saved_with_the_node():
+    proxies = {"proxyWidgets": [["3", "mode"], ["-1", "seed"], ["9", "gone"], ["3", "$$preview"]]}
+    drawing = saved_by(with_subgraph([None, 11, 1, 2], properties=proxies), "1.45.0")
+    assert inputs_of(drawing, "5:3")["mode"] == "fast"
+    drawing.nodes[1]["widgets_values"][0] = "slow"
+    expected = {"model": ["1", 0], "seed": 11, "cfg": 2, "mode": "slow"}
+    assert inputs_of(drawing, "5:3") == expected
+
+
+@pytest.mark.parametrize("name", ["3: mode", " 3 : mode"])
+def test_a_proxy_may_be_of_a_widget_deeper_inside(name):
+    outer = Drawing().node(5, "S", [12, 5], PORTS, ["LATENT"])
+    outer.nodes[0]["properties"] = {"proxyWidgets": [["3", "mode"]]}
+    drawing = Drawing().node(2, "T", ["slow", 13], [], [])
+    drawing.nodes[0]["properties"] = {"proxyWidgets": [["5", name], ["5", "seed"], ["5", "7: x"]]}
+    drawing.definitions = [sampler_subgraph(), outer.as_subgraph("T")]
+    sent = inputs_of(saved_by(drawing, "1.45.0"), "2:5:3")
+    assert sent == {"seed": 13, "cfg": 5, "mode": "slow"}
+
+
+def test_a_proxy_may_be_of_a_primitive():
+    inside = Drawing().node(1, "PrimitiveNode", [9, "fixed"], [], ["INT"])
+    inside.node(2, "Sample", [7, "fixed", 2], ["seed:INT:widget"]).link(1, 0, 2, 0)
+    drawing = Drawing().node(3, "S", [11], properties={"proxyWidgets": [["1", "value"]]})
+    drawing.node(4, "S", [None], properties={"proxyWidgets": [["1", "value"]]})
+    drawing.definitions.append(inside.as_subgraph("S"))
+    sent = converted(saved_by(drawing, "1.45.0"))
+    assert (sent["3:2"]["inputs"]["seed"], sent["4:2"]["inputs"]["seed"]) == (11, 9)
+
+
+@pytest.mark.parametrize("mode", [2, 4])
+def test_what_is_in_a_muted_subgraph_was_asked_itself_and_is_muted_with_it_now(mode):
+    drawing = with_subgraph([11, 4], mode=mode)
+    for version in ("", "1.27.10", "x"):
+        assert "5:3" in converted(saved_by(drawing, version))
+    assert converted(saved_by(drawing, "1.39.1")).keys() == {"1", "6"}
+
+
+def test_a_muted_node_takes_a_widgets_value_away_with_old_frontends_only():
+    drawing = Drawing().node(1, "Any", [], [], ["INT"], mode=2)
+    drawing.node(2, "Sample", [7, "fixed"], ["seed:INT:widget"]).link(1, 0, 2, 0)
+    assert "seed" not in inputs_of(saved_by(drawing, "1.27.10"), "2")
+    assert inputs_of(saved_by(drawing, "1.39.0"), "2")["seed"] == 7
+    drawing.nodes[0] |= {"type": "PrimitiveNode", "widgets_values": [9]}
+    assert inputs_of(drawing, "2")["seed"] == 9
+
+
 def test_promoted_widgets_without_a_value_have_that_inside():
     sent = inputs_of(with_subgraph([11], properties={"proxyWidgets": [["3", "mode"]]}), "5:3")
     assert (sent["seed"], sent["cfg"]) == (11, 2)

@@ -53,7 +53,7 @@ class _Conversion:
         read = read_export(export)
         definitions = Definitions(read, self._classes)
         expansion = expand(read, definitions)
-        self._nodes = expansion.nodes
+        self._nodes, self._overrides = expansion.nodes, expansion.overrides
         self._links = Links(expansion, definitions, self._classes)
         self._choose = choose
         self._now = now
@@ -86,6 +86,8 @@ class _Conversion:
 
     def _inputs(self, placed: Placed, node_class: NodeClass) -> dict[str, Any]:
         values = widget_values(placed.node, node_class)
+        overrides = self._overrides.get(placed.id, {})
+        values.update((name, value) for name, value in overrides.items() if name in values)
         linked: dict[str, Any] = {}
         for index, slot in enumerate(self._links.slots(placed.node)):
             match self._links.source(placed, index) if slot.link else None:
@@ -93,8 +95,8 @@ class _Conversion:
                     linked[slot.name] = [node_id, output]
                 case Promoted(value) if value is not MISSING:
                     linked[slot.name] = _wrapped(value)
-                case Primitive(node) if slot.name in values:
-                    values[slot.name] = self._primitive_value(node, values[slot.name])
+                case Primitive(primitive) if slot.name in values:
+                    values[slot.name] = self._primitive_value(primitive, values[slot.name])
         texts = self._sent_values(node_class, values)
         return {**texts, **linked}
 
@@ -111,10 +113,12 @@ class _Conversion:
                     sent[name] = _wrapped(value)
         return sent
 
-    def _primitive_value(self, node: Node, own: Any) -> Any:
-        if not isinstance(node.widgets_values, list) or not node.widgets_values:
+    def _primitive_value(self, placed: Placed, own: Any) -> Any:
+        node, overrides = placed.node, self._overrides.get(placed.id, {})
+        has_value = isinstance(node.widgets_values, list) and node.widgets_values
+        if not has_value and not overrides:
             return own
-        value = first_value(node)
+        value = overrides.get("value", first_value(node))
         if isinstance(value, str) and node.properties.get("Run widget replace on values"):
             return with_replacements(value, self._widget_value, self._now)
         return value

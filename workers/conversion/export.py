@@ -1,5 +1,6 @@
 """Reading an export of ComfyUI's UI, of schema 0.4 or 1.0, into one typed graph."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,8 @@ _MOST_LINKS = 200_000
 _MOST_SLOTS = 1000
 # What a person's file may call a node: longer is no id, and ids are joined through subgraphs.
 _MOST_ID = 100
+
+_VERSION = re.compile(r"(\d{1,4})\.(\d{1,4})\b")
 
 # Node classes that changed their names; the frontend reads them so as well.
 _RENAMED = {
@@ -103,11 +106,15 @@ class Subgraph:
 
 @dataclass(frozen=True)
 class Export:
-    """An export: the graph that one sees, and what its nodes may stand for."""
+    """An export: the graph that one sees, and what its nodes may stand for.
+
+    `frontend` is the version that saved it, `(1, 27)`, as far as the file tells.
+    """
 
     graph: Graph
     subgraphs: Mapping[str, Subgraph]
     group_nodes: Mapping[str, Mapping[str, Any]]
+    frontend: tuple[int, int] = (0, 0)
 
 
 def read_export(value: object) -> Export:
@@ -119,7 +126,8 @@ def read_export(value: object) -> Export:
     if not isinstance(value, Mapping) or not is_export(value):
         raise InvalidWorkflowError("the workflow is no export of ComfyUI's UI: it has no nodes")
     subgraphs = {one.id: one for one in _subgraphs(value)}
-    return Export(read_graph(value, "the export"), subgraphs, _group_nodes(value))
+    graph = read_graph(value, "the export")
+    return Export(graph, subgraphs, _group_nodes(value), _frontend(value))
 
 
 def read_graph(value: Mapping[str, Any], where: str) -> Graph:
@@ -313,6 +321,13 @@ def _port(item: object, where: str) -> Port:
         )
     links = (as_id(one) for one in _listed(item, "linkIds", where, _MOST_LINKS))
     return Port(item["name"], type_name(item.get("type")), tuple(one for one in links if one))
+
+
+def _frontend(value: Mapping[str, Any]) -> tuple[int, int]:
+    match value.get("extra"):
+        case {"frontendVersion": str(version)} if found := _VERSION.match(version):
+            return int(found[1]), int(found[2])
+    return 0, 0
 
 
 def _group_nodes(value: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from tasks.errors import InvalidWorkflowError
 from tasks.request import label
-from workers.conversion.export import BYPASSED, Link, Node, Slot, first_value
+from workers.conversion.export import BYPASSED, MUTED, Link, Node, Slot, first_value
 from workers.conversion.node_classes import Classes
 from workers.conversion.subgraphs import Definitions, Expansion, Placed, Scope
 from workers.conversion.widgets import slots
@@ -47,7 +47,7 @@ class Promoted:
 class Primitive:
     """The value of a PrimitiveNode, which takes the place of the value of the input's widget."""
 
-    node: Node
+    placed: Placed
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,14 @@ class Links:
         if scope.subgraph is not None and link.origin == scope.subgraph.input_node:
             return _Entry(scope, link)
         origin = scope.graph.nodes.get(link.origin)
-        return _Output(scope, origin, link.origin_slot, wanted) if origin else None
+        if origin is None or self._gives_nothing(origin):
+            return None
+        return _Output(scope, origin, link.origin_slot, wanted)
+
+    def _gives_nothing(self, node: Node) -> bool:
+        # A primitive has set its value all the same.
+        is_off = node.mode == MUTED and node.type != "PrimitiveNode"
+        return is_off and self._expansion.muted_as_a_whole
 
     def _outside(self, at: _Entry) -> _Hop | Promoted | None:
         scope = at.scope
@@ -168,13 +175,16 @@ class Links:
             if slot.name == name and slot.link in scope.parent.graph.links:
                 return _Input(scope.parent, scope.node, index)
         promoted = self._definitions.promoted(scope.node, scope.subgraph)
-        return Promoted(promoted[name]) if name in promoted else None
+        if name not in promoted:
+            return None
+        overrides = self._expansion.overrides.get(scope.parent.prefix + scope.node.id, {})
+        return Promoted(overrides.get(name, promoted[name]))
 
     def _before_output(self, at: _Output) -> _Hop | Source:
         node = at.node
         if node.type == "PrimitiveNode":
             # Whatever its mode, it has set its value by now.
-            return Primitive(node)
+            return Primitive(Placed(at.scope, node))
         if node.mode == BYPASSED:
             index = self._bypass(at)
             return None if index is None else _Input(at.scope, node, index)
