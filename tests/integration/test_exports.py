@@ -53,15 +53,18 @@ def export(seed: int, *, kind: str = "BarsRender", title: str = "Bars") -> dict[
 
 
 def rendered(client: Client, result: Any) -> tuple[dict[str, Any], tuple[int, int]]:
-    """What the one image of a job was made from, and its size."""
+    """What the one image of a job has embedded, and its size."""
     (output,) = result["outputs"]
     with Image.open(BytesIO(client.content(output["key"]))) as image:
-        return json.loads(image.info["prompt"]), image.size
+        return {name: json.loads(text) for name, text in image.info.items()}, image.size
 
 
 def test_an_export_is_a_job_like_any_other(client: Client, seed: int) -> None:
     result = client.run(export(seed), params={"1.width": 32}, metadata={"a": "b"})
-    prompt, size = rendered(client, result)
+    embedded, size = rendered(client, result)
+    prompt = embedded["prompt"]
+    # As the UI does: whoever drops the image there has the graph again.
+    assert embedded["workflow"] == export(seed)
     assert prompt.keys() == {"1", "3"}
     assert prompt["1"]["inputs"]["seed"] == seed
     assert prompt["3"]["inputs"]["images"] == ["1", 0]

@@ -221,7 +221,7 @@ class Server:
     def try_free(self) -> None:
         self.freed += 1
 
-    def submit(self, *_: Any) -> None:
+    def submit(self, *_: Any, export: Any) -> None:
         pass
 
     def history(self, _: str) -> dict[str, Any]:

@@ -76,6 +76,7 @@ class Server:
         self.on_view: Callable[[], object] = lambda: None
         self.submitted: list[str] = []
         self.workflow: Any = None
+        self.export: Any = None
         self.deleted: list[str] = []
         self.cancelled: list[str] = []
 
@@ -89,9 +90,9 @@ class Server:
     def vanish(self) -> None:
         self.state = PromptState.UNKNOWN
 
-    def submit(self, workflow: Any, prompt: str, client_id: str) -> None:
+    def submit(self, workflow: Any, prompt: str, client_id: str, *, export: Any) -> None:
         assert client_id == "mine"
-        self.workflow = workflow
+        self.workflow, self.export = workflow, export
         self.submitted.append(prompt)
         self.state = PromptState.QUEUED
         self.on_submit()
@@ -297,6 +298,7 @@ def test_an_attempt_from_its_prompt_to_its_files(scene: Scene) -> None:
     with scene.holding():
         result = scene.attempt()
     assert scene.server.submitted == [PROMPT]
+    assert (scene.server.workflow, scene.server.export) == (WORKFLOW, None)
     assert [output.key for output in result.outputs] == [key("a")]
     assert scene.store.files == {key("a")}
     stages = ["staging", "queued", "executing", "uploading", "uploading"]
@@ -435,6 +437,7 @@ def test_an_export_is_sent_in_api_format_with_its_params_set(scene: Scene) -> No
         result = scene.attempt(params={"9.filename_prefix": "y"})
     sent = {"class_type": "SaveImage", "inputs": {"filename_prefix": "y"}}
     assert scene.server.workflow == {"9": {**sent, "_meta": {"title": "SaveImage"}}}
+    assert scene.server.export == EXPORT
     assert [output.key for output in result.outputs] == [key("a")]
 
 

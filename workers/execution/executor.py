@@ -27,6 +27,7 @@ from tasks.errors import (
 from tasks.request import JobRequest
 from tasks.result import JobResult, ObjectRef, Output, Progress, Timings
 from tasks.workflow import Workflow, check_size, with_params
+from tasks.workflow_form import is_export
 from workers import timeline
 from workers.comfyui import ComfyUI, Notifications
 from workers.comfyui.history import failure_in, overwritten, shown_values
@@ -373,7 +374,13 @@ class Executor:
             raise _spared(run)
         was_there, began = self._notifications.connected, time.monotonic()
         try:
-            self._comfyui.submit(workflow, job.prompt_id, self._notifications.client_id)
+            given = job.request.workflow
+            self._comfyui.submit(
+                workflow,
+                job.prompt_id,
+                self._notifications.client_id,
+                export=given if is_export(given) else None,
+            )
         except ComfyUIUnavailableError:
             # It may have died of the prompt just now.
             run.submitted_at = began if was_there else None
