@@ -2,6 +2,10 @@
 
 import base64
 import json
+import os
+import re
+import subprocess
+import sys
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -114,3 +118,33 @@ def test_enqueue_takes_exports_and_files(
         result = handle.get(timeout=30)
         assert JobResult.model_validate(result).job_id == handle.id
         assert rendered(client, result)[1] == (32, 48)
+
+
+SNIPPETS = re.findall(
+    r"^```python\n(.*?)^```$",
+    (Path(__file__).parents[2] / "docs" / "workflows.md").read_text(),
+    re.MULTILINE | re.DOTALL,
+)
+
+
+@pytest.mark.parametrize("snippet", SNIPPETS, ids=["installed", "bare"])
+def test_the_examples_of_the_documents_run(
+    client: Client, stack: Stack, tmp_path: Path, seed: int, snippet: str
+) -> None:
+    (tmp_path / "workflow.json").write_text(json.dumps(export(seed)))
+    (output,) = client.run(bars(seed))["outputs"]
+    (tmp_path / "image.png").write_bytes(client.content(output["key"]))
+    done = subprocess.run(
+        [sys.executable, "-c", snippet],
+        cwd=tmp_path,
+        env={
+            "PATH": "/usr/bin:/bin",
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            **stack.environment(),
+        },
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    assert re.fullmatch(rf"s3://{client.bucket}/\S+\.png\n", done.stdout), done.stderr
