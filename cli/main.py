@@ -68,7 +68,8 @@ def result(
 @app.command()
 def convert(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A workflow as the UI saves it.", exists=True)
+        Path,
+        typer.Argument(metavar="FILE", help="A workflow, as JSON or in an image.", exists=True),
     ],
     object_info: Annotated[
         Path | None, typer.Option(help="File with a server's /object_info, instead of a server.")
@@ -77,7 +78,7 @@ def convert(
         str | None, typer.Option(help="Server whose nodes count; default: COMFYUI_URL.")
     ] = None,
 ) -> None:
-    """Print a workflow that ComfyUI's UI has saved in the format that servers and jobs take."""
+    """Print a workflow that ComfyUI's UI has saved, or embedded in an image, in API format."""
     print_json(convert_file(file, object_info, url))
 
 

@@ -3,6 +3,7 @@
 import time
 import uuid
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from celery import Celery
@@ -15,6 +16,8 @@ from tasks.app import TASK_NAME, app
 from tasks.errors import BrokerFullError, InvalidRequestError
 from tasks.request import did_you_mean, is_encodable, parse_request, shown
 from tasks.workflow import check_workflow, with_params
+from tasks.workflow_file import is_data_url, read_data_url, read_workflow
+from tasks.workflow_form import is_export
 
 ENQUEUED_AT = "enqueued_at"
 
@@ -31,7 +34,7 @@ _ELSEWHERE = {"urgent": 9, "normal": 5, "batch": 1}
 
 
 def enqueue(
-    workflow: Mapping[str, Any],
+    workflow: Mapping[str, Any] | bytes | str | Path,
     *,
     params: Mapping[str, Any] | None = None,
     inputs: Mapping[str, str] | None = None,
@@ -46,7 +49,9 @@ def enqueue(
     """Put a job on the queue and return Celery's handle of it.
 
     Args:
-        workflow: API format, node id to `class_type` and `inputs`.
+        workflow: API format, node id to `class_type` and `inputs`, or an export of ComfyUI's UI;
+            or a file that has either: JSON, or a PNG or WebP in which ComfyUI has embedded it, as
+            its path, its content or a `data:` URL.
         params: node inputs to set, `{"6.text": "a cat"}`.
         inputs: files to place before the run: name in the workflow to `s3://` or `data:` URL.
         output: `prefix`, `presign_seconds`, `include_temp`.
@@ -63,13 +68,15 @@ def enqueue(
 
     Raises:
         InvalidRequestError: an argument is wrong.
-        InvalidWorkflowError: the workflow is no workflow, or a param names no input of it.
+        InvalidWorkflowError: the workflow is no workflow, or a param names no input of it; params
+            of an export are for the worker to check, with its server's nodes.
+        OSError: the workflow's file cannot be read.
         BrokerFullError: Redis has no memory left for the job.
         kombu.exceptions.OperationalError: the broker cannot be reached.
         RuntimeError: Celery's Redis result backend cannot be reached.
     """
     given = {
-        "workflow": workflow,
+        "workflow": _read(workflow),
         "params": params,
         "inputs": inputs,
         "output": output,
@@ -83,7 +90,9 @@ def enqueue(
         # Such as of a number with more digits than can be shown.
         raise InvalidRequestError(f"an argument cannot be read: {error}") from error
     check_workflow(request.workflow)
-    with_params(request.workflow, request.params)
+    if not is_export(request.workflow):
+        # What nodes and inputs an export stands for only a server can tell.
+        with_params(request.workflow, request.params)
     if job_id is not None and not (isinstance(job_id, str) and is_encodable(job_id)):
         raise InvalidRequestError(f"job_id: found {shown(job_id)}, expected a string")
     if priority is not None:
@@ -107,6 +116,17 @@ def enqueue(
                 "the job was not enqueued; give it more memory, or enqueue again later"
             ) from error
         raise
+
+
+def _read(workflow: Mapping[str, Any] | bytes | str | Path) -> Any:
+    match workflow:
+        case str() if is_data_url(workflow):
+            return read_data_url(workflow)
+        case str():
+            return read_workflow(Path(workflow))
+        case bytes() | Path():
+            return read_workflow(workflow)
+    return workflow
 
 
 def _size(arguments: Mapping[str, Any]) -> int:

@@ -1,4 +1,4 @@
-"""Reading a workflow in ComfyUI's API format: is it one, and with which inputs set."""
+"""Reading a workflow: is it one, in ComfyUI's API format or as its UI saves it, and how large."""
 
 import json
 import math
@@ -7,6 +7,7 @@ from typing import Any
 
 from tasks.errors import InvalidWorkflowError
 from tasks.request import did_you_mean, is_encodable, label, shown
+from tasks.workflow_form import is_export
 
 Workflow = Mapping[str, Any]
 
@@ -17,18 +18,17 @@ _MOST_LEVELS = 100
 def check_workflow(workflow: Workflow) -> None:
     """Refuse what ComfyUI would refuse, or choke on, before anything is sent to it.
 
-    Unknown classes and values are the server's to judge: only it knows its nodes.
+    Unknown classes and values are the server's to judge: only it knows its nodes. So is what an
+    export of the UI stands for: of one it is only checked that it can be sent at all.
 
     Raises:
         InvalidWorkflowError: names the node, the input and the reason in one sentence.
     """
+    if is_export(workflow):
+        _check_export(workflow)
+        return
     if not workflow:
         raise InvalidWorkflowError("the workflow is empty: it has no node")
-    if isinstance(workflow.get("nodes"), list):
-        raise InvalidWorkflowError(
-            "the workflow is an export of ComfyUI's UI; "
-            "export it with 'Export (API)', which maps node ids to nodes"
-        )
     for node_id, node in workflow.items():
         _check_node(workflow, node_id, node)
 
@@ -42,7 +42,8 @@ def check_size(workflow: Workflow, max_bytes: int) -> None:
     size = _json_bytes(workflow)
     if size <= max_bytes:
         return
-    largest, where = max(_input_sizes(workflow), default=(0, "no input"))
+    sizes = _node_sizes(workflow) if is_export(workflow) else _input_sizes(workflow)
+    largest, where = max(sizes, default=(0, "no input"))
     raise InvalidWorkflowError(
         f"the workflow has {_megabytes(size)}, at most {_megabytes(max_bytes)} are allowed "
         f"(WORKFLOW_MAX_BYTES); the largest part is {where} with {_megabytes(largest)}"
@@ -109,6 +110,13 @@ def with_params(workflow: Workflow, params: Mapping[str, Any]) -> dict[str, Any]
     return changed
 
 
+def _check_export(export: Workflow) -> None:
+    if not export["nodes"]:
+        raise InvalidWorkflowError("the workflow is empty: it has no node")
+    if fault := _fault_in(dict(export)):
+        raise InvalidWorkflowError(f"the export of ComfyUI's UI: {fault}")
+
+
 def _check_node(workflow: Workflow, node_id: str, node: object) -> None:
     if not isinstance(node, Mapping):
         raise InvalidWorkflowError(
@@ -141,6 +149,13 @@ def _input_sizes(workflow: Workflow) -> Iterator[tuple[int, str]]:
     for node_id, node in workflow.items():
         for name, value in node["inputs"].items():
             yield _json_bytes(value), f"{_input_name(workflow, node_id, name)},"
+
+
+def _node_sizes(export: Workflow) -> Iterator[tuple[int, str]]:
+    for node in export["nodes"]:
+        match node:
+            case {"id": node_id, "type": str(class_type)}:
+                yield _json_bytes(node), f"node {label(str(node_id))} ({label(class_type)}),"
 
 
 def _fault_in(value: object) -> str | None:

@@ -165,6 +165,7 @@ def assemble(settings: Settings, worker: str) -> Parts:
             max_bytes=settings.inputs_max_bytes,
         ),
         refuse_parts=router.refuse_parts,
+        object_info=survey.object_info,
         uploaders=uploaders,
         worker=worker,
         prefix=settings.s3_prefix,

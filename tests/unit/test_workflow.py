@@ -31,7 +31,8 @@ def test_a_sound_workflow_passes() -> None:
     ("workflow", "sentence"),
     [
         ({}, "the workflow is empty: it has no node"),
-        ({"nodes": [], "links": []}, "the workflow is an export of ComfyUI's UI"),
+        ({"nodes": [], "links": []}, "the workflow is empty: it has no node"),
+        ({"nodes": [float("nan")]}, "the export of ComfyUI's UI: found NaN"),
         ({"3": 5}, "node 3: found 5, expected an object"),
         ({"3": {"inputs": {}}}, "node 3: has no class_type"),
         ({"3": {"class_type": None, "inputs": {}}}, "node 3: has no class_type"),
@@ -63,6 +64,14 @@ def test_a_large_workflow_is_refused_with_its_largest_part() -> None:
     message = refusal(big, 10_000_000)
     assert "has 20.0 MB, at most 10.0 MB are allowed" in message
     assert "the largest part is node 9 (LoadBase64), input data, with 20.0 MB" in message
+
+
+def test_an_export_passes_and_has_a_size_as_well() -> None:
+    node = {"id": 9, "type": "LoadBase64", "widgets_values": ["x" * 2_000_000]}
+    export = {"nodes": [node, {"id": 3, "type": "KSampler"}, None], "links": []}
+    check_workflow(export)
+    check_size(export, 3_000_000)
+    assert "the largest part is node 9 (LoadBase64), with 2.0 MB" in refusal(export, 1_000_000)
 
 
 @pytest.mark.parametrize("value", [["4", 1], ["4", 1.0]])

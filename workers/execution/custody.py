@@ -291,7 +291,9 @@ class Custody:
             if order.revoked:
                 # In case it could not be recorded when it was heard.
                 self._ledger.cancel(job_id, running=False)
-            record = self._new_record(self._executor.folder(job_id, order.request))
+            record = self._new_record(self._executor.folder(job_id, order.request)).model_copy(
+                update={"enqueued_at": time.time() - order.queued_seconds}
+            )
             return self._ledger.claim(job_id, record, uuid.uuid4().hex)
         except (BrokerUnavailableError, BrokerFullError) as error:
             logger.warning("job %s: cannot be claimed: %s", job_id, error)
@@ -402,6 +404,7 @@ class Custody:
             earlier=record.attempts,
             bypass=record.bypass,
             queued_seconds=order.queued_seconds,
+            enqueued_at=record.enqueued_at,
         )
 
     # After an attempt

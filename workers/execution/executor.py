@@ -26,12 +26,14 @@ from tasks.errors import (
 )
 from tasks.request import JobRequest
 from tasks.result import JobResult, ObjectRef, Output, Progress, Timings
-from tasks.workflow import Workflow, check_size, check_workflow, with_params
+from tasks.workflow import Workflow, check_size, with_params
+from tasks.workflow_form import is_export
 from workers import timeline
 from workers.comfyui import ComfyUI, Notifications
 from workers.comfyui.history import failure_in, overwritten, shown_values
 from workers.comfyui.model import PromptState
 from workers.comfyui.notifications import OnOutput, Subscription
+from workers.execution.api_format import in_api_format
 from workers.execution.control import HandedOn, ServerHung, Spared, WorkerLeaving
 from workers.execution.inputs import Inputs
 from workers.execution.job import AttemptFailed, Job, Start
@@ -131,6 +133,7 @@ class Executor:
         removal: Removal,
         inputs: Inputs,
         refuse_parts: Callable[[Workflow, Collection[str]], None],
+        object_info: Callable[[], Mapping[str, Any]],
         uploaders: futures.Executor,
         worker: str,
         prefix: str,
@@ -151,6 +154,7 @@ class Executor:
             removal: takes back what came to nothing.
             inputs: places input files.
             refuse_parts: raises InvalidWorkflowError for what the server would execute a part of.
+            object_info: what the server says of its node classes, for exports of the UI.
             uploaders: runs the uploads of all jobs.
             worker: this worker's name, for results.
             prefix: of every object key.
@@ -169,6 +173,7 @@ class Executor:
         self._removal = removal
         self._inputs = inputs
         self._refuse_parts = refuse_parts
+        self._object_info = object_info
         self._uploaders = uploaders
         self._worker = worker
         self._prefix = prefix
@@ -289,14 +294,23 @@ class Executor:
 
     def _stage(self, job: Job) -> dict[str, Any]:
         """The workflow as it is submitted: checked, with params set and inputs placed."""
-        check_workflow(job.request.workflow)
-        workflow = with_params(job.request.workflow, job.request.params)
-        check_size(workflow, self._workflow_max_bytes)
         if job.start is not Start.SUBMIT:
-            return workflow
+            try:
+                return self._workflow(job)
+            except JobError as error:
+                # What is executed already needs it for messages only.
+                logger.info("job %s: its nodes' classes are not known: %s", job.id, error)
+                return {}
+        workflow = self._workflow(job)
         self._refuse_parts(workflow, job.request.inputs)
         placed = self._inputs.place(workflow, job.request.inputs)
         return _bypassing(placed, job)
+
+    def _workflow(self, job: Job) -> dict[str, Any]:
+        workflow = in_api_format(job, self._object_info, self._workflow_max_bytes)
+        workflow = with_params(workflow, job.request.params)
+        check_size(workflow, self._workflow_max_bytes)
+        return workflow
 
     @contextmanager
     def _server(self, job: Job) -> Iterator[ComfyUI]:
@@ -365,7 +379,13 @@ class Executor:
             raise _spared(run)
         was_there, began = self._notifications.connected, time.monotonic()
         try:
-            self._comfyui.submit(workflow, job.prompt_id, self._notifications.client_id)
+            given = job.request.workflow
+            self._comfyui.submit(
+                workflow,
+                job.prompt_id,
+                self._notifications.client_id,
+                export=given if is_export(given) else None,
+            )
         except ComfyUIUnavailableError:
             # It may have died of the prompt just now.
             run.submitted_at = began if was_there else None
@@ -492,7 +512,8 @@ class Executor:
     def _has_succeeded(self, job: Job) -> bool:
         """Whether the prompt ended well just before it was to be stopped."""
         entry = _soon(lambda: self._comfyui.history(job.prompt_id))
-        return entry is not None and failure_in(entry, job.request.workflow) is None
+        # Whether, not why: no node is named.
+        return entry is not None and failure_in(entry, {}) is None
 
     def _spare(self, run: _Run) -> None:
         """Take the prompt out of the server's queue, unless it has begun.
