@@ -1,0 +1,1 @@
+"""What `/object_info` says of a node's inputs, and which values fit them: values, no I/O."""
