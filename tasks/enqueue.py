@@ -13,8 +13,9 @@ from kombu.utils.json import dumps
 from settings.celery import QUEUE
 from tasks.app import TASK_NAME, app
 from tasks.errors import BrokerFullError, InvalidRequestError
+from tasks.params import check_params
 from tasks.request import did_you_mean, is_encodable, parse_request, shown
-from tasks.workflow import check_workflow, with_params
+from tasks.workflow import check_workflow
 
 ENQUEUED_AT = "enqueued_at"
 
@@ -83,7 +84,7 @@ def enqueue(
         # Such as of a number with more digits than can be shown.
         raise InvalidRequestError(f"an argument cannot be read: {error}") from error
     check_workflow(request.workflow)
-    with_params(request.workflow, request.params)
+    check_params(request.workflow, request.params)
     if job_id is not None and not (isinstance(job_id, str) and is_encodable(job_id)):
         raise InvalidRequestError(f"job_id: found {shown(job_id)}, expected a string")
     if priority is not None:

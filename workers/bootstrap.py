@@ -125,6 +125,7 @@ def assemble(settings: Settings, worker: str) -> Parts:
             store=store,
             max_bytes=settings.inputs_max_bytes,
         ),
+        object_info=comfyui.object_info,
         uploaders=uploaders,
         worker=worker,
         prefix=settings.s3_prefix,

@@ -207,6 +207,8 @@ class Scene:
 
     # Seconds for which the store may be away.
     patience = 0.0
+    # What the server says of its classes.
+    object_info: dict[str, Any] = {}  # noqa: RUF012
 
     @contextmanager
     def holding(self) -> Iterator[Lease]:
@@ -235,6 +237,7 @@ class Scene:
             store=self.store,  # type: ignore[arg-type]
             removal=self.removal,
             inputs=SimpleNamespace(place=place),  # type: ignore[arg-type]
+            object_info=lambda: self.object_info,
             uploaders=self.uploaders,
             worker="w",
             prefix="",
@@ -253,7 +256,11 @@ class Scene:
     def job(self, start: Start = Start.SUBMIT, **known: Any) -> Job:
         return Job(
             id="job",
-            request=JobRequest(workflow=WORKFLOW, timeout_seconds=known.pop("timeout", None)),
+            request=JobRequest(
+                workflow=known.pop("workflow", WORKFLOW),
+                params=known.pop("params", {}),
+                timeout_seconds=known.pop("timeout", None),
+            ),
             instance=THERE if start is Start.COLLECT else HERE,
             client_id="mine",
             folder="job",
@@ -322,6 +329,47 @@ def test_what_was_executed_elsewhere_needs_no_gpu(scene: Scene) -> None:
         assert scene.keeper.spare is None
     # From the first.
     assert set(scene.phases) == {Phase.STORING}
+
+
+RENDER = {"1": {"class_type": "Render", "inputs": {"seed": 1, "model": "a"}}}
+OF_RENDER = {
+    "Render": {
+        "input": {"required": {"seed": ["INT", {"min": 0, "max": 9**9}], "model": [["a"], {}]}}
+    }
+}
+
+
+@pytest.mark.parametrize("start", [Start.SUBMIT, Start.ADOPT])
+def test_a_seed_is_told_and_the_same_in_every_attempt(scene: Scene, start: Start) -> None:
+    scene.object_info = OF_RENDER
+    scene.server.state = PromptState.ENDED
+    with scene.holding():
+        seeds = [
+            scene.attempt(start, workflow=RENDER, params={"Render.seed": "random"}).seeds
+            for start in (start, Start.SUBMIT)
+        ]
+    assert seeds[0] == seeds[1]
+    assert list(seeds[0]) == ["1.seed"]
+    assert 0 <= seeds[0]["1.seed"] <= 9**9
+
+
+def test_the_seed_of_what_was_executed_elsewhere_is_told_by_that_server(scene: Scene) -> None:
+    scene.there.state = PromptState.ENDED
+    executed = {"1": {"class_type": "Render", "inputs": {"seed": 77, "model": "b"}}}
+    scene.there.entry = {**SUCCESS, "outputs": {}, "prompt": [0, PROMPT, executed, {}, ["1"]]}
+    # Of what that server has this one need not have anything.
+    params = {"1.seed": "random", "1.model": "b"}
+    with scene.holding():
+        result = scene.attempt(Start.COLLECT, workflow=RENDER, params=params)
+    assert result.seeds == {"1.seed": 77}
+
+
+def test_params_are_checked_before_a_gpu_is_used(scene: Scene) -> None:
+    scene.object_info = OF_RENDER
+    with scene.holding(), pytest.raises(AttemptFailed) as caught:
+        scene.attempt(workflow=RENDER, params={"1.model": "b"})
+    assert "node 1 (Render), input model: found 'b'" in caught.value.error.message
+    assert scene.server.submitted == []
 
 
 def test_what_was_executed_elsewhere_is_not_given_away(scene: Scene) -> None:

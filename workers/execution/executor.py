@@ -26,10 +26,10 @@ from tasks.errors import (
 )
 from tasks.request import JobRequest
 from tasks.result import JobResult, ObjectRef, Output, Progress, Timings
-from tasks.workflow import Workflow, check_size, check_workflow, with_params
+from tasks.workflow import Workflow, check_size, check_workflow
 from workers import timeline
 from workers.comfyui import ComfyUI, Notifications
-from workers.comfyui.history import failure_in, overwritten, shown_values
+from workers.comfyui.history import executed_workflow, failure_in, overwritten, shown_values
 from workers.comfyui.model import PromptState
 from workers.comfyui.notifications import OnOutput, Subscription
 from workers.execution.control import HandedOn, ServerHung, Spared, WorkerLeaving
@@ -39,6 +39,7 @@ from workers.execution.keeper import Keeper, Lease, Phase
 from workers.execution.removal import Removal
 from workers.execution.uploading import Uploads, patiently
 from workers.execution.waiting import Patience, await_entry
+from workers.nodes.params import apply_params, check_values, seeds_in
 from workers.storage import ObjectStore
 from workers.storage.keys import job_folder, manifest_key
 
@@ -130,6 +131,7 @@ class Executor:
         store: ObjectStore,
         removal: Removal,
         inputs: Inputs,
+        object_info: Callable[[], Mapping[str, Any]],
         uploaders: futures.Executor,
         worker: str,
         prefix: str,
@@ -149,6 +151,7 @@ class Executor:
             store: where outputs and manifests go.
             removal: takes back what came to nothing.
             inputs: places input files.
+            object_info: what the server says of its node classes.
             uploaders: runs the uploads of all jobs.
             worker: this worker's name, for results.
             prefix: of every object key.
@@ -166,6 +169,7 @@ class Executor:
         self._store = store
         self._removal = removal
         self._inputs = inputs
+        self._object_info = object_info
         self._uploaders = uploaders
         self._worker = worker
         self._prefix = prefix
@@ -242,6 +246,7 @@ class Executor:
                 nodes=dict(subscription.progress.node_seconds),
             ),
             values=shown_values(entry),
+            seeds=seeds_in(executed_workflow(entry), workflow, job.request.params),
         )
         return self._presigned(job.request, self._commit(run, result))
 
@@ -286,12 +291,16 @@ class Executor:
 
     def _stage(self, job: Job) -> dict[str, Any]:
         """The workflow as it is submitted: checked, with params set and inputs placed."""
-        check_workflow(job.request.workflow)
-        workflow = with_params(job.request.workflow, job.request.params)
-        check_size(workflow, self._workflow_max_bytes)
+        workflow, params = job.request.workflow, job.request.params
+        check_workflow(workflow)
+        # Of what another server has executed this one need not know the classes.
+        object_info = self._object_info() if params and job.start is not Start.COLLECT else {}
+        changed = apply_params(workflow, params, object_info, job.id)
+        check_size(changed, self._workflow_max_bytes)
         if job.start is not Start.SUBMIT:
-            return workflow
-        placed = self._inputs.place(workflow, job.request.inputs)
+            return changed
+        check_values(workflow, params, object_info)
+        placed = self._inputs.place(changed, job.request.inputs)
         return _bypassing(placed, job)
 
     @contextmanager
