@@ -11,11 +11,13 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from cli.batch import show_batch
 from cli.convert import convert_file
 from cli.dead import dead
 from cli.errors import CommandError
 from cli.output import AsJson, cell, print_json, print_table
 from cli.result import find, show
+from cli.submit import submit
 from sandbox.processes import StartupError
 from settings import SettingsError, load
 from tasks import JobError
@@ -30,6 +32,8 @@ app = typer.Typer(
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 app.add_typer(dead, name="dead")
+app.command()(submit)
+app.command("batch")(show_batch)
 
 
 @app.command("settings")

@@ -131,7 +131,7 @@ def _send_all(
             for job_id, one in zip(batch.job_ids, arguments, strict=True):
                 send(one, job_id, {**options, "producer": producer, "group_id": batch.id}, celery)
                 sent += 1
-    except Exception as error:
+    except BaseException as error:
         error.add_note(
             f"{sent} of the {len(arguments)} jobs of batch {batch.id} were enqueued; "
             "enqueue it again with the same batch_id to have the others enqueued, too"
