@@ -1,6 +1,6 @@
 """What became of the jobs that a command has waited for."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,18 +74,31 @@ def collect(
 
 
 def print_outcomes(outcomes: Sequence[Outcome]) -> None:
-    """Print a table of the files that were made."""
+    """Print a table of the files that were made, and of seeds that were random."""
+    files, seeds = list(_files(outcomes)), list(_seeds(outcomes))
     are_rows = any(one.row is not None for one in outcomes)
-    table = Table(*(["row"] if are_rows else []), "node", "kind", "size", "file")
+    for columns, lines in ((("node", "kind", "size", "file"), files), (("input", "seed"), seeds)):
+        if lines:
+            table = Table(*(["row"] if are_rows else []), *columns)
+            for row, *cells in lines:
+                table.add_row(*map(cell, [row, *cells] if are_rows else cells))
+            print_table(table)
+
+
+def _files(outcomes: Sequence[Outcome]) -> Iterator[list[str]]:
     for one in outcomes:
-        if not isinstance(one.result, JobResult):
-            continue
-        for number, output in enumerate(one.result.outputs):
+        outputs = one.result.outputs if isinstance(one.result, JobResult) else []
+        for number, output in enumerate(outputs):
             file = str(one.files[number]) if one.files else output.uri
             size = f"{output.size_bytes / 1000:.1f} kB"
-            row = [str(one.row)] if are_rows else []
-            table.add_row(*map(cell, (*row, output.node_id, output.kind, size, file)))
-    print_table(table)
+            yield [str(one.row), output.node_id, output.kind, size, file]
+
+
+def _seeds(outcomes: Sequence[Outcome]) -> Iterator[list[str]]:
+    for one in outcomes:
+        seeds = one.result.seeds if isinstance(one.result, JobResult) else {}
+        for address, seed in seeds.items():
+            yield [str(one.row), address, str(seed)]
 
 
 def fail_if_any(outcomes: Sequence[Outcome]) -> None:

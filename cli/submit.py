@@ -68,7 +68,7 @@ def submit(
         "priority": int(priority) if priority and priority.isdecimal() else priority,
     }
     workflow = read_workflow(file)
-    with _enqueuing():
+    with enqueuing():
         if rows is None:
             if batch_id is not None:
                 raise CommandError("--batch-id: this is one job; name it by --job-id")
@@ -105,7 +105,7 @@ def read_workflow(file: str) -> dict[str, Any]:
 
 
 @contextmanager
-def _enqueuing() -> Iterator[None]:
+def enqueuing() -> Iterator[None]:
     """Tell why jobs were not enqueued, and which were.
 
     Raises:

@@ -94,7 +94,9 @@ def enqueue_batch(
     if not arguments:
         raise InvalidRequestError("the batch has no row")
     batch = Batch(batch_id, [job_id_of(batch_id, n + 1) for n in range(len(arguments))], celery)
-    _save(batch, celery)
+    # Before there is anything that could get lost. Who asks for no results needs no handle.
+    if not isinstance(celery.backend, DisabledBackend):
+        batch.save()
     _send_all(batch, arguments, message_options(priority, celery, options), celery)
     return batch
 
@@ -112,13 +114,6 @@ def _row(
     except (InvalidRequestError, InvalidWorkflowError) as error:
         raise type(error)(f"row {number}: {error.message}") from None
     return arguments
-
-
-def _save(batch: Batch, celery: Celery) -> None:
-    """Have the result backend know the batch, before there is anything that could get lost."""
-    # Who asks for no results needs no handle.
-    if not isinstance(celery.backend, DisabledBackend):
-        batch.group.save()
 
 
 def _send_all(

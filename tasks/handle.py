@@ -9,8 +9,8 @@ from typing import Any, Literal, overload
 from celery import Celery
 from celery.backends.base import KeyValueStoreBackend
 from celery.exceptions import TimeoutError as CeleryTimeoutError
-from celery.result import GroupResult
 from celery.states import FAILURE, PENDING, READY_STATES, REVOKED, SUCCESS
+from vine import promise
 
 from tasks.app import app
 from tasks.errors import InvalidRequestError, JobCancelledError
@@ -21,6 +21,7 @@ LOOK_SECONDS = 0.5
 
 # Results in one answer of the result backend: each may have kilobytes.
 _AT_ONCE = 500
+_REVOKED_AT_ONCE = 5000
 # Seconds for which a result backend may be away while a batch is waited for.
 _PATIENCE_SECONDS = 60.0
 
@@ -74,17 +75,16 @@ class Batch:
         Raises:
             InvalidRequestError: the result backend does not know it, or not any more.
         """
-        group = celery.GroupResult.restore(batch_id)
-        if group is None:
+        job_ids = _saved(batch_id, celery)
+        if job_ids is None:
             raise InvalidRequestError(f"batch {shown(batch_id)} is not known, or is forgotten")
-        return cls(batch_id, [job.id for job in group.results], celery)
+        return cls(batch_id, job_ids, celery)
 
-    @property
-    def group(self) -> GroupResult:
-        """Celery's own handle of the group."""
-        return self._celery.GroupResult(
-            self.id, [self._celery.AsyncResult(job_id) for job_id in self.job_ids]
-        )
+    def save(self) -> None:
+        """Have the result backend know it by its id, as Celery's `GroupResult` does."""
+        jobs = [self._celery.AsyncResult(job_id) for job_id in self.job_ids]
+        # With a barrier of its own it does not begin to listen for each of the jobs.
+        self._celery.GroupResult(self.id, jobs, ready_barrier=promise()).save()
 
     def progress(self) -> BatchProgress:
         """How far it is now; jobs that are known to have ended are not asked for again."""
@@ -153,7 +153,11 @@ class Batch:
 
         As with any `revoke`, workers that run now have to hear of it.
         """
-        self._celery.control.revoke(self._going_on, terminate=True)
+        going_on = self._going_on
+        # One message for nearly any batch; workers note each job before they read the next.
+        for start in range(0, len(going_on), _REVOKED_AT_ONCE):
+            some = going_on[start : start + _REVOKED_AT_ONCE]
+            self._celery.control.revoke(some, terminate=True)
 
     @property
     def _going_on(self) -> list[str]:
@@ -207,6 +211,20 @@ class Batch:
                 payload = payloads.get(key)
                 meta = backend.decode_result(payload) if payload else None
                 yield job_id, meta or {"status": PENDING, "result": None}
+
+
+def _saved(batch_id: str, celery: Celery) -> list[str] | None:
+    """The jobs of a saved group."""
+    backend = celery.backend
+    if not isinstance(backend, KeyValueStoreBackend):
+        group = celery.GroupResult.restore(batch_id)
+        return None if group is None else [job.id for job in group.results]
+    # Celery's own reader begins to listen for each of the jobs, which may be thousands.
+    payload = backend.get(backend.get_key_for_group(batch_id))
+    if not payload:
+        return None
+    _, members = backend.decode(payload)["result"]
+    return [job_id for (job_id, *_), _ in members]
 
 
 def _share(content: object) -> float:

@@ -124,7 +124,7 @@ def _alike(title: str, titles: Mapping[str, list[str]]) -> str:
 def _is_linked(workflow: Workflow, address: str, node_id: str, name: str) -> InvalidWorkflowError:
     source, _ = workflow[node_id]["inputs"][name]
     instead = _instead(workflow, source)
-    hint = f"set {instead} instead" if instead else "set what it needs there"
+    hint = f"set {instead} instead" if instead else "set an input there"
     return InvalidWorkflowError(
         f"param {shown(address)}: {input_name(workflow, node_id, name)}, is linked to "
         f"{node_name(workflow, source)}; {hint}"

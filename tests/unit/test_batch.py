@@ -279,7 +279,6 @@ class TestHandle:
         batch = enqueue_batch(WORKFLOW, ROWS, celery=app, queue="found")
         restored = Batch.restore(batch.id, app)
         assert (restored.id, restored.job_ids) == (batch.id, batch.job_ids)
-        assert restored.group.id == batch.id
         with pytest.raises(InvalidRequestError, match="batch 'none' is not known"):
             Batch.restore("none", app)
 

@@ -102,7 +102,7 @@ class TestAddresses:
             # By way of a node that only passes on.
             ({"7.clip": "x"}, "is linked to node 8 (Reroute); set '4.ckpt_name' instead"),
             ({"7.text": "x"}, "node 9 (StringConcatenate); set '9.string_a' instead"),
-            ({"12.images": "x"}, "linked to node 3 (KSampler); set what it needs there"),
+            ({"12.images": "x"}, "linked to node 3 (KSampler); set an input there"),
             ({"6.text": ["4", 0]}, "found the link ['4', 0]; params set values"),
         ],
     )
@@ -116,7 +116,7 @@ class TestAddresses:
 
     def test_links_in_a_circle_end(self) -> None:
         circle = {n: {"class_type": "A", "inputs": {"x": [m, 0]}} for n, m in ("12", "21")}
-        with pytest.raises(InvalidWorkflowError, match="set what it needs there"):
+        with pytest.raises(InvalidWorkflowError, match="set an input there"):
             check_params(circle, {"1.x": 1})
 
 
