@@ -11,12 +11,14 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from cli.batch import show_batch
 from cli.comfy import comfy
 from cli.convert import convert_file
 from cli.dead import dead
 from cli.errors import CommandError
 from cli.output import AsJson, cell, print_json, print_table
 from cli.result import find, show
+from cli.submit import submit
 from sandbox.processes import StartupError
 from settings import SettingsError, load
 from tasks import JobError
@@ -32,6 +34,8 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 app.add_typer(dead, name="dead")
 app.add_typer(comfy, name="comfy")
+app.command()(submit)
+app.command("batch")(show_batch)
 
 
 @app.command("settings")

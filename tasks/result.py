@@ -89,6 +89,9 @@ class JobResult(_Model):
     values: dict[str, dict[str, Any]] = Field(
         description="What nodes showed that is no file: node id to name to value."
     )
+    seeds: dict[str, int] = Field(
+        default_factory=dict, description="What params that were `random` became: `3.seed` to it."
+    )
 
 
 class Progress(_Model):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tasks.errors import InvalidWorkflowError
-from tasks.request import did_you_mean, is_encodable, label, shown
+from tasks.request import is_encodable, label, shown
 from tasks.workflow_form import is_export
 
 Workflow = Mapping[str, Any]
@@ -58,6 +58,11 @@ def node_name(workflow: Workflow, node_id: str) -> str:
     return f"node {label(node_id)}{of_class}"
 
 
+def input_name(workflow: Workflow, node_id: str, name: str) -> str:
+    """How messages call an input: `node 3 (KSampler), input seed`."""
+    return f"{node_name(workflow, node_id)}, input {label(name)}"
+
+
 def is_link(value: object) -> bool:
     """Whether an input's value is a link, `[node id, output index]`, as ComfyUI tells them."""
     return (
@@ -68,52 +73,28 @@ def is_link(value: object) -> bool:
     )
 
 
-def with_params(workflow: Workflow, params: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of a checked workflow with inputs set: `{"6.text": "a cat"}`.
-
-    Raises:
-        InvalidWorkflowError: there is no such node or input, a link stands there, or the value is
-            one that no workflow can have.
-    """
-    changed = dict(workflow)
-    for address, value in params.items():
-        node_id, dot, name = address.partition(".")
-        param = f"param {shown(address)}"
-        if not dot:
-            raise InvalidWorkflowError(
-                f"{param}: expected a node id, a dot and the name of an input"
-            )
-        if node_id not in workflow:
-            hint = did_you_mean(node_id, workflow)
-            raise InvalidWorkflowError(f"{param}: there is no node {shown(node_id)}{hint}")
-        # Copied once, however many of its inputs are set.
-        if changed[node_id] is workflow[node_id]:
-            changed[node_id] = {
-                **workflow[node_id],
-                "inputs": dict(workflow[node_id]["inputs"]),
-            }
-        inputs = changed[node_id]["inputs"]
-        if name not in inputs:
-            hint = did_you_mean(name, inputs)
-            raise InvalidWorkflowError(
-                f"{param}: {node_name(workflow, node_id)} has no input {shown(name)}{hint}"
-            )
-        if is_link(workflow[node_id]["inputs"][name]):
-            source = label(inputs[name][0])
-            raise InvalidWorkflowError(
-                f"{param}: {_input_name(workflow, node_id, name)}: "
-                f"is linked to node {source}; set the input there"
-            )
-        if fault := _fault_in(value):
-            raise InvalidWorkflowError(f"{param}: {fault}")
-        inputs[name] = value
-    return changed
+def json_fault(value: object) -> str | None:
+    """What keeps a value, or a part of it, from being posted as JSON."""
+    # Not by recursion: what is nested too deep is one of the faults.
+    waiting = [(value, 0)]
+    while waiting:
+        part, depth = waiting.pop()
+        if isinstance(part, float) and not math.isfinite(part):
+            return "found NaN or Infinity, which JSON does not have"
+        if isinstance(part, str) and not is_encodable(part):
+            return f"found half of a character in {shown(part)}"
+        if isinstance(part, list | dict):
+            if depth == _MOST_LEVELS:
+                return f"is nested deeper than {_MOST_LEVELS} levels"
+            parts = [*part, *part.values()] if isinstance(part, dict) else part
+            waiting.extend((one, depth + 1) for one in parts)
+    return None
 
 
 def _check_export(export: Workflow) -> None:
     if not export["nodes"]:
         raise InvalidWorkflowError("the workflow is empty: it has no node")
-    if fault := _fault_in(dict(export)):
+    if fault := json_fault(dict(export)):
         raise InvalidWorkflowError(f"the export of ComfyUI's UI: {fault}")
 
 
@@ -129,26 +110,22 @@ def _check_node(workflow: Workflow, node_id: str, node: object) -> None:
     if not isinstance(inputs, Mapping):
         raise InvalidWorkflowError(f"{node_name(workflow, node_id)}: has no inputs object")
     for name, value in inputs.items():
-        if fault := _fault_in(name) or _fault_in(value):
-            raise InvalidWorkflowError(f"{_input_name(workflow, node_id, name)}: {fault}")
+        if fault := json_fault(name) or json_fault(value):
+            raise InvalidWorkflowError(f"{input_name(workflow, node_id, name)}: {fault}")
         if is_link(value) and value[0] not in workflow:
             raise InvalidWorkflowError(
-                f"{_input_name(workflow, node_id, name)}: "
+                f"{input_name(workflow, node_id, name)}: "
                 f"links to node {label(value[0])}, which the workflow does not have"
             )
     others = {name: value for name, value in node.items() if name != "inputs"}
-    if fault := _fault_in(node_id) or _fault_in(others):
+    if fault := json_fault(node_id) or json_fault(others):
         raise InvalidWorkflowError(f"{node_name(workflow, node_id)}: {fault}")
-
-
-def _input_name(workflow: Workflow, node_id: str, name: str) -> str:
-    return f"{node_name(workflow, node_id)}, input {label(name)}"
 
 
 def _input_sizes(workflow: Workflow) -> Iterator[tuple[int, str]]:
     for node_id, node in workflow.items():
         for name, value in node["inputs"].items():
-            yield _json_bytes(value), f"{_input_name(workflow, node_id, name)},"
+            yield _json_bytes(value), f"{input_name(workflow, node_id, name)},"
 
 
 def _node_sizes(export: Workflow) -> Iterator[tuple[int, str]]:
@@ -156,23 +133,6 @@ def _node_sizes(export: Workflow) -> Iterator[tuple[int, str]]:
         match node:
             case {"id": node_id, "type": str(class_type)}:
                 yield _json_bytes(node), f"node {label(str(node_id))} ({label(class_type)}),"
-
-
-def _fault_in(value: object) -> str | None:
-    # Not by recursion: what is nested too deep is one of the faults.
-    waiting = [(value, 0)]
-    while waiting:
-        part, depth = waiting.pop()
-        if isinstance(part, float) and not math.isfinite(part):
-            return "found NaN or Infinity, which JSON does not have"
-        if isinstance(part, str) and not is_encodable(part):
-            return f"found half of a character in {shown(part)}"
-        if isinstance(part, list | dict):
-            if depth == _MOST_LEVELS:
-                return f"is nested deeper than {_MOST_LEVELS} levels"
-            parts = [*part, *part.values()] if isinstance(part, dict) else part
-            waiting.extend((one, depth + 1) for one in parts)
-    return None
 
 
 def _json_bytes(value: object) -> int:

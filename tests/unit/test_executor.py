@@ -266,7 +266,7 @@ class Scene:
         return Job(
             id="job",
             request=JobRequest(
-                workflow=self.workflow,
+                workflow=known.pop("workflow", self.workflow),
                 params=known.pop("params", {}),
                 timeout_seconds=known.pop("timeout", None),
             ),
@@ -339,6 +339,47 @@ def test_what_was_executed_elsewhere_needs_no_gpu(scene: Scene) -> None:
         assert scene.keeper.spare is None
     # From the first.
     assert set(scene.phases) == {Phase.STORING}
+
+
+RENDER = {"1": {"class_type": "Render", "inputs": {"seed": 1, "model": "a"}}}
+OF_RENDER = {
+    "Render": {
+        "input": {"required": {"seed": ["INT", {"min": 0, "max": 9**9}], "model": [["a"], {}]}}
+    }
+}
+
+
+@pytest.mark.parametrize("start", [Start.SUBMIT, Start.ADOPT])
+def test_a_seed_is_told_and_the_same_in_every_attempt(scene: Scene, start: Start) -> None:
+    scene.on_object_info = lambda: OF_RENDER
+    scene.server.state = PromptState.ENDED
+    with scene.holding():
+        seeds = [
+            scene.attempt(start, workflow=RENDER, params={"Render.seed": "random"}).seeds
+            for start in (start, Start.SUBMIT)
+        ]
+    assert seeds[0] == seeds[1]
+    assert list(seeds[0]) == ["1.seed"]
+    assert 0 <= seeds[0]["1.seed"] <= 9**9
+
+
+def test_the_seed_of_what_was_executed_elsewhere_is_told_by_that_server(scene: Scene) -> None:
+    scene.there.state = PromptState.ENDED
+    executed = {"1": {"class_type": "Render", "inputs": {"seed": 77, "model": "b"}}}
+    scene.there.entry = {**SUCCESS, "outputs": {}, "prompt": [0, PROMPT, executed, {}, ["1"]]}
+    # Of what that server has this one need not have anything.
+    params = {"1.seed": "random", "1.model": "b"}
+    with scene.holding():
+        result = scene.attempt(Start.COLLECT, workflow=RENDER, params=params)
+    assert result.seeds == {"1.seed": 77}
+
+
+def test_params_are_checked_before_a_gpu_is_used(scene: Scene) -> None:
+    scene.on_object_info = lambda: OF_RENDER
+    with scene.holding(), pytest.raises(AttemptFailed) as caught:
+        scene.attempt(workflow=RENDER, params={"1.model": "b"})
+    assert "node 1 (Render), input model: found 'b'" in caught.value.error.message
+    assert scene.server.submitted == []
 
 
 def test_what_was_executed_elsewhere_is_not_given_away(scene: Scene) -> None:

@@ -60,6 +60,14 @@ def failure_in(entry: Mapping[str, Any], workflow: Workflow) -> JobError | None:
     return _execution_error(error, workflow)
 
 
+def executed_workflow(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The workflow as the server executed it; empty if it does not tell."""
+    match entry.get("prompt"):
+        case [_, _, Mapping() as workflow, *_]:
+            return workflow
+    return {}
+
+
 def output_files(entry: Mapping[str, Any], *, include_temp: bool) -> list[OutputFile]:
     """Every file in the entry, each once, numbered from 0 within its node.
 

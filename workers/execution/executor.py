@@ -26,21 +26,22 @@ from tasks.errors import (
 )
 from tasks.request import JobRequest
 from tasks.result import JobResult, ObjectRef, Output, Progress, Timings
-from tasks.workflow import Workflow, check_size, with_params
+from tasks.workflow import Workflow
 from tasks.workflow_form import is_export
 from workers import timeline
 from workers.comfyui import ComfyUI, Notifications
-from workers.comfyui.history import failure_in, overwritten, shown_values
+from workers.comfyui.history import executed_workflow, failure_in, overwritten, shown_values
 from workers.comfyui.model import PromptState
 from workers.comfyui.notifications import OnOutput, Subscription
-from workers.execution.api_format import in_api_format
 from workers.execution.control import HandedOn, ServerHung, Spared, WorkerLeaving
 from workers.execution.inputs import Inputs
 from workers.execution.job import AttemptFailed, Job, Start
 from workers.execution.keeper import Keeper, Lease, Phase
+from workers.execution.preparation import prepare
 from workers.execution.removal import Removal
 from workers.execution.uploading import Uploads, patiently
 from workers.execution.waiting import Patience, await_entry
+from workers.nodes.params import seeds_in
 from workers.storage import ObjectStore
 from workers.storage.keys import job_folder, manifest_key
 
@@ -154,7 +155,7 @@ class Executor:
             removal: takes back what came to nothing.
             inputs: places input files.
             refuse_parts: raises InvalidWorkflowError for what the server would execute a part of.
-            object_info: what the server says of its node classes, for exports of the UI.
+            object_info: what the server says of its node classes.
             uploaders: runs the uploads of all jobs.
             worker: this worker's name, for results.
             prefix: of every object key.
@@ -250,6 +251,7 @@ class Executor:
                 nodes=dict(subscription.progress.node_seconds),
             ),
             values=shown_values(entry),
+            seeds=seeds_in(executed_workflow(entry), workflow, job.request.params),
         )
         return self._presigned(job.request, self._commit(run, result))
 
@@ -307,10 +309,15 @@ class Executor:
         return _bypassing(placed, job)
 
     def _workflow(self, job: Job) -> dict[str, Any]:
-        workflow = in_api_format(job, self._object_info, self._workflow_max_bytes)
-        workflow = with_params(workflow, job.request.params)
-        check_size(workflow, self._workflow_max_bytes)
-        return workflow
+        return prepare(
+            job.request,
+            job.id,
+            job.enqueued_at,
+            # Of what another server has executed this one need not know the classes.
+            dict if job.start is Start.COLLECT else self._object_info,
+            max_bytes=self._workflow_max_bytes,
+            is_submitted=job.start is not Start.SUBMIT,
+        )
 
     @contextmanager
     def _server(self, job: Job) -> Iterator[ComfyUI]:

@@ -1,5 +1,6 @@
 """A job's workflow as its attempts send it: the same each time, whoever makes the attempt."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -8,8 +9,8 @@ import pytest
 
 from tasks.errors import ComfyUIUnavailableError, InvalidWorkflowError
 from tasks.request import JobRequest
-from workers.execution.api_format import in_api_format
 from workers.execution.job import Job
+from workers.execution.preparation import prepare
 
 TEXT = ["STRING", {"dynamicPrompts": True}]
 OBJECT_INFO = {
@@ -33,8 +34,10 @@ def job(workflow: dict[str, Any], **known: Any) -> Job:
     return Job(**{"id": "job", "request": request, **where, "enqueued_at": AT, **known})
 
 
-def converted(one: Job, *, max_bytes: int = 10_000) -> Any:
-    return in_api_format(one, lambda: OBJECT_INFO, max_bytes)
+def converted(
+    one: Job, object_info: Callable[[], Any] = lambda: OBJECT_INFO, *, max_bytes: int = 10_000
+) -> Any:
+    return prepare(one.request, one.id, one.enqueued_at, object_info, max_bytes=max_bytes)
 
 
 def refusal(workflow: dict[str, Any], *, max_bytes: int = 10_000) -> str:
@@ -49,9 +52,9 @@ def test_what_is_in_api_format_stays_as_it_is_and_no_server_is_asked() -> None:
     def ask() -> Any:
         raise ComfyUIUnavailableError("x")
 
-    assert in_api_format(job(workflow), ask, 10) == workflow
+    assert converted(job(workflow), ask) == workflow
     with pytest.raises(ComfyUIUnavailableError):
-        in_api_format(job(EXPORT), ask, 10_000)
+        converted(job(EXPORT), ask)
 
 
 def test_chance_and_clock_are_the_same_for_all_attempts() -> None:
