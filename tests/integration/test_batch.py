@@ -1,15 +1,18 @@
 """Batches on a worker: as we enqueue them, and as a bare producer does with Celery's own group."""
 
-import gc
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
-from celery import Celery, group
+from celery import Celery
 
 from sandbox.stack import Stack
 from tasks import Batch, BatchProgress, JobResult, enqueue_batch
 from tasks.errors import InvalidWorkflowError
-from tests.stack import Client, bars
+from tests.stack import bars
 
 pytestmark = [
     pytest.mark.integration,
@@ -21,9 +24,17 @@ pytestmark = [
 
 @pytest.fixture
 def celery(stack: Stack) -> Iterator[Celery]:
+    with producer(stack) as app:
+        yield app
+
+
+@contextmanager
+def producer(stack: Stack) -> Iterator[Celery]:
+    """A process that enqueues or waits."""
     with Celery(broker=stack.valkey.url, backend=stack.valkey.url) as app:
         yield app
         app.backend.result_consumer.stop()
+        app.backend.client.connection_pool.disconnect()
 
 
 def test_a_batch_from_its_rows_to_its_results(celery: Celery, stack: Stack, seed: int) -> None:
@@ -31,11 +42,10 @@ def test_a_batch_from_its_rows_to_its_results(celery: Celery, stack: Stack, seed
     batch = enqueue_batch(bars(seed), rows, metadata={"a": "b"}, celery=celery)
     heard: list[BatchProgress] = []
     # As another process does it.
-    with Celery(broker=stack.valkey.url, backend=stack.valkey.url) as other:
+    with producer(stack) as other:
         restored = Batch.restore(batch.id, other)
         last = restored.wait(heard.append, timeout=30)
         results = restored.results()
-        other.backend.result_consumer.stop()
     assert (last.states, last.value) == ({"SUCCESS": 3}, 1.0)
     assert [one.value for one in heard] == sorted(one.value for one in heard)
     assert [one.job_id for one in results] == list(batch.job_ids)
@@ -66,32 +76,37 @@ def test_a_row_that_fails_fails_alone(celery: Celery, seed: int) -> None:
         batch.results(timeout=30)
 
 
-def test_a_group_of_a_bare_producer_is_a_batch(client: Client, celery: Celery, seed: int) -> None:
-    workflow = bars(seed)
-    jobs = group(
-        client.celery.signature(
-            "comfyui.run_workflow",
-            kwargs={"workflow": workflow, "params": {"1.seed": seed * 1000 + n}},
-            queue="comfyui",
-        )
-        for n in range(3)
-    )
-    handle = jobs.apply_async()
-    handle.save()
-    plain = handle.get(timeout=30)
-    assert [one["job_id"] for one in plain] == [one.id for one in handle.results]
-    batch = Batch.restore(handle.id, celery)
-    assert [one.model_dump(mode="json") for one in batch.results()] == plain
-    # Celery's handles end their listening when they are collected, which needs a broker.
-    del handle, jobs
-    gc.collect()
+# A program, as Celery's handles of groups keep listening until they are collected.
+BARE = """
+import json, sys
+from celery import Celery, group
+
+app = Celery()
+rows, ours = json.load(sys.stdin)
+jobs = group(
+    app.signature("comfyui.run_workflow", kwargs=one, queue="comfyui") for one in rows
+).apply_async()
+jobs.save()
+of_ours = app.GroupResult.restore(ours)
+print(json.dumps([[jobs.id, jobs.get(timeout=30)], of_ours.get(timeout=30)]))
+"""
 
 
-def test_a_batch_of_ours_is_a_group_of_celerys(client: Client, celery: Celery, seed: int) -> None:
-    batch = enqueue_batch(
-        bars(seed), [{"1.seed": seed * 1000 + n} for n in range(2)], celery=celery
+def test_a_group_is_a_batch_and_a_batch_is_a_group(celery: Celery, stack: Stack, seed: int) -> None:
+    rows = [{"1.seed": seed * 1000 + n} for n in range(3)]
+    ours = enqueue_batch(bars(seed), rows, celery=celery)
+    given = [{"workflow": bars(seed), "params": {"1.seed": seed * 1000 + n}} for n in (3, 4)]
+    done = subprocess.run(
+        [sys.executable, "-c", BARE],
+        input=json.dumps([given, ours.id]),
+        env={"PATH": "/usr/bin:/bin", **stack.environment()},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
     )
-    handle = client.celery.GroupResult.restore(batch.id)
-    assert [one["job_id"] for one in handle.get(timeout=30)] == list(batch.job_ids)
-    del handle
-    gc.collect()
+    assert done.returncode == 0, done.stderr
+    (group_id, results), of_ours = json.loads(done.stdout)
+    batch = Batch.restore(group_id, celery)
+    assert [one.model_dump(mode="json") for one in batch.results()] == results
+    assert [one["job_id"] for one in of_ours] == list(ours.job_ids)
