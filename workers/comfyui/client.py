@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from http.client import HTTPException
+from io import BytesIO
 from types import TracebackType
 from typing import IO, Any, Self, TypeVar
 from urllib.parse import quote
@@ -33,6 +34,7 @@ from tasks.errors import (
 from tasks.request import label
 from tasks.workflow import Workflow
 from workers.comfyui.model import FileRef, PromptQueue, PromptState
+from workers.comfyui.multipart import FileForm
 from workers.comfyui.rejection import describe_rejection
 from workers.comfyui.seam import translated
 
@@ -533,7 +535,9 @@ class ComfyUI:
     def _upload(
         self, path: str, filename: str, content: bytes | IO[bytes], form: Mapping[str, str]
     ) -> FileRef:
-        response = self._ask("POST", path, files={"image": (filename, content)}, data=form)
+        file = BytesIO(content) if isinstance(content, bytes) else content
+        body = FileForm("image", filename, file, form)
+        response = self._ask("POST", path, data=body, headers={"Content-Type": body.content_type})
         if response.status_code in (400, 413):
             raise InvalidInputError(
                 f"ComfyUI at {self.base_url} refuses the file {filename!r} ({response.status_code})"
