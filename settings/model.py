@@ -1,5 +1,6 @@
 """Every setting: its variable, its default, its unit and what a valid value is."""
 
+import ipaddress
 import json
 import re
 from functools import cache
@@ -17,6 +18,12 @@ _HTTP = ("http", "https")
 
 # RFC 9110, 5.6.2.
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+# More than S3 allows today: other stores are less strict.
+_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
+
+# The last label has a letter at its beginning: what has none is a number, and meant as an address.
+_HOST = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]*[a-z0-9])?\.)*[a-z](?:[a-z0-9-]*[a-z0-9])?")
 
 # A day: longer than any timeout means anything.
 _MOST_SECONDS = 86_400
@@ -119,7 +126,25 @@ class Settings(BaseSettings):
         ge=1024,
         description="Size of one input file in bytes above which a job is refused.",
     )
-
+    inputs_timeout_seconds: float = Field(
+        60.0,
+        alias="INPUT_TIMEOUT_SECONDS",
+        gt=0,
+        le=_MOST_SECONDS,
+        description="Seconds for all of the fetch of an input from the web, redirects included.",
+    )
+    input_buckets: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        alias="INPUT_BUCKETS",
+        description="Buckets beside the workers' own that inputs may come from, separated by "
+        "commas.",
+    )
+    input_allow_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        alias="INPUT_ALLOW_HOSTS",
+        description="Hosts that inputs may come from though they are not public, also by http: "
+        "names, addresses or networks, separated by commas.",
+    )
     max_crashes: int = Field(
         3,
         alias="JOB_MAX_CRASHES",
@@ -207,6 +232,31 @@ class Settings(BaseSettings):
             raise ValueError("names of HTTP headers, and values without line breaks")
         return headers
 
+    @field_validator("input_buckets", "input_allow_hosts", mode="before")
+    @classmethod
+    def _separated_by_commas(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        return tuple(part.strip() for part in value.split(",") if part.strip())
+
+    @field_validator("input_buckets")
+    @classmethod
+    def _bucket_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(_BUCKET.fullmatch(name) for name in value):
+            raise ValueError("names of buckets, separated by commas")
+        return value
+
+    @field_validator("input_allow_hosts")
+    @classmethod
+    def _hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        hosts = tuple(host.lower().rstrip(".") for host in value)
+        if not all(_is_network(host) or _HOST.fullmatch(host) for host in hosts):
+            raise ValueError(
+                "host names, addresses or networks such as files.lan,10.1.2.3,10.2.0.0/16, "
+                "separated by commas"
+            )
+        return hosts
+
     @field_validator("log_level", mode="before")
     @classmethod
     def _upper_case(cls, value: Any) -> Any:
@@ -280,6 +330,14 @@ def _has_valid_port(url: SecretStr) -> bool:
         return False
 
 
+def _is_network(text: str) -> bool:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError:
+        return False
+    return True
+
+
 def _is_value(value: str) -> bool:
     return value.isprintable() and value == value.strip() and value.isascii()
 
@@ -300,8 +358,10 @@ def without_password(url: str) -> str:
 
 def _shown(value: Any) -> str | None:
     match value:
-        case None | "":
+        case None | "" | ():
             return None
+        case tuple():
+            return ",".join(value)
         case SecretStr():
             return without_password(value.get_secret_value())
         case dict():

@@ -73,10 +73,12 @@ def test_a_name_that_is_none(client: Client, name: str) -> None:
     assert "is no name of a file" in str(error)
 
 
-def test_a_plain_data_url_is_text(client: Client, seed: int) -> None:
-    # Not a picture, so ComfyUI refuses to load it; but it was placed as what it is.
-    error = client.failure(passed_on("a.txt"), inputs={"a.txt": f"data:,hello%20{seed}"})
-    assert type(error).__name__ in ("NodeFailedError", "InvalidWorkflowError")
+def test_what_a_node_cannot_load_is_not_placed(client: Client, seed: int) -> None:
+    error = client.failure(passed_on("a.png"), inputs={"a.png": f"data:,hello%20{seed}"})
+    assert type(error).__name__ == "InvalidInputError"
+    assert str(error) == (
+        "input 'a.png': node 1 (LoadImage) loads an image, found text/plain; charset=utf-8"
+    )
 
 
 @pytest.mark.parametrize(
@@ -86,15 +88,16 @@ def test_a_plain_data_url_is_text(client: Client, seed: int) -> None:
         ("b.png", "data:,x", "input 'b.png': no node of the workflow has it as a value"),
         ("a.png", "data:;base64,%%%", "input 'a.png': the data: URL is no valid base64"),
         ("a.png", "data:image/png", "input 'a.png': the data: URL has no comma before its data"),
-        ("a.png", "ftp://x/a.png", "input 'a.png': expected a data: URL or s3://comfyui/..., "),
+        ("a.png", "ftp://x/a.png", "input 'a.png': expected an https://, s3:// or data: URL, "),
         (
             "a.png",
             "a.png",
-            "expected a data: URL or s3://comfyui/..., found 'a.png'",
+            "expected an https://, s3:// or data: URL, found 'a.png'",
         ),
-        ("a.png", "s3://other/a.png", "this worker reads bucket 'comfyui' only, not 'other'"),
+        ("a.png", "s3://other/a.png", "found bucket 'other', expected comfyui (INPUT_BUCKETS"),
         ("a.png", "s3://comfyui/none.png", "input 'a.png': there is no object s3://comfyui/none"),
-        ("a.png", "http://[", "found 'http://['"),
+        ("a.png", "s3://comfyui/" + "k" * 1100, "there is no object s3://comfyui/kkk"),
+        ("a.png", "http://[", "http://[ is no valid URL"),
         ("a.png", "s3://comfyui", "there is no object s3://comfyui"),
     ],
 )

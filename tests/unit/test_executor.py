@@ -219,7 +219,7 @@ class Scene:
 
     @property
     def executor(self) -> Executor:
-        def place(workflow: Any, _: object) -> Any:
+        def place(workflow: Any, *_: object) -> Any:
             self.on_place()
             return workflow
 

@@ -33,12 +33,12 @@ from workers.comfyui.history import failure_in, overwritten, shown_values
 from workers.comfyui.model import PromptState
 from workers.comfyui.notifications import OnOutput, Subscription
 from workers.execution.control import HandedOn, ServerHung, Spared, WorkerLeaving
-from workers.execution.inputs import Inputs
 from workers.execution.job import AttemptFailed, Job, Start
 from workers.execution.keeper import Keeper, Lease, Phase
 from workers.execution.removal import Removal
 from workers.execution.uploading import Uploads, patiently
 from workers.execution.waiting import Patience, await_entry
+from workers.inputs import Inputs
 from workers.storage import ObjectStore
 from workers.storage.keys import job_folder, manifest_key
 
@@ -210,7 +210,7 @@ class Executor:
             run.lease.bound_until = float("inf")
             self._keeper.store(run.lease)
         self._report(run, "staging", 0.0)
-        workflow = self._stage(job)
+        workflow = self._stage(run)
         timeline.mark(job.id, "staged")
         with self._server(job) as server, self._uploads(run, server) as uploads:
             with self._listening(job, uploads.begin) as (notifications, subscription):
@@ -284,14 +284,15 @@ class Executor:
         content = self._store.get(manifest)
         return self._presigned(request, _read_manifest(content)) if content is not None else None
 
-    def _stage(self, job: Job) -> dict[str, Any]:
+    def _stage(self, run: _Run) -> dict[str, Any]:
         """The workflow as it is submitted: checked, with params set and inputs placed."""
+        job = run.job
         check_workflow(job.request.workflow)
         workflow = with_params(job.request.workflow, job.request.params)
         check_size(workflow, self._workflow_max_bytes)
         if job.start is not Start.SUBMIT:
             return workflow
-        placed = self._inputs.place(workflow, job.request.inputs)
+        placed = self._inputs.place(workflow, job.request.inputs, run.lease.control.check)
         return _bypassing(placed, job)
 
     @contextmanager
