@@ -79,7 +79,7 @@ class StorageDeniedError(TransientError):
 
 
 class InputUnavailableError(TransientError):
-    """The host of an input refused or cut the connection, was too slow or answered 5xx or 429."""
+    """An input may come later: its host is away, slow or answers 5xx or 429, or a disk is full."""
 
 
 class PromptStalledError(TransientError):

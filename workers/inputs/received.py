@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from tempfile import SpooledTemporaryFile
 from typing import IO, cast
 
-from tasks.errors import InvalidInputError
+from tasks.errors import InputUnavailableError, InvalidInputError
 from workers.storage.content_type import HEAD_BYTES, content_type
 
 # Smaller ones are not worth a file.
@@ -55,6 +55,7 @@ class Received:
 
         Raises:
             InvalidInputError: they are too many.
+            InputUnavailableError: there is no space for them.
         """
         size = 0
         for piece in pieces:
@@ -63,10 +64,18 @@ class Received:
             if size > self._max_bytes:
                 raise self.too_large(f"more than {self._max_bytes:,}")
             self._digest.update(piece)
-            self._spool.write(piece)
+            self._keep(piece)
         self._spool.seek(0)
         media_type = content_type(self._spool.read(HEAD_BYTES))
         return Content(self._digest.hexdigest(), media_type)
+
+    def _keep(self, piece: bytes) -> None:
+        try:
+            self._spool.write(piece)
+        except OSError as error:
+            raise InputUnavailableError(
+                f"{self._what}: cannot be kept on the worker's disk ({error.strerror})"
+            ) from error
 
     def expect(self, size: int | None) -> None:
         """Refuse a size that has been announced.

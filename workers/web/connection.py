@@ -3,6 +3,7 @@
 import socket
 import ssl
 from collections.abc import Sequence
+from contextlib import suppress
 from ipaddress import ip_address
 
 import urllib3
@@ -25,17 +26,23 @@ def resolve(host: str) -> list[Address]:
 def dial(addresses: Sequence[Address], port: int, deadline: Deadline) -> socket.socket:
     """Connect to the first of the addresses that answers; each has its share of the time.
 
+    Returns:
+        A socket without a timeout of its own: the deadline cuts it.
+
     Raises:
         OSError: none did.
     """
     *others, last = addresses
     for number, address in enumerate(others):
-        share = deadline.left() / (len(addresses) - number)
-        try:
-            return socket.create_connection((str(address), port), timeout=share)
-        except OSError:
-            continue
-    return socket.create_connection((str(last), port), timeout=deadline.left())
+        with suppress(OSError):
+            return _connected(address, port, deadline.left() / (len(addresses) - number))
+    return _connected(last, port, deadline.left())
+
+
+def _connected(address: Address, port: int, seconds: float) -> socket.socket:
+    connected = socket.create_connection((str(address), port), timeout=seconds)
+    connected.settimeout(None)
+    return connected
 
 
 class _Plain(urllib3.connection.HTTPConnection):

@@ -66,28 +66,27 @@ class Deadline:
         Raises:
             TooSlowError: it was cut.
         """
-        # The connection's own socket becomes another one's with TLS.
-        handle = connection.dup()
         late = threading.Event()
+        # The connection's own socket becomes another one's with TLS.
+        with connection.dup() as handle:
 
-        def cut() -> None:
-            late.set()
-            # The other side may have ended it.
-            with suppress(OSError):
-                handle.shutdown(socket.SHUT_RDWR)
+            def cut() -> None:
+                late.set()
+                # The other side may have ended it.
+                with suppress(OSError):
+                    handle.shutdown(socket.SHUT_RDWR)
 
-        timer = threading.Timer(self.left(), cut)
-        timer.daemon = True
-        timer.start()
-        try:
-            yield
-        except WebError as error:
-            if late.is_set():
-                raise self.passed from error
-            raise
-        finally:
-            timer.cancel()
-            timer.join()
-            handle.close()
+            timer = threading.Timer(self.left(), cut)
+            timer.daemon = True
+            timer.start()
+            try:
+                yield
+            except WebError as error:
+                if late.is_set():
+                    raise self.passed from error
+                raise
+            finally:
+                timer.cancel()
+                timer.join()
         if late.is_set():
             raise self.passed

@@ -18,7 +18,8 @@ _MOST_REDIRECTS = 5
 _REDIRECTS = (301, 302, 303, 307, 308)
 _PIECE_BYTES = 256 * 1024
 # Unasked, as some hosts do; each is undone as it comes.
-_ENCODINGS = ("", "identity", "gzip", "x-gzip", "deflate")
+_PLAIN = ("", "identity")
+_ENCODINGS = (*_PLAIN, "gzip", "x-gzip", "deflate")
 
 Resolve = Callable[[str], list[Address]]
 
@@ -119,7 +120,6 @@ class Web:
             connection = over(connected, target, self._tls)
             ends.callback(connection.close)
             with translated(target.host):
-                connected.settimeout(deadline.left())
                 connection.request(
                     "GET", target.path, headers=headers, preload_content=False, decode_content=True
                 )
@@ -146,10 +146,9 @@ def _answer(response: urllib3.BaseHTTPResponse, target: Target, deadline: Deadli
     encoding = response.headers.get("Content-Encoding", "").lower()
     if encoding not in _ENCODINGS:
         raise UnusableError(f"is compressed in an unknown way by {host}")
-    length = response.headers.get("Content-Length", "") if encoding in _ENCODINGS[:2] else ""
-    return Answer(
-        _pieces(response, host, deadline), int(length) if length.isdecimal() else None, etag
-    )
+    # The library's own reading of it, which is that of what comes: nothing that is compressed.
+    length = response.length_remaining if encoding in _PLAIN else None
+    return Answer(_pieces(response, host, deadline), length, etag)
 
 
 def _pieces(response: urllib3.BaseHTTPResponse, host: str, deadline: Deadline) -> Iterator[bytes]:
