@@ -1,14 +1,23 @@
 """Every setting: its variable, its default, its unit and what a valid value is."""
 
-import ipaddress
 import json
 import re
 from functools import cache
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from settings import lists
 
 MASK = "********"
 
@@ -19,11 +28,7 @@ _HTTP = ("http", "https")
 # RFC 9110, 5.6.2.
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
-# More than S3 allows today: other stores are less strict.
-_BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
-
-# The last label has a letter at its beginning: what has none is a number, and meant as an address.
-_HOST = re.compile(r"(?:[a-z0-9_](?:[a-z0-9_-]*[a-z0-9])?\.)*[a-z](?:[a-z0-9-]*[a-z0-9])?")
+_Separated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(lists.separated)]
 
 # A day: longer than any timeout means anything.
 _MOST_SECONDS = 86_400
@@ -133,13 +138,13 @@ class Settings(BaseSettings):
         le=_MOST_SECONDS,
         description="Seconds for all of the fetch of an input from the web, redirects included.",
     )
-    input_buckets: Annotated[tuple[str, ...], NoDecode] = Field(
+    input_buckets: Annotated[_Separated, AfterValidator(lists.buckets)] = Field(
         (),
         alias="INPUT_BUCKETS",
         description="Buckets beside the workers' own that inputs may come from, separated by "
         "commas.",
     )
-    input_allow_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+    input_allow_hosts: Annotated[_Separated, AfterValidator(lists.hosts)] = Field(
         (),
         alias="INPUT_ALLOW_HOSTS",
         description="Hosts that inputs may come from though they are not public, also by http: "
@@ -232,31 +237,6 @@ class Settings(BaseSettings):
             raise ValueError("names of HTTP headers, and values without line breaks")
         return headers
 
-    @field_validator("input_buckets", "input_allow_hosts", mode="before")
-    @classmethod
-    def _separated_by_commas(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        return tuple(part.strip() for part in value.split(",") if part.strip())
-
-    @field_validator("input_buckets")
-    @classmethod
-    def _bucket_names(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        if not all(_BUCKET.fullmatch(name) for name in value):
-            raise ValueError("names of buckets, separated by commas")
-        return value
-
-    @field_validator("input_allow_hosts")
-    @classmethod
-    def _hosts(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        hosts = tuple(host.lower().rstrip(".") for host in value)
-        if not all(_is_network(host) or _HOST.fullmatch(host) for host in hosts):
-            raise ValueError(
-                "host names, addresses or networks such as files.lan,10.1.2.3,10.2.0.0/16, "
-                "separated by commas"
-            )
-        return hosts
-
     @field_validator("log_level", mode="before")
     @classmethod
     def _upper_case(cls, value: Any) -> Any:
@@ -328,14 +308,6 @@ def _has_valid_port(url: SecretStr) -> bool:
         return urlsplit(url.get_secret_value()).port != 0
     except ValueError:
         return False
-
-
-def _is_network(text: str) -> bool:
-    try:
-        ipaddress.ip_network(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _is_value(value: str) -> bool:

@@ -10,7 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-# Of `files.example`, `other.example` and 127.0.0.1, by its own authority; with its key.
+# Of `files.example`, `other.example` and 127.0.0.1, signed by itself for a hundred years
+# (openssl req -x509 -addext subjectAltName=...), with its key.
 CERTIFICATE = Path(__file__).parents[1] / "fixtures" / "tls" / "hosts.pem"
 
 Handle = Callable[["Asked"], None]

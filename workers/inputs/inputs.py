@@ -67,6 +67,8 @@ class Inputs:
                 nodes load or is refused.
             InputUnavailableError, StorageUnavailableError, StorageDeniedError: it may come later.
         """
+        if not inputs:
+            return dict(workflow)
         users = users_of(workflow, inputs)
         for name in inputs:
             if not users[name]:
