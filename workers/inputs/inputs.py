@@ -23,6 +23,8 @@ V = TypeVar("V")
 
 # Placed files that are remembered, and sources of known content.
 _MOST_REMEMBERED = 10_000
+# More characters than any URL or key of a bucket may have.
+_LONGEST_PLACE = 16 * 1024
 
 
 class Inputs:
@@ -146,5 +148,5 @@ class Inputs:
 
 
 def _key(source: str) -> bytes:
-    # A source may be long, and have a secret in it.
-    return hashlib.sha256(source.encode()).digest()
+    # It may have a secret in it. Those that are longer are their own content, and not remembered.
+    return hashlib.sha256(source[:_LONGEST_PLACE].encode()).digest()
