@@ -6,8 +6,18 @@ from functools import cache
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from settings import lists
 
 MASK = "********"
 
@@ -17,6 +27,8 @@ _HTTP = ("http", "https")
 
 # RFC 9110, 5.6.2.
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+
+_Separated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(lists.separated)]
 
 # A day: longer than any timeout means anything.
 _MOST_SECONDS = 86_400
@@ -119,7 +131,25 @@ class Settings(BaseSettings):
         ge=1024,
         description="Size of one input file in bytes above which a job is refused.",
     )
-
+    inputs_timeout_seconds: float = Field(
+        60.0,
+        alias="INPUT_TIMEOUT_SECONDS",
+        gt=0,
+        le=_MOST_SECONDS,
+        description="Seconds for all of the fetch of an input from the web, redirects included.",
+    )
+    input_buckets: Annotated[_Separated, AfterValidator(lists.buckets)] = Field(
+        (),
+        alias="INPUT_BUCKETS",
+        description="Buckets beside the workers' own that inputs may come from, separated by "
+        "commas.",
+    )
+    input_allow_hosts: Annotated[_Separated, AfterValidator(lists.hosts)] = Field(
+        (),
+        alias="INPUT_ALLOW_HOSTS",
+        description="Hosts that inputs may come from though they are not public, also by http: "
+        "names, addresses or networks, separated by commas.",
+    )
     max_crashes: int = Field(
         3,
         alias="JOB_MAX_CRASHES",
@@ -308,8 +338,10 @@ def without_password(url: str) -> str:
 
 def _shown(value: Any) -> str | None:
     match value:
-        case None | "":
+        case None | "" | ():
             return None
+        case tuple():
+            return ",".join(value)
         case SecretStr():
             return without_password(value.get_secret_value())
         case dict():

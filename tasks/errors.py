@@ -78,6 +78,10 @@ class StorageDeniedError(TransientError):
     """The object store has no such bucket or does not let this worker write to it."""
 
 
+class InputUnavailableError(TransientError):
+    """An input may come later: its host is away, slow or answers 5xx or 429, or a disk is full."""
+
+
 class PromptStalledError(TransientError):
     """The prompt, or the server with it, showed no sign of life for too long."""
 
@@ -114,7 +118,7 @@ class InvalidWorkflowError(PermanentError):
 
 
 class InvalidInputError(PermanentError):
-    """An input file cannot be fetched or placed."""
+    """An input file is not there, not allowed, too large or of a type that its node cannot load."""
 
 
 class NodeFailedError(PermanentError):

@@ -91,7 +91,8 @@ class JobRequest(BaseModel):
     )
     inputs: dict[_Text, _Text] = Field(
         default_factory=dict,
-        description="Files to place first: the name that the workflow uses to `s3://` or `data:`.",
+        description="Files to place first: the name that the workflow uses to `https://`, `s3://` "
+        "or `data:`.",
     )
     output: OutputOptions = OutputOptions()
     timeout_seconds: float | None = Field(

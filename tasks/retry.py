@@ -12,6 +12,7 @@ from tasks.errors import (
     ComfyUIProtocolError,
     ComfyUIUnavailableError,
     HistoryUnreadableError,
+    InputUnavailableError,
     JobError,
     OutOfMemoryError,
     OutputMissingError,
@@ -150,7 +151,7 @@ def _costs_nothing(failure: Failure) -> bool:
     if len(failure.earlier) + 1 >= _MOST_ATTEMPTS:
         return False
     match failure.error:
-        case BrokerUnavailableError() | BrokerFullError():
+        case BrokerUnavailableError() | BrokerFullError() | InputUnavailableError():
             return True
         case StorageUnavailableError():
             # What was rendered lies on the server.

@@ -1,5 +1,6 @@
 """The composition root: the one place where clients are made and put together."""
 
+import ssl
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -8,6 +9,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import boto3
+import certifi
 from botocore.config import Config
 from botocore.handlers import add_expect_header
 from celery.utils.nodenames import gethostname
@@ -15,9 +17,9 @@ from celery.utils.nodenames import gethostname
 from settings import Settings
 from workers.comfyui import ComfyUI, Notifications
 from workers.execution import Custody, Executor, Keeper, Limits, Takeover
-from workers.execution.inputs import Inputs
 from workers.execution.place import Place
 from workers.execution.removal import Removal
+from workers.inputs import Inputs, Sources
 from workers.ledger import Ledger
 from workers.ledger.servers import Servers
 from workers.lifecycle.circuit import Circuit
@@ -26,6 +28,7 @@ from workers.routing.pace import Pace
 from workers.routing.router import Router
 from workers.routing.survey import Survey
 from workers.storage import ObjectStore
+from workers.web import OpenHosts, Web
 
 # Files that are stored at the same time, for each slot.
 _UPLOADS_PER_SLOT = 2
@@ -161,7 +164,7 @@ def assemble(settings: Settings, worker: str) -> Parts:
         removal=removal,
         inputs=Inputs(
             comfyui=comfyui,
-            store=store,
+            sources=sources(settings, store),
             max_bytes=settings.inputs_max_bytes,
         ),
         refuse_parts=router.refuse_parts,
@@ -211,6 +214,24 @@ def comfyui_client(settings: Settings, url: str | None = None, *, connections: i
         connect_timeout=settings.comfyui_connect_timeout_seconds,
         read_timeout=settings.comfyui_read_timeout_seconds,
         connections=connections,
+    )
+
+
+def sources(settings: Settings, store: ObjectStore) -> Sources:
+    """Where inputs may come from."""
+    stores = {name: store.beside(name) for name in settings.input_buckets}
+    return Sources(stores={**stores, store.bucket: store}, web=web(settings))
+
+
+def web(settings: Settings) -> Web:
+    """The hosts that jobs may lead to."""
+    # What the system believes, and what comes with the HTTP library where the system has nothing.
+    tls = ssl.create_default_context()
+    tls.load_verify_locations(certifi.where())
+    return Web(
+        opened=OpenHosts.of(settings.input_allow_hosts),
+        timeout=settings.inputs_timeout_seconds,
+        tls=tls,
     )
 
 

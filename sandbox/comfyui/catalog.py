@@ -5,21 +5,18 @@ import json
 import os
 import signal
 from dataclasses import dataclass, replace
-from hashlib import sha256
-from pathlib import Path
 from secrets import choice
 from string import ascii_lowercase
 
-from PIL import Image, ImageOps
+from PIL import ImageOps
 
 from sandbox.comfyui import rendering
 from sandbox.comfyui.exhibits import SANDBOX_EXHIBIT
 from sandbox.comfyui.files import Series, open_series
-from sandbox.comfyui.loaders import loader_classes
+from sandbox.comfyui.loaders import loaders
+from sandbox.comfyui.model_loaders import model_loaders
 from sandbox.comfyui.nodes import (
     Call,
-    InputConfig,
-    Inputs,
     Installation,
     NodeClass,
     OutOfMemoryError,
@@ -54,9 +51,9 @@ def node_classes(installation: Installation) -> dict[str, NodeClass]:
     """
     classes = (
         *_STATIC_CLASSES,
-        *loader_classes(installation),
+        *model_loaders(installation),
         _ksampler(installation),
-        _load_image(installation),
+        *loaders(installation.folders),
     )
     known = {node_class.name: node_class for node_class in classes}
     if unknown := installation.without_nodes - known.keys():
@@ -206,52 +203,6 @@ def _ksampler(installation: Installation) -> NodeClass:
         },
         run=_sample,
         outputs=("LATENT",),
-    )
-
-
-def _load_image(installation: Installation) -> NodeClass:
-    folders = installation.folders
-
-    def find(image: str) -> Path | None:
-        name, folder = folders.annotated(image, "input")
-        return folder / name if folder and (folder / name).is_file() else None
-
-    def images() -> dict[str, InputConfig]:
-        paths = (folders.directory / "input").iterdir()
-        known = Image.registered_extensions()
-        names = [p.name for p in paths if p.is_file() and p.suffix.lower() in known]
-        return {"image": [sorted(names), {"image_upload": True}]}
-
-    def rejection(inputs: Inputs) -> tuple[str, str] | None:
-        image = inputs["image"]
-        return None if find(image) else ("image", f"Invalid image file: {image}")
-
-    def fingerprint(inputs: Inputs) -> str:
-        path = find(inputs["image"])
-        return sha256(path.read_bytes()).hexdigest() if path else ""
-
-    def load(path: Path) -> Result:
-        with Image.open(path) as opened:
-            pixels = opened.convert("RGBA")
-        mask = ImageOps.invert(pixels.getchannel("A"))
-        return Result(((pixels.convert("RGB"),), (mask,)))
-
-    async def run(call: Call) -> Result:
-        path = find(call.inputs["image"])
-        if path is None:
-            raise FileNotFoundError(call.inputs["image"])
-        return await asyncio.to_thread(load, path)
-
-    return NodeClass(
-        name="LoadImage",
-        display_name="Load Image",
-        category="image",
-        description="Reads a picture from the input folder.",
-        inputs=images,
-        run=run,
-        outputs=("IMAGE", "MASK"),
-        rejection=rejection,
-        fingerprint=fingerprint,
     )
 
 

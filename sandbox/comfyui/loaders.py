@@ -1,111 +1,194 @@
-"""The node classes that load models; their schemas are those of a running 0.3.64.
-
-Loading takes the time that the server is told, whatever the model. What is loaded stays as long as
-the cache keeps the loader's result: until a prompt comes that does not load it, as on real servers.
-"""
+"""The node classes that read files from the input folder, and what shows the masks they make."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+import mimetypes
+from collections.abc import Callable
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
 
-from sandbox.comfyui.nodes import Call, InputConfig, Installation, NodeClass, Result
+from PIL import Image, ImageOps, UnidentifiedImageError
 
-_CHECK_SECONDS = 0.02
-_WEIGHT_TYPES = ["default", "fp8_e4m3fn", "fp8_e4m3fn_fast", "fp8_e5m2"]
-_CLIP_TYPES = [
-    *("stable_diffusion", "stable_cascade", "sd3", "stable_audio", "mochi", "ltxv", "pixart"),
-    *("cosmos", "lumina2", "wan", "hidream", "chroma", "ace", "omnigen2", "qwen_image"),
-    "hunyuan_image",
-]
-# The one choice of its list that is no file.
-_PIXEL_SPACE = "pixel_space"
+from sandbox.comfyui.files import Folders
+from sandbox.comfyui.nodes import Call, InputConfig, Inputs, NodeClass, Result
+
+_CHANNELS = {"red": "R", "green": "G", "blue": "B"}
 
 
-def loader_classes(installation: Installation) -> tuple[NodeClass, ...]:
-    """Those of a server, whose choices are the files that it has when it is asked."""
-    listed = installation.models.listed
+@dataclass(frozen=True)
+class Video:
+    """A video that nothing has opened yet: real servers do not before somebody needs a frame."""
+
+    path: Path
+
+
+def loaders(folders: Folders) -> tuple[NodeClass, ...]:
+    """All loaders of a server with these folders."""
     return (
-        NodeClass(
-            name="CheckpointLoaderSimple",
-            display_name="Load Checkpoint",
-            category="loaders",
-            description="Takes the time of loading; the picture depends on the name.",
-            inputs=lambda: {"ckpt_name": [listed("checkpoints"), {}]},
-            run=_loading("checkpoints", "ckpt_name", 3),
-            outputs=("MODEL", "CLIP", "VAE"),
+        _loader(
+            folders,
+            name="LoadImage",
+            display_name="Load Image",
+            description="Reads a picture from the input folder.",
+            config=lambda: [_names(folders, "image"), {"image_upload": True}],
+            load=_load_image,
+            outputs=("IMAGE", "MASK"),
         ),
-        NodeClass(
-            name="UNETLoader",
-            display_name="Load Diffusion Model",
-            category="advanced/loaders",
-            description="Takes the time of loading; the picture depends on the name.",
-            inputs=lambda: {
-                "unet_name": [listed("diffusion_models")],
-                "weight_dtype": [_WEIGHT_TYPES],
-            },
-            run=_loading("diffusion_models", "unet_name", 1),
-            outputs=("MODEL",),
+        _loader(
+            folders,
+            name="LoadImageOutput",
+            display_name="Load Image (from Outputs)",
+            description="Reads a picture from the folder that the note of its name says.",
+            config=lambda: ["COMBO", _OF_OUTPUTS],
+            load=_load_image,
+            outputs=("IMAGE", "MASK"),
         ),
-        NodeClass(
-            name="CLIPLoader",
-            display_name="Load CLIP",
-            category="advanced/loaders",
-            description="Takes the time of loading.",
-            inputs=lambda: {"clip_name": [listed("text_encoders")], "type": [_CLIP_TYPES]},
-            optional={"device": [["default", "cpu"], {"advanced": True}]},
-            run=_loading("text_encoders", "clip_name", 1),
-            outputs=("CLIP",),
+        _loader(
+            folders,
+            name="LoadImageMask",
+            display_name="Load Image (as Mask)",
+            category="mask",
+            description="Reads one channel of a picture.",
+            config=lambda: [_names(folders), {"image_upload": True}],
+            more={"channel": [["alpha", *_CHANNELS]]},
+            load=_load_mask,
+            outputs=("MASK",),
         ),
-        NodeClass(
-            name="VAELoader",
-            display_name="Load VAE",
-            category="loaders",
-            description="Takes the time of loading.",
-            inputs=lambda: {"vae_name": [[*listed("vae"), _PIXEL_SPACE]]},
-            run=_loading("vae", "vae_name", 1),
-            outputs=("VAE",),
+        _loader(
+            folders,
+            name="LoadAudio",
+            display_name="Load Audio",
+            category="audio",
+            description="Reads the sound of a file.",
+            media="audio",
+            config=lambda: [_names(folders, "audio", "video"), {"audio_upload": True}],
+            load=_load_audio,
+            outputs=("AUDIO",),
+            python_module="comfy_extras.nodes_audio",
         ),
-        NodeClass(
-            name="LoraLoader",
-            display_name="Load LoRA",
-            category="loaders",
-            description="Takes no time: a LoRA is small. The picture depends on its name.",
-            inputs=lambda: {
-                "model": ["MODEL", {}],
-                "clip": ["CLIP", {}],
-                "lora_name": [listed("loras"), {}],
-                "strength_model": _strength(),
-                "strength_clip": _strength(),
-            },
-            run=_apply_lora,
-            outputs=("MODEL", "CLIP"),
+        _loader(
+            folders,
+            name="LoadVideo",
+            display_name="Load Video",
+            category="image/video",
+            description="Names a video.",
+            input_name="file",
+            media="video",
+            config=lambda: [
+                "COMBO",
+                {"multiselect": False, "options": _names(folders, "video"), "video_upload": True},
+            ],
+            load=lambda path, _: Result((Video(path),)),
+            outputs=("VIDEO",),
+            python_module="comfy_extras.nodes_video",
         ),
+        _MASK_TO_IMAGE,
     )
 
 
-def _loading(folder: str, name: str, outputs: int) -> Callable[[Call], Awaitable[Result]]:
+_OF_OUTPUTS = {
+    "image_upload": True,
+    "image_folder": "output",
+    "remote": {
+        "route": "/internal/files/output",
+        "refresh_button": True,
+        "control_after_refresh": "first",
+    },
+}
+
+
+def _loader(
+    folders: Folders,
+    *,
+    name: str,
+    display_name: str,
+    description: str,
+    config: Callable[[], InputConfig],
+    load: Callable[[Path, Inputs], Result],
+    outputs: tuple[str, ...],
+    category: str = "image",
+    media: str = "image",
+    input_name: str = "",
+    more: dict[str, InputConfig] | None = None,
+    python_module: str = "nodes",
+) -> NodeClass:
+    """A class whose first input names a file; only it says whether the file is there."""
+    key = input_name or media
+
+    def find(value: str) -> Path | None:
+        file, folder = folders.annotated(value, "input")
+        return folder / file if folder and (folder / file).is_file() else None
+
+    def rejection(inputs: Inputs) -> tuple[str, str] | None:
+        value = inputs[key]
+        return None if find(value) else (key, f"Invalid {media} file: {value}")
+
+    def fingerprint(inputs: Inputs) -> str:
+        path = find(inputs[key])
+        return sha256(path.read_bytes()).hexdigest() if path else ""
+
     async def run(call: Call) -> Result:
-        model = call.inputs[name]
-        if model != _PIXEL_SPACE:
-            call.loads(f"{folder}/{model}")
-            await _spend(call.installation.model_seconds, call)
-        return Result((model,) * outputs)
+        path = find(call.inputs[key])
+        if path is None:
+            raise FileNotFoundError(call.inputs[key])
+        return await asyncio.to_thread(load, path, call.inputs)
 
-    return run
-
-
-async def _spend(seconds: float, call: Call) -> None:
-    clock = asyncio.get_running_loop().time
-    end = clock() + seconds
-    while (left := end - clock()) > 0:
-        await asyncio.sleep(min(left, _CHECK_SECONDS))
-        call.check()
-
-
-async def _apply_lora(call: Call) -> Result:
-    inputs = call.inputs
-    applied = {name: inputs[name] for name in ("lora_name", "strength_model", "strength_clip")}
-    return Result(((inputs["model"], applied), (inputs["clip"], applied)))
+    return NodeClass(
+        name=name,
+        display_name=display_name,
+        category=category,
+        description=description,
+        inputs=lambda: {key: config(), **(more or {})},
+        run=run,
+        outputs=outputs,
+        python_module=python_module,
+        rejection=rejection,
+        fingerprint=fingerprint,
+    )
 
 
-def _strength() -> InputConfig:
-    return ["FLOAT", {"default": 1.0, "min": -100.0, "max": 100.0, "step": 0.01}]
+def _names(folders: Folders, *media: str) -> list[str]:
+    """The files that lie directly in the input folder: all, or those of these media by name."""
+    paths = (path for path in (folders.directory / "input").iterdir() if path.is_file())
+    kinds = {path.name: (mimetypes.guess_type(path.name)[0] or "") for path in paths}
+    return sorted(n for n, kind in kinds.items() if not media or kind.partition("/")[0] in media)
+
+
+def _load_image(path: Path, _: Inputs) -> Result:
+    with Image.open(path) as opened:
+        pixels = opened.convert("RGBA")
+    mask = ImageOps.invert(pixels.getchannel("A"))
+    return Result(((pixels.convert("RGB"),), (mask,)))
+
+
+def _load_mask(path: Path, inputs: Inputs) -> Result:
+    with Image.open(path) as opened:
+        pixels = opened.convert("RGBA")
+    if inputs["channel"] == "alpha":
+        return Result(((ImageOps.invert(pixels.getchannel("A")),),))
+    return Result(((pixels.getchannel(_CHANNELS[inputs["channel"]]),),))
+
+
+def _load_audio(path: Path, _: Inputs) -> Result:
+    try:
+        with Image.open(path):
+            raise ValueError("No audio stream found in the file.")
+    except UnidentifiedImageError:
+        content = path.read_bytes()
+    return Result(({"waveform": sha256(content).hexdigest(), "sample_rate": 44100},))
+
+
+async def _show_mask(call: Call) -> Result:
+    return Result((tuple(mask.convert("RGB") for mask in call.inputs["mask"]),))
+
+
+_MASK_TO_IMAGE = NodeClass(
+    name="MaskToImage",
+    display_name="Convert Mask to Image",
+    category="mask",
+    description="Shows masks as pictures.",
+    inputs=lambda: {"mask": ["MASK"]},
+    run=_show_mask,
+    outputs=("IMAGE",),
+    python_module="comfy_extras.nodes_mask",
+)

@@ -229,8 +229,9 @@ def _out_of_range(name: str, config: InputConfig, value: Any) -> list[Error]:
     if "max" in options and value > options["max"]:
         message = f"Value {value} bigger than max of {options['max']}"
         return [_error("value_bigger_than_max", message, name, told)]
-    # An uploaded image is newer than any list that the client has seen: the node itself judges it.
-    if isinstance(kind, list) and value not in kind and "image_upload" not in options:
+    # An uploaded file is newer than any list that the client has seen: the node itself judges it.
+    uploaded = any(name.endswith("_upload") for name in options)
+    if isinstance(kind, list) and value not in kind and not uploaded:
         known = str(kind)
         if len(kind) > _LONGEST_LIST_TOLD:
             known = f"(list of length {len(kind)})"

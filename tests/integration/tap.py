@@ -12,12 +12,13 @@ _REQUEST = re.compile(rb"(?:^|\r\n)([A-Z]+) (\S+) HTTP/1\.1\r\n")
 class HttpTap(TcpProxy):
     """Forwards to a server and keeps each request's method and path, without its query.
 
-    `connections` counts what clients have opened, `continues` answers that only ask for the body.
+    `connections` counts what clients have opened, `continues` answers that only ask for the body,
+    `unchanged` those that say that what is known is still so.
     """
 
     def __init__(self, url: str) -> None:
         self.requests: list[tuple[str, str]] = []
-        self.connections = self.continues = 0
+        self.connections = self.continues = self.unchanged = 0
         target = urlsplit(url)
         super().__init__(str(target.hostname), target.port or 0)
 
@@ -39,4 +40,5 @@ class HttpTap(TcpProxy):
         for method, path in _REQUEST.findall(piece):
             self.requests.append((method.decode(), path.decode().partition("?")[0]))
         self.continues += piece.count(b"HTTP/1.1 100 ")
+        self.unchanged += piece.count(b"HTTP/1.1 304 ")
         return piece

@@ -1426,7 +1426,7 @@ def test_a_worker_that_leaves_while_it_uploads_leaves_what_is_rendered(
             notifications=Listening(),
             store=Store(scene.keeper, fails=fails),
             removal=SimpleNamespace(remove_files=lambda *_, **__: None),
-            inputs=SimpleNamespace(place=lambda workflow, _: workflow),
+            inputs=SimpleNamespace(place=lambda workflow, *_: workflow),
             refuse_parts=lambda *_: None,
             object_info=dict,
             uploaders=uploaders,

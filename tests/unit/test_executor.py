@@ -14,6 +14,7 @@ import pytest
 from tasks.errors import (
     ComfyUIAccessDeniedError,
     ComfyUIUnavailableError,
+    InputUnavailableError,
     JobCancelledError,
     JobError,
     JobTimeoutError,
@@ -229,7 +230,7 @@ class Scene:
 
     @property
     def executor(self) -> Executor:
-        def place(workflow: Any, _: object) -> Any:
+        def place(workflow: Any, *_: object) -> Any:
             self.on_place()
             return workflow
 
@@ -715,6 +716,17 @@ def test_so_has_one_whose_inputs_could_not_be_placed(scene: Scene) -> None:
     assert not scene.failed().waited
     scene.server.queue = unreachable  # type: ignore[method-assign]
     assert scene.failed().waited
+
+
+def test_the_server_has_no_part_in_an_input_that_is_away(scene: Scene) -> None:
+    def miss() -> None:
+        raise InputUnavailableError("503")
+
+    scene.on_place = miss
+    scene.server.queue = unreachable  # type: ignore[method-assign]
+    failed = scene.failed()
+    assert type(failed.error) is InputUnavailableError
+    assert (failed.waited, failed.executing, scene.suspected) == (False, False, 0)
 
 
 def test_a_server_that_vanishes_with_the_submission_may_have_died_of_it(

@@ -3,23 +3,25 @@
 import base64
 import hashlib
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from itertools import count
-from typing import Any
+from contextlib import contextmanager
+from typing import IO, Any
 
 import pytest
 
 from tasks.errors import (
     ComfyUIUnavailableError,
     InvalidInputError,
+    JobCancelledError,
     JobError,
     StorageUnavailableError,
 )
 from workers.comfyui.model import FileRef
-from workers.execution import inputs as module
-from workers.execution.inputs import Inputs
-from workers.storage.store import ObjectStat
+from workers.inputs import Inputs, Sources
+from workers.inputs import inputs as module
+from workers.storage.store import OpenObject
+from workers.web import Answer
 
 LONG = 20.0
 MOST = 1000
@@ -37,7 +39,7 @@ class Server:
         self.let: Let = lambda: None
 
     def upload_image(
-        self, filename: str, content: bytes, *, subfolder: str, overwrite: bool = False
+        self, filename: str, content: IO[bytes], *, subfolder: str, overwrite: bool = False
     ) -> FileRef:
         # Somebody may be reading what is there.
         assert not overwrite
@@ -46,7 +48,8 @@ class Server:
         if self.errors:
             raise self.errors.pop(0)
         file = FileRef(filename, subfolder, "input")
-        self.files[file] = content
+        content.seek(0)
+        self.files[file] = content.read()
         return file
 
     def has(self, file: FileRef) -> bool:
@@ -63,25 +66,52 @@ class Store:
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
-        self.stats: list[str] = []
+        self.asked: list[str] = []
         self.fetched: list[str] = []
-        self.on_get: Let = lambda: None
+        self.on_read: Let = lambda: None
         self.errors: list[JobError] = []
 
-    def stat(self, key: str) -> ObjectStat | None:
-        self.stats.append(key)
+    @contextmanager
+    def opened(self, key: str, etag: str = "") -> Iterator[OpenObject | None]:
+        self.asked.append(key)
         if self.errors:
             raise self.errors.pop(0)
         content = self.objects.get(key)
         if content is None:
-            return None
-        return ObjectStat(len(content), _etag(content))
+            yield None
+        elif etag == _etag(content):
+            yield OpenObject(iter(()), 0, etag, changed=False)
+        else:
+            yield OpenObject(self._read(key, content), len(content), _etag(content))
 
-    def read(self, key: str, most_bytes: int) -> tuple[bytes, str] | None:
+    def _read(self, key: str, content: bytes) -> Iterator[bytes]:
         self.fetched.append(key)
-        self.on_get()
-        content = self.objects.get(key)
-        return None if content is None else (content[:most_bytes], _etag(content))
+        for piece in batched(content):
+            self.on_read()
+            yield piece
+
+
+class Web:
+    """Hosts that have what they are told, some with a tag."""
+
+    def __init__(self) -> None:
+        self.contents: dict[str, tuple[bytes, str]] = {}
+        self.asked: list[tuple[str, str]] = []
+        self.fetched: list[str] = []
+
+    @contextmanager
+    def get(self, url: str, etag: str = "") -> Iterator[Answer]:
+        self.asked.append((url, etag))
+        content, tag = self.contents[url]
+        if etag and etag == tag:
+            yield Answer(iter(()), changed=False)
+        else:
+            self.fetched.append(url)
+            yield Answer(iter(batched(content)), None, tag)
+
+
+def batched(content: bytes, size: int = 300) -> list[bytes]:
+    return [content[start : start + size] for start in range(0, len(content), size)]
 
 
 def _etag(content: bytes) -> str:
@@ -94,9 +124,11 @@ class Scene:
     def __init__(self) -> None:
         self.server = Server()
         self.store = Store()
+        self.web = Web()
+        sources = Sources(stores={"b": self.store}, web=self.web)  # type: ignore[arg-type, dict-item]
         self.inputs = Inputs(
             comfyui=self.server,  # type: ignore[arg-type]
-            store=self.store,  # type: ignore[arg-type]
+            sources=sources,
             max_bytes=MOST,
         )
 
@@ -113,7 +145,7 @@ def scene() -> Scene:
 
 def using(*names: str) -> dict[str, Any]:
     nodes = {str(n): {"image": name} for n, name in enumerate(names, 1)}
-    return {n: {"class_type": "LoadImage", "inputs": inputs} for n, inputs in nodes.items()}
+    return {n: {"class_type": "Load", "inputs": inputs} for n, inputs in nodes.items()}
 
 
 def data(content: bytes) -> str:
@@ -161,7 +193,7 @@ def test_the_server_has_the_last_word_about_where(
 def test_without_inputs_nothing_is_asked(scene: Scene) -> None:
     workflow = using("a.png")
     assert scene.inputs.place(workflow, {}) == workflow
-    assert (scene.server.uploads, scene.store.stats) == ([], [])
+    assert (scene.server.uploads, scene.store.asked) == ([], [])
 
 
 # Once
@@ -246,11 +278,7 @@ def test_a_job_with_another_file_does_not_wait(scene: Scene) -> None:
             assert go_on.wait(LONG)
 
     scene.server.let = let
-    slow = data(b"red")
-    others = (data(f"blue {number}".encode()) for number in count())
-    # Hardly any two have a lock in common; these must not.
-    mine = hash(slow) % module._LOCKS
-    quick = next(one for one in others if hash(one) % module._LOCKS != mine)
+    slow, quick = data(b"red"), data(b"blue")
     with ThreadPoolExecutor(2) as jobs:
         first = jobs.submit(scene.place, slow)
         assert begun.wait(LONG)
@@ -282,35 +310,70 @@ def test_a_server_that_does_not_say_is_an_error_of_the_server(scene: Scene) -> N
     assert len(scene.server.uploads) == 1
 
 
-# Objects
+# Objects and the web
 
 
-def test_an_object_that_has_not_changed_is_not_fetched_again(scene: Scene) -> None:
+@pytest.mark.parametrize("source", ["s3://b/in/a?b#c", "https://h/a.png"])
+def test_what_has_not_changed_is_not_fetched_again(scene: Scene, source: str) -> None:
     scene.store.objects = {"in/a?b#c": b"red"}
+    scene.web.contents = {"https://h/a.png": (b"red", '"1"')}
     for _ in range(3):
-        assert scene.place("s3://b/in/a?b#c") == where(b"red")
-    assert scene.store.fetched == ["in/a?b#c"]
-    assert scene.store.stats == ["in/a?b#c"] * 3
+        assert scene.place(source) == where(b"red")
+    assert len(scene.store.fetched + scene.web.fetched) == 1
+    # Each time somebody says that it is still there, and still ours to have.
+    assert len(scene.store.asked + scene.web.asked) == 3
     assert scene.server.uploads == ["a.png"]
 
 
 def test_an_object_that_has_changed_is_fetched(scene: Scene) -> None:
-    for content in (b"red", b"blue"):
+    for content in (b"red", b"blue", b"red"):
         scene.store.objects = {"a": content}
         assert scene.place("s3://b/a") == where(content)
-    assert scene.store.fetched == ["a", "a"]
-    # As it was before: known, and there.
-    scene.store.objects = {"a": b"red"}
-    assert scene.place("s3://b/a") == where(b"red")
-    assert (len(scene.store.fetched), len(scene.server.uploads)) == (2, 2)
+    assert scene.store.fetched == ["a"] * 3
+    # As it was before: there.
+    assert len(scene.server.uploads) == 2
 
 
-def test_an_object_whose_file_is_lost_is_fetched_again(scene: Scene) -> None:
+def test_what_the_web_gives_no_tag_is_fetched_each_time_and_placed_once(scene: Scene) -> None:
+    scene.web.contents = {"https://h/a": (b"red", "")}
+    for _ in range(2):
+        assert scene.place("https://h/a") == where(b"red")
+    assert scene.web.asked == [("https://h/a", "")] * 2
+    assert scene.server.uploads == ["a.png"]
+
+
+@pytest.mark.parametrize("source", ["s3://b/a", "https://h/a"])
+def test_what_is_known_but_lost_on_the_server_is_fetched_again(scene: Scene, source: str) -> None:
     scene.store.objects = {"a": b"red"}
-    scene.place("s3://b/a")
+    scene.web.contents = {"https://h/a": (b"red", '"1"')}
+    scene.place(source)
     scene.server.files.clear()
-    assert scene.place("s3://b/a") == where(b"red")
-    assert (scene.store.fetched, len(scene.server.uploads)) == (["a", "a"], 2)
+    assert scene.place(source) == where(b"red")
+    assert len(scene.store.fetched + scene.web.fetched) == 2
+    assert len(scene.server.uploads) == 2
+
+
+def test_what_is_known_is_checked_for_the_node_that_uses_it(scene: Scene) -> None:
+    scene.web.contents = {"https://h/a": (b"some text", '"1"')}
+    scene.place("https://h/a")
+    picture = {"1": {"class_type": "LoadImage", "inputs": {"image": "a.png"}}}
+    with pytest.raises(InvalidInputError, match=r"node 1 \(LoadImage\) loads an image, found text"):
+        scene.inputs.place(picture, {"a.png": "https://h/a"})
+    assert scene.web.fetched == ["https://h/a"]
+
+
+def test_whoever_does_not_want_the_job_any_more_ends_the_fetch(scene: Scene) -> None:
+    scene.store.objects = {"a": b"x" * MOST}
+    calls: list[None] = []
+
+    def check() -> None:
+        calls.append(None)
+        if len(calls) == 2:
+            raise JobCancelledError("revoked")
+
+    with pytest.raises(JobCancelledError):
+        scene.inputs.place(using("a.png"), {"a.png": "s3://b/a"}, check)
+    assert scene.server.uploads == []
 
 
 def test_an_object_that_is_gone_is_an_error_though_its_file_is_there(scene: Scene) -> None:
@@ -332,43 +395,17 @@ def test_a_store_that_is_away_is_an_error_of_the_store(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize(
-    ("source", "asked"),
-    [(data(b"x" * (MOST + 1)), []), ("s3://b/a", ["a"])],
-    ids=["data", "object"],
+    ("source", "size"),
+    [(data(b"x" * (MOST + 1)), "1,001"), ("s3://b/a", "1,001"), ("https://h/a", "more than 1,000")],
+    ids=["data", "object", "web"],
 )
-def test_what_is_too_large_is_not_placed(scene: Scene, source: str, asked: list[str]) -> None:
+def test_what_is_too_large_is_not_placed(scene: Scene, source: str, size: str) -> None:
     scene.store.objects = {"a": b"x" * (MOST + 1)}
-    with pytest.raises(InvalidInputError, match=r"has 1,001 bytes, at most 1,000 .*INPUT_MAX"):
+    scene.web.contents = {"https://h/a": (b"x" * (MOST + 1), "")}
+    with pytest.raises(InvalidInputError, match=rf"has {size} bytes, at most 1,000 .*INPUT_MAX"):
         scene.place(source)
-    # Nor is it fetched to be measured.
-    assert (scene.store.stats, scene.store.fetched, scene.server.uploads) == (asked, [], [])
-
-
-def test_what_changes_before_it_is_fetched_is_placed_as_it_is_then(scene: Scene) -> None:
-    scene.store.objects = {"a": b"red"}
-    scene.store.on_get = lambda: setattr(scene.store, "objects", {"a": b"blue"})
-    assert scene.place("s3://b/a") == where(b"blue")
-    # And known as that.
-    assert scene.place("s3://b/a") == where(b"blue")
-    assert scene.store.fetched == ["a"]
-    scene.store.objects = {"a": b"red"}
-    scene.store.on_get = lambda: None
-    assert scene.place("s3://b/a") == where(b"red")
-
-
-@pytest.mark.parametrize(
-    ("after", "why"),
-    [({"a": b"x" * (2 * MOST)}, "has 1,001 bytes"), ({}, "there is no object s3://b/a")],
-    ids=["too large", "gone"],
-)
-def test_what_is_gone_or_too_large_by_then_is_not_placed(
-    scene: Scene, after: dict[str, bytes], why: str
-) -> None:
-    scene.store.objects = {"a": b"red"}
-    scene.store.on_get = lambda: setattr(scene.store, "objects", after)
-    with pytest.raises(InvalidInputError, match=why):
-        scene.place("s3://b/a")
-    assert scene.server.uploads == []
+    # Nor is it fetched to be measured where its size is known.
+    assert (scene.store.fetched, scene.server.uploads) == ([], [])
 
 
 def test_what_is_just_small_enough_is_placed(scene: Scene) -> None:
@@ -383,11 +420,10 @@ def test_an_input_that_no_node_uses_is_refused(scene: Scene) -> None:
     assert scene.server.uploads == []
 
 
-@pytest.mark.parametrize("name", ["../a.png", "a\0.png", "/a.png", ".", "a//b", "x" * 201, "a\n"])
-def test_a_name_that_leaves_the_folder_or_is_none_is_refused(scene: Scene, name: str) -> None:
+def test_a_name_that_is_none_is_refused_before_anything_is_fetched(scene: Scene) -> None:
     with pytest.raises(InvalidInputError, match="is no name of a file"):
-        scene.place(data(b"red"), name)
-    assert scene.server.uploads == []
+        scene.inputs.place(using("a", "../a"), {"a": "s3://b/a", "../a": "s3://b/a"})
+    assert (scene.store.asked, scene.server.uploads) == ([], [])
 
 
 @pytest.mark.parametrize(
@@ -395,11 +431,12 @@ def test_a_name_that_leaves_the_folder_or_is_none_is_refused(scene: Scene, name:
     [
         ("data:;base64,%%%", "the data: URL is no valid base64"),
         ("data:image/png", "the data: URL has no comma before its data"),
-        ("ftp://x/a.png", "expected a data: URL or s3://b/..."),
-        ("s3://other/a.png", "this worker reads bucket 'b' only, not 'other'"),
+        ("ftp://x/a.png", "expected an https://, s3:// or data: URL, found 'ftp:"),
+        ("s3://other/a.png", "found bucket 'other', expected b (INPUT_BUCKETS"),
         ("s3://b/none", "there is no object s3://b/none"),
         ("s3://b/", "there is no object s3://b/"),
-        ("s3:b", "this worker reads bucket 'b' only"),
+        ("s3:b/a", "expected an https://, s3:// or data: URL, found 's3:b/a'"),
+        ("s3:///a", "found bucket '', expected b"),
     ],
 )
 def test_a_source_that_is_none_is_named(scene: Scene, source: str, sentence: str) -> None:

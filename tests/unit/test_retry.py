@@ -54,6 +54,7 @@ ROWS: dict[type[JobError], Decision] = {
     errors.OutputMissingError: Retry(0.0, Where.HERE, spent=True, bypass_cache=True),
     errors.StorageUnavailableError: Retry(1.0, counts=False),
     errors.StorageDeniedError: Retry(1.0, Where.HERE),
+    errors.InputUnavailableError: Retry(1.0, counts=False),
     errors.BrokerUnavailableError: Retry(1.0, counts=False),
     errors.BrokerFullError: Retry(1.0, counts=False),
     errors.WorkerDiedError: Retry(1.0, Where.ELSEWHERE),

@@ -1,6 +1,9 @@
 """No error of a foreign library may slip through: each that exists is tried."""
 
+import http.client
 import inspect
+import socket
+import ssl
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -25,6 +28,8 @@ from tasks.errors import (
 from workers.comfyui import seam as comfyui_seam
 from workers.ledger import seam as ledger_seam
 from workers.storage import seam as storage_seam
+from workers.web import UnusableError, WebError
+from workers.web import seam as web_seam
 
 
 def raised_by(module: ModuleType) -> Iterator[type[Exception]]:
@@ -71,6 +76,46 @@ def test_http_errors_by_meaning(foreign: type[Exception], ours: type[JobError]) 
 def test_other_errors_are_not_the_http_seams() -> None:
     with pytest.raises(TypeError, match="KeyError is no error of the HTTP libraries"):
         comfyui_seam.meaning_of(KeyError("x"), "http://gpu")
+
+
+@pytest.mark.parametrize(
+    "cls",
+    sorted(
+        {
+            *raised_by(urllib3.exceptions),
+            *raised_by(http.client),
+            *(socket.gaierror, socket.herror, ssl.SSLError, ssl.SSLCertVerificationError),
+            *(OSError, TimeoutError, ConnectionResetError, BrokenPipeError),
+        },
+        key=str,
+    ),
+    ids=str,
+)
+def test_every_error_of_the_way_into_the_web_becomes_that_ways(cls: type[Exception]) -> None:
+    with pytest.raises(WebError, match=r"h\.example"):
+        with web_seam.translated("h.example"):
+            raise blank(cls)
+
+
+@pytest.mark.parametrize(
+    ("foreign", "ours"),
+    [
+        (socket.gaierror(socket.EAI_NONAME, "x"), UnusableError),
+        (socket.gaierror(socket.EAI_NODATA, "x"), UnusableError),
+        (socket.gaierror(socket.EAI_AGAIN, "x"), WebError),
+        (ssl.SSLCertVerificationError("x"), UnusableError),
+        (ssl.SSLEOFError("x"), WebError),
+        (ConnectionRefusedError("x"), WebError),
+        (http.client.RemoteDisconnected("x"), WebError),
+        (urllib3.exceptions.DecodeError("x"), UnusableError),
+        (urllib3.exceptions.ProtocolError("x"), WebError),
+    ],
+    ids=lambda one: one.__class__.__name__,
+)
+def test_errors_of_the_way_into_the_web_by_meaning(
+    foreign: Exception, ours: type[WebError]
+) -> None:
+    assert type(web_seam.meaning_of(foreign, "h.example")) is ours
 
 
 STORAGE_ERRORS = {

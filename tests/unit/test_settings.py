@@ -70,6 +70,14 @@ def test_the_backend_follows_a_redis_broker(monkeypatch: pytest.MonkeyPatch) -> 
         ("STALL_SECONDS", "1h", "'1h'", "number"),
         ("SHUTDOWN_GRACE_SECONDS", "-0.1", "'-0.1'", "greater than or equal to 0"),
         ("SHUTDOWN_GRACE_SECONDS", "86401", "'86401'", "less than or equal to 86400"),
+        ("INPUT_TIMEOUT_SECONDS", "0", "'0'", "greater than 0"),
+        ("INPUT_TIMEOUT_SECONDS", "inf", "'inf'", "less than or equal to 86400"),
+        ("INPUT_BUCKETS", "a,s3://b", "'a,s3://b'", "names of buckets, separated by commas"),
+        ("INPUT_BUCKETS", "a/b", "'a/b'", "names of buckets, separated by commas"),
+        *(
+            ("INPUT_ALLOW_HOSTS", value, f"'{value}'", "host names, addresses or networks")
+            for value in ("http://x", "x:80", "127.1", "10.0.0.1/8", "*.lan", "a b", "[::1]")
+        ),
         ("LOG_LEVEL", "loud", "'LOUD'", "'DEBUG', 'INFO'"),
     ],
 )
@@ -82,6 +90,21 @@ def test_a_wrong_value_is_named_with_found_and_expected(
     assert message.startswith(f"{variable}: found {found}, expected ")
     assert expected in message
     assert "secret" not in message
+
+
+def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = read(
+        monkeypatch,
+        INPUT_BUCKETS="photos, scans-2,",
+        INPUT_ALLOW_HOSTS="Files.LAN., localhost,10.1.2.3,10.2.0.0/16,fd00::/8",
+    )
+    assert settings.input_buckets == ("photos", "scans-2")
+    hosts = ("files.lan", "localhost", "10.1.2.3", "10.2.0.0/16", "fd00::/8")
+    assert settings.input_allow_hosts == hosts
+    assert settings.masked()["INPUT_ALLOW_HOSTS"] == ",".join(hosts)
+    load.cache_clear()
+    monkeypatch.setenv("INPUT_BUCKETS", " , ")
+    assert load().masked()["INPUT_BUCKETS"] is None
 
 
 def test_no_patience_and_no_grace_are_valid(monkeypatch: pytest.MonkeyPatch) -> None:

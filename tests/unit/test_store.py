@@ -29,7 +29,8 @@ class Client:
             status, code = self._error
             answer = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
             raise ClientError(answer, "GetObject")  # type: ignore[arg-type]
-        return {"Body": BytesIO(b"red"), "ETag": '"1"'}
+        self.body = BytesIO(b"red")
+        return {"Body": self.body, "ETag": '"1"', "ContentLength": 3}
 
 
 def store(client: Client) -> ObjectStore:
@@ -39,18 +40,37 @@ def store(client: Client) -> ObjectStore:
 def test_an_object_comes_with_its_tag() -> None:
     client = Client()
     assert store(client).get("a") == b"red"
-    assert store(client).read("a") == (b"red", '"1"')
-    assert store(client).read("a", 2) == (b"re", '"1"')
-    assert client.asked == [{"Bucket": "b", "Key": "a"}] * 3
+    with store(client).opened("a") as found:
+        assert found
+        assert (list(found.pieces), found.size_bytes, found.etag) == ([b"red"], 3, '"1"')
+        assert found.changed
+    assert client.body.closed
+    assert client.asked == [{"Bucket": "b", "Key": "a"}] * 2
 
 
-@pytest.mark.parametrize("most_bytes", [None, 3, 10])
-def test_an_object_that_is_cut_short_is_no_content(most_bytes: int | None) -> None:
+def test_an_object_that_is_known_is_not_read() -> None:
+    client = Client((304, ""))
+    with store(client).opened("a", '"1"') as found:
+        assert found
+        assert (list(found.pieces), found.etag, found.changed) == ([], '"1"', False)
+    assert client.asked == [{"Bucket": "b", "Key": "a", "IfNoneMatch": '"1"'}]
+
+
+def test_another_bucket_is_asked_by_the_same_client() -> None:
+    client = Client()
+    assert store(client).beside("c").get("a") == b"red"
+    assert client.asked == [{"Bucket": "c", "Key": "a"}]
+
+
+def test_an_object_that_is_cut_short_is_no_content() -> None:
     client = Client()
     body = StreamingBody(BytesIO(b"re"), 3)  # type: ignore[no-untyped-call]
-    client.get_object = lambda **_: {"Body": body, "ETag": '"1"'}  # type: ignore[method-assign]
-    with pytest.raises(StorageUnavailableError):
-        store(client).read("a", most_bytes)
+    answer = {"Body": body, "ETag": '"1"', "ContentLength": 3}
+    client.get_object = lambda **_: answer  # type: ignore[method-assign]
+    with store(client).opened("a") as found:
+        assert found
+        with pytest.raises(StorageUnavailableError):
+            list(found.pieces)
 
 
 def test_many_objects_are_removed_with_few_requests() -> None:
@@ -71,7 +91,7 @@ def test_an_object_that_may_not_be_removed_is_an_error() -> None:
 
 def test_an_object_that_is_gone_is_none() -> None:
     assert store(Client((404, "NoSuchKey"))).get("a") is None
-    assert store(Client((404, "NoSuchKey"))).read("a") is None
+    assert store(Client((400, "KeyTooLongError"))).get("a" * 2000) is None
 
 
 @pytest.mark.parametrize(

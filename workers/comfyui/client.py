@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, TypeVar
@@ -36,6 +37,7 @@ from workers.comfyui.model import (
     PromptState,
     QueuedPrompt,
 )
+from workers.comfyui.multipart import FileForm
 from workers.comfyui.queue import read_queue
 from workers.comfyui.rejection import describe_rejection
 from workers.comfyui.seam import translated
@@ -518,7 +520,9 @@ class ComfyUI:
     def _upload(
         self, path: str, filename: str, content: bytes | IO[bytes], form: Mapping[str, str]
     ) -> FileRef:
-        response = self._ask("POST", path, files={"image": (filename, content)}, data=form)
+        file = BytesIO(content) if isinstance(content, bytes) else content
+        body = FileForm("image", filename, file, form)
+        response = self._ask("POST", path, data=body, headers={"Content-Type": body.content_type})
         if response.status_code in (400, 413):
             raise InvalidInputError(
                 f"ComfyUI at {self.base_url} refuses the file {filename!r} ({response.status_code})"

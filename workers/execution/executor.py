@@ -34,13 +34,13 @@ from workers.comfyui.history import executed_workflow, failure_in, overwritten, 
 from workers.comfyui.model import PromptState
 from workers.comfyui.notifications import OnOutput, Subscription
 from workers.execution.control import HandedOn, ServerHung, Spared, WorkerLeaving
-from workers.execution.inputs import Inputs
 from workers.execution.job import AttemptFailed, Job, Start
 from workers.execution.keeper import Keeper, Lease, Phase
 from workers.execution.preparation import prepare
 from workers.execution.removal import Removal
 from workers.execution.uploading import Uploads, patiently
 from workers.execution.waiting import Patience, await_entry
+from workers.inputs import Inputs
 from workers.nodes.params import seeds_in
 from workers.storage import ObjectStore
 from workers.storage.keys import job_folder, manifest_key
@@ -219,7 +219,7 @@ class Executor:
             run.lease.bound_until = float("inf")
             self._keeper.store(run.lease)
         self._report(run, "staging", 0.0)
-        workflow = self._stage(job)
+        workflow = self._stage(run)
         timeline.mark(job.id, "staged")
         with self._server(job) as server, self._uploads(run, server) as uploads:
             with self._listening(job, uploads.begin) as (notifications, subscription):
@@ -294,8 +294,9 @@ class Executor:
         content = self._store.get(manifest)
         return self._presigned(request, _read_manifest(content)) if content is not None else None
 
-    def _stage(self, job: Job) -> dict[str, Any]:
+    def _stage(self, run: _Run) -> dict[str, Any]:
         """The workflow as it is submitted: checked, with params set and inputs placed."""
+        job = run.job
         if job.start is not Start.SUBMIT:
             try:
                 return self._workflow(job)
@@ -305,7 +306,7 @@ class Executor:
                 return {}
         workflow = self._workflow(job)
         self._refuse_parts(workflow, job.request.inputs)
-        placed = self._inputs.place(workflow, job.request.inputs)
+        placed = self._inputs.place(workflow, job.request.inputs, run.lease.control.check)
         return _bypassing(placed, job)
 
     def _workflow(self, job: Job) -> dict[str, Any]:

@@ -2,7 +2,8 @@
 
 import hashlib
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from typing import IO, TYPE_CHECKING, Protocol, cast
@@ -16,13 +17,14 @@ from workers.storage.seam import status_and_code, translated
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
-    from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
+    from mypy_boto3_s3.type_defs import GetObjectRequestTypeDef, ObjectIdentifierTypeDef
 
 _MEBIBYTE = 1024 * 1024
 # Below this a file is one request from memory; a larger one goes in parts of this size, of which
 # the transfer manager holds two, whatever the size of the file.
 PART_BYTES = 8 * _MEBIBYTE
 _PARTS_AT_ONCE = 2
+_PIECE_BYTES = 256 * 1024
 # As many as S3 takes in one request.
 _DELETED_AT_ONCE = 1000
 
@@ -61,6 +63,23 @@ class ObjectStat:
     etag: str
 
 
+@dataclass(frozen=True)
+class OpenObject:
+    """An object that is being read.
+
+    Attributes:
+        pieces: its content as it comes; raises StorageUnavailableError.
+        size_bytes: of all of it.
+        etag: another one for other content.
+        changed: whether it is something else than what had the tag that was given.
+    """
+
+    pieces: Iterator[bytes]
+    size_bytes: int
+    etag: str
+    changed: bool = True
+
+
 class ObjectStore:
     """One bucket. Thread-safe.
 
@@ -76,6 +95,10 @@ class ObjectStore:
             max_concurrency=_PARTS_AT_ONCE,
         )
         self._transfer.max_in_memory_upload_chunks = _PARTS_AT_ONCE
+
+    def beside(self, bucket: str) -> "ObjectStore":
+        """Another bucket, over the same connections: they are closed with this one."""
+        return ObjectStore(self._client, bucket)
 
     def put(self, key: str, stream: Readable) -> StoredObject:
         """Store a stream of unknown length in one pass and bounded memory.
@@ -129,23 +152,44 @@ class ObjectStore:
 
     def get(self, key: str) -> bytes | None:
         """An object's content, or None if there is no such object."""
-        found = self.read(key)
-        return found and found[0]
+        with self.opened(key) as found:
+            return None if found is None else b"".join(found.pieces)
 
-    def read(self, key: str, most_bytes: int | None = None) -> tuple[bytes, str] | None:
-        """An object's content, or the beginning of it, and its tag; None if there is no object."""
+    @contextmanager
+    def opened(self, key: str, etag: str = "") -> Iterator[OpenObject | None]:
+        """An object whose content is not held in memory; None if there is no such object.
+
+        Args:
+            key: which.
+            etag: of what is known already: the same is not read again.
+        """
+        question: GetObjectRequestTypeDef = {"Bucket": self.bucket, "Key": key}
+        if etag:
+            question["IfNoneMatch"] = etag
         try:
             with translated(self.bucket):
-                found = self._client.get_object(Bucket=self.bucket, Key=key)
-                content = found["Body"].read(most_bytes)
-                if most_bytes is not None and len(content) < most_bytes:
-                    # Only the read that finds the end tells whether it came too early.
-                    content += found["Body"].read(most_bytes - len(content))
-                return content, found["ETag"]
+                found = self._client.get_object(**question)
         except JobError as error:
-            if _answer(error) == (404, "NoSuchKey"):
-                return None
-            raise
+            match _answer(error):
+                case (_, "NoSuchKey" | "KeyTooLongError"):
+                    yield None
+                case (304, _):
+                    yield OpenObject(iter(()), 0, etag, changed=False)
+                case _:
+                    raise
+            return
+        body = found["Body"]
+        with closing(body):
+            yield OpenObject(self._pieces(body), found["ContentLength"], found["ETag"])
+
+    def _pieces(self, body: Readable) -> Iterator[bytes]:
+        while True:
+            # Only the read that finds the end tells whether it came too early.
+            with translated(self.bucket):
+                piece = body.read(_PIECE_BYTES)
+            if not piece:
+                return
+            yield piece
 
     def download(self, key: str, file: IO[bytes]) -> bool:
         """Copy an object to a file, in bounded memory; whether there is such an object."""

@@ -1,0 +1,15 @@
+"""Asking hosts that a job names, and none that it has no business with."""
+
+from workers.web.addresses import OpenHosts
+from workers.web.errors import ForbiddenError, TooSlowError, UnusableError, WebError
+from workers.web.fetch import Answer, Web
+
+__all__ = [
+    "Answer",
+    "ForbiddenError",
+    "OpenHosts",
+    "TooSlowError",
+    "UnusableError",
+    "Web",
+    "WebError",
+]

@@ -1,0 +1,71 @@
+"""A connection to exactly those addresses that were checked."""
+
+import socket
+import ssl
+from collections.abc import Sequence
+from contextlib import suppress
+from ipaddress import ip_address
+
+import urllib3
+
+from workers.web.addresses import Address
+from workers.web.deadline import Deadline
+from workers.web.target import Target
+
+
+def resolve(host: str) -> list[Address]:
+    """All addresses of a name, in the system's order.
+
+    Raises:
+        OSError: there are none, or nobody knows.
+    """
+    found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(ip_address(str(place[0])) for *_, place in found))
+
+
+def dial(addresses: Sequence[Address], port: int, deadline: Deadline) -> socket.socket:
+    """Connect to the first of the addresses that answers; each has its share of the time.
+
+    Returns:
+        A socket without a timeout of its own: the deadline cuts it.
+
+    Raises:
+        OSError: none did.
+    """
+    *others, last = addresses
+    for number, address in enumerate(others):
+        with suppress(OSError):
+            return _connected(address, port, deadline.left() / (len(addresses) - number))
+    return _connected(last, port, deadline.left())
+
+
+def _connected(address: Address, port: int, seconds: float) -> socket.socket:
+    connected = socket.create_connection((str(address), port), timeout=seconds)
+    connected.settimeout(None)
+    return connected
+
+
+class _Plain(urllib3.connection.HTTPConnection):
+    """HTTP over a socket that is connected already, so that no name is resolved again."""
+
+    dialled: socket.socket
+
+    def _new_conn(self) -> socket.socket:
+        return self.dialled
+
+
+class _Tls(_Plain, urllib3.connection.HTTPSConnection):
+    """The same with TLS, for the name of the host and with its certificate."""
+
+
+def over(
+    connected: socket.socket, target: Target, tls: ssl.SSLContext
+) -> urllib3.connection.HTTPConnection:
+    """Speak HTTP with a target over a socket."""
+    connection = (
+        _Tls(target.host, target.port, ssl_context=tls)
+        if target.scheme == "https"
+        else _Plain(target.host, target.port)
+    )
+    connection.dialled = connected
+    return connection
