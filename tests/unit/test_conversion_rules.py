@@ -471,6 +471,12 @@ def test_subgraphs_are_expanded_with_their_promoted_widgets():
     assert converted(drawing).keys() == {"1", "5:3", "6"}
 
 
+def test_a_promoted_widget_has_its_value_where_its_link_leads_nowhere():
+    drawing = with_subgraph([11, 4]).node(8, "Load", outputs=["MODEL", "VAE"], mode=4)
+    drawing.link(8, 0, 5, 1)
+    assert inputs_of(drawing, "5:3")["seed"] == 11
+
+
 def saved_by(drawing, version):
     drawing.extra["frontendVersion"] = version
     return drawing
