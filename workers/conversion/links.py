@@ -5,7 +5,7 @@ from typing import Any
 
 from tasks.errors import InvalidWorkflowError
 from tasks.request import label
-from workers.conversion.export import BYPASSED, MUTED, Link, Node, Slot, first_value
+from workers.conversion.graph import BYPASSED, MUTED, Link, Node, Slot, first_value
 from workers.conversion.node_classes import Classes
 from workers.conversion.subgraphs import Definitions, Expansion, Placed, Scope
 from workers.conversion.widgets import slots

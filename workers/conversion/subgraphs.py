@@ -6,16 +6,7 @@ from typing import Any
 
 from tasks.errors import InvalidWorkflowError
 from tasks.request import label
-from workers.conversion.export import (
-    BYPASSED,
-    MUTED,
-    Export,
-    Graph,
-    Link,
-    Node,
-    Port,
-    Subgraph,
-)
+from workers.conversion.graph import BYPASSED, MUTED, Export, Graph, Link, Node, Port, Subgraph
 from workers.conversion.group_nodes import group_name, group_subgraph
 from workers.conversion.node_classes import MISSING, Classes
 from workers.conversion.proxies import OWN, Proxy, read_proxies

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from workers.conversion.export import Node, Slot
+from workers.conversion.graph import Node, Slot
 from workers.conversion.node_classes import MISSING, Missing, NodeClass, Widget
 
 _FOLDER_NAMED = re.compile(r"\[(input|output|temp)\]", re.IGNORECASE)
