@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeGuard
 from urllib.parse import unquote_to_bytes
 
 from tasks.embedded import PNG, is_webp, png_texts, webp_texts
@@ -44,7 +44,21 @@ def read_workflow(source: bytes | Path) -> dict[str, Any]:
     return _read(BytesIO(source))
 
 
-def is_data_url(value: object) -> bool:
+def workflow_in(value: object) -> dict[str, Any] | None:
+    """The workflow that a JSON value is, or has in it; None if there is none."""
+    if not isinstance(value, dict):
+        return None
+    inside = [value, *(value.get(name) for name in _WRAPPED)]
+    match value:
+        case {"extra_data": {"extra_pnginfo": {"workflow": workflow}}}:
+            inside.append(workflow)
+    return next(
+        (one for one in inside if isinstance(one, dict) and (is_export(one) or is_api_format(one))),
+        None,
+    )
+
+
+def is_data_url(value: object) -> TypeGuard[str]:
     """Whether a workflow is given as a `data:` URL of its file."""
     return isinstance(value, str) and value[:5].lower() == "data:"
 
@@ -79,10 +93,10 @@ def _read(file: BinaryIO) -> dict[str, Any]:
         raise InvalidWorkflowError(
             f"the workflow's file is no image, and has more than {_MOST_BYTES:,} bytes"
         )
-    found = _workflow_in(_json(content, "the workflow's file is no PNG, no WebP, and"))
+    found = workflow_in(_json(content, "the workflow's file is no PNG, no WebP, and"))
     if found is None:
         raise InvalidWorkflowError("the workflow's file is JSON, but there is no workflow in it")
-    return found
+    return _as_asked(found)
 
 
 def _embedded(kind: str, texts: Mapping[str, bytes]) -> dict[str, Any]:
@@ -93,9 +107,9 @@ def _embedded(kind: str, texts: Mapping[str, bytes]) -> dict[str, Any]:
         )
     for name in _EMBEDDED:
         if name in texts:
-            found = _workflow_in(_json(texts[name], f"the {name!r} embedded in the {kind}"))
+            found = workflow_in(_json(texts[name], f"the {name!r} embedded in the {kind}"))
             if found is not None:
-                return found
+                return _as_asked(found)
     raise InvalidWorkflowError(f"what is embedded in the {kind} is no workflow")
 
 
@@ -109,24 +123,13 @@ def _json(text: bytes, where: str) -> Any:
         raise InvalidWorkflowError(f"{where} is no JSON that can be read") from None
 
 
-def _workflow_in(value: object) -> dict[str, Any] | None:
-    """The workflow that a value is, or has in it; None if there is none."""
-    if not isinstance(value, dict):
-        return None
-    inside = [value, *(value.get(name) for name in _WRAPPED)]
-    match value:
-        case {"extra_data": {"extra_pnginfo": {"workflow": workflow}}}:
-            inside.append(workflow)
-    for one in inside:
-        if isinstance(one, dict) and is_export(one):
-            return one
-        if isinstance(one, dict) and is_api_format(one):
-            return {node_id: _as_asked(node) for node_id, node in one.items()}
-    return None
-
-
-def _as_asked(node: Any) -> Any:
-    """A node without what the server noted in it, which may be NaN."""
-    if not isinstance(node, dict):
-        return node
-    return {name: value for name, value in node.items() if name != "is_changed"}
+def _as_asked(workflow: dict[str, Any]) -> dict[str, Any]:
+    """The workflow without what the server has noted in its nodes, which may be NaN."""
+    if is_export(workflow):
+        return workflow
+    return {
+        node_id: {name: value for name, value in node.items() if name != "is_changed"}
+        if isinstance(node, dict)
+        else node
+        for node_id, node in workflow.items()
+    }

@@ -231,6 +231,7 @@ def test_api_format_as_people_have_it(value: dict[str, Any], tmp_path: Path) -> 
     file = tmp_path / "workflow.json"
     file.write_text(json.dumps(value), encoding="utf-8-sig")
     assert read_workflow(file) == API
+    assert parse_request((), {"workflow": value}).workflow == API
 
 
 @pytest.mark.parametrize(
@@ -238,6 +239,7 @@ def test_api_format_as_people_have_it(value: dict[str, Any], tmp_path: Path) -> 
 )
 def test_exports_as_people_have_them(value: dict[str, Any]) -> None:
     assert read_workflow(json.dumps(value).encode()) == UI
+    assert parse_request((), {"workflow": value}).workflow == UI
 
 
 def test_a_node_that_is_called_prompt_is_a_node() -> None:
