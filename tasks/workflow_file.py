@@ -1,7 +1,6 @@
 """Finding the workflow in a file: JSON, or a PNG or WebP in which ComfyUI has embedded it."""
 
 import base64
-import binascii
 import json
 from collections.abc import Mapping
 from io import BytesIO
@@ -73,12 +72,12 @@ def read_data_url(url: str) -> dict[str, Any]:
     header, comma, data = url.partition(",")
     if not comma:
         raise InvalidRequestError("the workflow's data: URL has no comma before its data")
-    content = unquote_to_bytes(data)
-    if header.lower().endswith(";base64"):
-        try:
+    try:
+        content = unquote_to_bytes(data)
+        if header.lower().endswith(";base64"):
             content = base64.b64decode(content, validate=True)
-        except binascii.Error:
-            raise InvalidRequestError("the workflow's data: URL is no valid base64") from None
+    except ValueError:
+        raise InvalidRequestError("the workflow's data: URL cannot be decoded") from None
     return read_workflow(content)
 
 
@@ -105,12 +104,19 @@ def _embedded(kind: str, texts: Mapping[str, bytes]) -> dict[str, Any]:
         raise InvalidWorkflowError(
             f"the {kind} has no workflow embedded, neither as 'prompt' nor as 'workflow'"
         )
-    for name in _EMBEDDED:
-        if name in texts:
-            found = workflow_in(_json(texts[name], f"the {name!r} embedded in the {kind}"))
-            if found is not None:
-                return _as_asked(found)
-    raise InvalidWorkflowError(f"what is embedded in the {kind} is no workflow")
+    faults = []
+    for name in [name for name in _EMBEDDED if name in texts]:
+        where = f"the {name!r} embedded in the {kind}"
+        try:
+            found = workflow_in(_json(texts[name], where))
+        except InvalidWorkflowError as error:
+            # Other software has other texts of that name.
+            faults.append(error.message)
+            continue
+        if found is not None:
+            return _as_asked(found)
+        faults.append(f"{where} is no workflow")
+    raise InvalidWorkflowError("; ".join(faults))
 
 
 def _json(text: bytes, where: str) -> Any:
