@@ -17,7 +17,7 @@ from pydantic import (
 )
 
 from tasks.errors import InvalidRequestError
-from tasks.workflow_file import is_data_url, read_data_url
+from tasks.workflow_file import is_data_url, read_data_url, workflow_in
 
 # S3 refuses presigned URLs that live longer than a week.
 MAX_PRESIGN_SECONDS = 7 * 24 * 3600
@@ -109,7 +109,8 @@ class JobRequest(BaseModel):
 def parse_request(positional: Sequence[Any], arguments: Mapping[str, Any]) -> JobRequest:
     """Read the arguments of a task message.
 
-    A workflow that is a `data:` URL is read from the file in that: JSON, PNG or WebP.
+    A workflow that is a `data:` URL is read from the file in that: JSON, PNG or WebP. One in
+    another object, such as the body of `POST /prompt`, is taken out of it.
 
     Raises:
         InvalidRequestError: names the argument, what was found and what is expected.
@@ -121,8 +122,11 @@ def parse_request(positional: Sequence[Any], arguments: Mapping[str, Any]) -> Jo
             "immutable signature (.si) so that no earlier result is passed on"
         )
     given = dict(arguments)
-    if is_data_url(given.get("workflow")):
-        given["workflow"] = read_data_url(given["workflow"])
+    workflow = given.get("workflow")
+    if is_data_url(workflow):
+        given["workflow"] = read_data_url(workflow)
+    elif (found := workflow_in(workflow)) is not None:
+        given["workflow"] = found
     try:
         return JobRequest.model_validate(given)
     except ValidationError as error:

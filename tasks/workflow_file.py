@@ -1,12 +1,11 @@
 """Finding the workflow in a file: JSON, or a PNG or WebP in which ComfyUI has embedded it."""
 
 import base64
-import binascii
 import json
 from collections.abc import Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeGuard
 from urllib.parse import unquote_to_bytes
 
 from tasks.embedded import PNG, is_webp, png_texts, webp_texts
@@ -44,7 +43,21 @@ def read_workflow(source: bytes | Path) -> dict[str, Any]:
     return _read(BytesIO(source))
 
 
-def is_data_url(value: object) -> bool:
+def workflow_in(value: object) -> dict[str, Any] | None:
+    """The workflow that a JSON value is, or has in it; None if there is none."""
+    if not isinstance(value, dict):
+        return None
+    inside = [value, *(value.get(name) for name in _WRAPPED)]
+    match value:
+        case {"extra_data": {"extra_pnginfo": {"workflow": workflow}}}:
+            inside.append(workflow)
+    return next(
+        (one for one in inside if isinstance(one, dict) and (is_export(one) or is_api_format(one))),
+        None,
+    )
+
+
+def is_data_url(value: object) -> TypeGuard[str]:
     """Whether a workflow is given as a `data:` URL of its file."""
     return isinstance(value, str) and value[:5].lower() == "data:"
 
@@ -59,12 +72,12 @@ def read_data_url(url: str) -> dict[str, Any]:
     header, comma, data = url.partition(",")
     if not comma:
         raise InvalidRequestError("the workflow's data: URL has no comma before its data")
-    content = unquote_to_bytes(data)
-    if header.lower().endswith(";base64"):
-        try:
+    try:
+        content = unquote_to_bytes(data)
+        if header.lower().endswith(";base64"):
             content = base64.b64decode(content, validate=True)
-        except binascii.Error:
-            raise InvalidRequestError("the workflow's data: URL is no valid base64") from None
+    except ValueError:
+        raise InvalidRequestError("the workflow's data: URL cannot be decoded") from None
     return read_workflow(content)
 
 
@@ -79,10 +92,10 @@ def _read(file: BinaryIO) -> dict[str, Any]:
         raise InvalidWorkflowError(
             f"the workflow's file is no image, and has more than {_MOST_BYTES:,} bytes"
         )
-    found = _workflow_in(_json(content, "the workflow's file is no PNG, no WebP, and"))
+    found = workflow_in(_json(content, "the workflow's file is no PNG, no WebP, and"))
     if found is None:
         raise InvalidWorkflowError("the workflow's file is JSON, but there is no workflow in it")
-    return found
+    return _as_asked(found)
 
 
 def _embedded(kind: str, texts: Mapping[str, bytes]) -> dict[str, Any]:
@@ -91,12 +104,19 @@ def _embedded(kind: str, texts: Mapping[str, bytes]) -> dict[str, Any]:
         raise InvalidWorkflowError(
             f"the {kind} has no workflow embedded, neither as 'prompt' nor as 'workflow'"
         )
-    for name in _EMBEDDED:
-        if name in texts:
-            found = _workflow_in(_json(texts[name], f"the {name!r} embedded in the {kind}"))
-            if found is not None:
-                return found
-    raise InvalidWorkflowError(f"what is embedded in the {kind} is no workflow")
+    faults = []
+    for name in [name for name in _EMBEDDED if name in texts]:
+        where = f"the {name!r} embedded in the {kind}"
+        try:
+            found = workflow_in(_json(texts[name], where))
+        except InvalidWorkflowError as error:
+            # Other software has other texts of that name.
+            faults.append(error.message)
+            continue
+        if found is not None:
+            return _as_asked(found)
+        faults.append(f"{where} is no workflow")
+    raise InvalidWorkflowError("; ".join(faults))
 
 
 def _json(text: bytes, where: str) -> Any:
@@ -109,24 +129,13 @@ def _json(text: bytes, where: str) -> Any:
         raise InvalidWorkflowError(f"{where} is no JSON that can be read") from None
 
 
-def _workflow_in(value: object) -> dict[str, Any] | None:
-    """The workflow that a value is, or has in it; None if there is none."""
-    if not isinstance(value, dict):
-        return None
-    inside = [value, *(value.get(name) for name in _WRAPPED)]
-    match value:
-        case {"extra_data": {"extra_pnginfo": {"workflow": workflow}}}:
-            inside.append(workflow)
-    for one in inside:
-        if isinstance(one, dict) and is_export(one):
-            return one
-        if isinstance(one, dict) and is_api_format(one):
-            return {node_id: _as_asked(node) for node_id, node in one.items()}
-    return None
-
-
-def _as_asked(node: Any) -> Any:
-    """A node without what the server noted in it, which may be NaN."""
-    if not isinstance(node, dict):
-        return node
-    return {name: value for name, value in node.items() if name != "is_changed"}
+def _as_asked(workflow: dict[str, Any]) -> dict[str, Any]:
+    """The workflow without what the server has noted in its nodes, which may be NaN."""
+    if is_export(workflow):
+        return workflow
+    return {
+        node_id: {name: value for name, value in node.items() if name != "is_changed"}
+        if isinstance(node, dict)
+        else node
+        for node_id, node in workflow.items()
+    }

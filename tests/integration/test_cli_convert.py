@@ -44,6 +44,11 @@ def test_what_is_in_api_format_stays_as_it_is(tmp_path: Path) -> None:
     assert Comfyfleet({})("convert", str(file)).json == bars(1)
 
 
+def test_what_is_embedded_in_an_image_is_printed() -> None:
+    image = PAIRS.parent / "embedded" / "moving.webp"
+    assert Comfyfleet({})("convert", str(image)).json["3"]["class_type"] == "SaveAnimatedWEBP"
+
+
 def test_a_node_that_the_server_does_not_know_is_named(stack: Stack) -> None:
     file = str(PAIRS / "flux1_krea_dev.ui.json")
     sentence = Comfyfleet({}).refused("convert", file, "--url", stack.comfyui_url)

@@ -46,6 +46,18 @@ def test_tells_exports_from_workflows(name):
     assert not is_export(read(f"{name}.api"))
 
 
+@cache
+def edges():
+    """Small graphs, each with what frontend 1.27.10 sent for it."""
+    return json.loads((PAIRS.parent / "conversion_edges.json").read_text("utf-8"))
+
+
+@pytest.mark.parametrize("name", edges())
+def test_is_what_the_frontend_sent_for_an_edge_case(name):
+    workflow = convert(edges()[name]["ui"], object_info())
+    assert json.loads(json.dumps(workflow)) == edges()[name]["api"]
+
+
 def test_500_nodes_take_less_than_50_ms():
     assert len(convert(sampling_chain(500), object_info())) == 500 - 125
     # In a process of its own, which is not traced, and by the time that it has the processor.

@@ -186,10 +186,21 @@ def proxies_in_circles():
     return {"nodes": [node], "definitions": {"subgraphs": subgraphs}, "extra": extra}
 
 
+def many_proxies():
+    """A subgraph's node with many widgets, many times over."""
+    shown = {"proxyWidgets": [["0", "a"]] * 1000}
+    inner = {"id": 0, "type": "T", "properties": shown, "widgets_values": [1] * 1000}
+    subgraphs = [{**subgraph("S"), "nodes": [inner]}, subgraph("T", "PreviewAny")]
+    nodes = [{"id": index, "type": "S"} for index in range(5000)]
+    extra = {"frontendVersion": "1.45.0"}
+    return {"nodes": nodes, "definitions": {"subgraphs": subgraphs}, "extra": extra}
+
+
 @pytest.mark.parametrize(
     ("export", "words"),
     [
         (proxies_in_circles(), "itself"),
+        (many_proxies(), "values for widgets inside"),
         (chain_of_subgraphs(200), "nested deeper"),
         ({"nodes": [{"id": 1, "type": "workflow>G"}], "extra": group_in_itself()}, "itself"),
         (reroutes(2000), "hops"),

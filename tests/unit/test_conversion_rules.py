@@ -170,6 +170,25 @@ def test_a_choice_may_have_inputs_of_its_own():
     assert sent == {"resize": "to", "resize.size": 9, "resize.like": ["1", 0], "name": "b"}
 
 
+@pytest.mark.parametrize(
+    ("shown", "second"),
+    [(None, {}), ("Single Strength", {}), ("Separate Model & Clip", {"strengthTwo": 1})],
+)
+def test_loras_of_a_stack_have_names_that_its_extension_gives_them(shown, second):
+    kind = "Power Lora Loader (rgthree)"
+    loras = [
+        {"on": True, "lora": "a", "strength": 0.5, "strengthTwo": None},
+        {"on": False, "lora": "b", "strength": 1, "strengthTwo": 1},
+    ]
+    drawing = Drawing().node(1, kind, [{}, {"type": "Header"}, *loras, {}, ""], ["model:MODEL"])
+    drawing.nodes[0]["properties"] = {"Show Strengths": shown}
+    sent = convert(drawing.export(), {kind: node_class({}, {"model": ["MODEL"]}, ["MODEL"])})
+    assert sent["1"]["inputs"] == {
+        "lora_1": {"on": True, "lora": "a", "strength": 0.5, **second},
+        "lora_2": {"on": False, "lora": "b", "strength": 1, **second},
+    }
+
+
 def test_widgets_stand_in_the_order_that_the_server_gives():
     info = {"Two": node_class({"b": NUMBER, "a": NUMBER}, input_order={"required": ["a", "b"]})}
     drawing = Drawing().node(1, "Two", [1, 2])
@@ -469,6 +488,12 @@ def test_subgraphs_are_expanded_with_their_promoted_widgets():
     assert inputs_of(drawing, "5:3") == expected
     assert inputs_of(drawing, "6")["latent"] == ["5:3", 0]
     assert converted(drawing).keys() == {"1", "5:3", "6"}
+
+
+def test_a_promoted_widget_has_its_value_where_its_link_leads_nowhere():
+    drawing = with_subgraph([11, 4]).node(8, "Load", outputs=["MODEL", "VAE"], mode=4)
+    drawing.link(8, 0, 5, 1)
+    assert inputs_of(drawing, "5:3")["seed"] == 11
 
 
 def saved_by(drawing, version):

@@ -133,7 +133,8 @@ def test_exif_of_both_byte_orders(order: str, prefix: bytes) -> None:
 def test_what_was_executed_comes_before_what_was_drawn() -> None:
     assert read_workflow(png(text("workflow", UI), text("prompt", API), IEND)) == API
     # Other software has its prompts there, which are no workflows.
-    assert read_workflow(png(text("workflow", UI), text("prompt", '"a cat"'), IEND)) == UI
+    for prompt in (b'"a cat"', b"a cat", b"[" * 100_000):
+        assert read_workflow(png(text("workflow", UI), text("prompt", prompt), IEND)) == UI
 
 
 def test_nan_is_read_where_the_server_notes_it_and_refused_where_it_is_a_value() -> None:
@@ -168,7 +169,7 @@ def test_a_file_that_is_cut_off_after_its_workflow_is_read() -> None:
         (png(text("prompt", b"{")), "the 'prompt' embedded in the PNG is no JSON"),
         (png(text("prompt", b"[" * 100_000)), "the 'prompt' embedded in the PNG is no JSON"),
         (png(text("prompt", b"9" * 5000)), "the 'prompt' embedded in the PNG is no JSON"),
-        (png(text("prompt", b'"a cat"'), IEND), "what is embedded in the PNG is no workflow"),
+        (png(text("prompt", b'"a cat"'), IEND), "the 'prompt' embedded in the PNG is no workflow"),
         (b"\xff\xd8\xff\xe0 a JPEG", "the workflow's file is no PNG, no WebP, and is no JSON"),
         (b"", "the workflow's file is no PNG, no WebP, and is no JSON"),
     ],
@@ -231,6 +232,7 @@ def test_api_format_as_people_have_it(value: dict[str, Any], tmp_path: Path) -> 
     file = tmp_path / "workflow.json"
     file.write_text(json.dumps(value), encoding="utf-8-sig")
     assert read_workflow(file) == API
+    assert parse_request((), {"workflow": value}).workflow == API
 
 
 @pytest.mark.parametrize(
@@ -238,6 +240,7 @@ def test_api_format_as_people_have_it(value: dict[str, Any], tmp_path: Path) -> 
 )
 def test_exports_as_people_have_them(value: dict[str, Any]) -> None:
     assert read_workflow(json.dumps(value).encode()) == UI
+    assert parse_request((), {"workflow": value}).workflow == UI
 
 
 def test_a_node_that_is_called_prompt_is_a_node() -> None:
@@ -265,9 +268,10 @@ def test_a_data_url_is_read_as_the_file_that_it_is() -> None:
     ("url", "sentence"),
     [
         ("workflow.json", "'workflow': found 'workflow.json', expected a JSON object"),
-        ("file:///etc/passwd", "expected a JSON object"),
+        ("/etc/passwd", "expected a JSON object"),
         ("data:image/png;base64", "has no comma"),
-        ("data:image/png;base64,x", "the workflow's data: URL is no valid base64"),
+        ("data:image/png;base64,x", "the workflow's data: URL cannot be decoded"),
+        ("data:,\ud800", "the workflow's data: URL cannot be decoded"),
     ],
 )
 def test_another_string_is_refused(url: str, sentence: str) -> None:

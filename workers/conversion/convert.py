@@ -7,7 +7,8 @@ from functools import cached_property
 from typing import Any
 
 from tasks.workflow import Workflow
-from workers.conversion.export import BYPASSED, MUTED, Node, first_value, read_export
+from workers.conversion.export import read_export
+from workers.conversion.graph import BYPASSED, MUTED, Node, first_value
 from workers.conversion.links import Links, Origin, Primitive, Promoted
 from workers.conversion.node_classes import MISSING, Classes, NodeClass
 from workers.conversion.refusals import check_links_are_real, with_classes

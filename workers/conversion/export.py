@@ -2,15 +2,12 @@
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from tasks.errors import InvalidWorkflowError
 from tasks.request import label, shown
 from tasks.workflow_form import is_export
-
-MUTED = 2
-BYPASSED = 4
+from workers.conversion.graph import Export, Graph, Link, Node, Port, Slot, Subgraph
 
 # Far more than people draw, little enough to be read in seconds.
 _MOST_NODES = 20_000
@@ -27,94 +24,6 @@ _RENAMED = {
     "ConditioningAverage ": "ConditioningAverage",
     "SDV_img2vid_Conditioning": "SVD_img2vid_Conditioning",
 }
-
-
-@dataclass(frozen=True)
-class Slot:
-    """An input of a node as the export has it: `widget` is the name of the widget behind it."""
-
-    name: str
-    type: str
-    link: str | None = None
-    widget: str | None = None
-    label: str | None = None
-
-
-@dataclass(frozen=True)
-class Link:
-    """A line between an output of one node and an input of another."""
-
-    id: str
-    origin: str
-    origin_slot: int
-    target: str
-    target_slot: int
-    type: str = "*"
-
-
-@dataclass(frozen=True)
-class Node:
-    """A node as the export has it; `outputs` are the types of its outputs."""
-
-    id: str
-    type: str
-    title: str = ""
-    mode: int = 0
-    inputs: tuple[Slot, ...] = ()
-    outputs: tuple[str, ...] = ()
-    widgets_values: list[Any] | dict[str, Any] | None = None
-    properties: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Graph:
-    """Nodes and the links among them, each by its id."""
-
-    nodes: Mapping[str, Node]
-    links: Mapping[str, Link]
-
-
-@dataclass(frozen=True)
-class Port:
-    """An input or output of a subgraph, with the links that it has inside.
-
-    `controls` counts the widget values that follow its own, such as control_after_generate.
-    """
-
-    name: str
-    type: str
-    links: tuple[str, ...] = ()
-    controls: int = 0
-
-
-@dataclass(frozen=True)
-class Subgraph:
-    """A definition that nodes of the type `id` stand for.
-
-    A group node is one as well: then its widgets stand in the order of the ports, whatever
-    inputs the node shows.
-    """
-
-    id: str
-    name: str
-    graph: Graph
-    inputs: tuple[Port, ...]
-    outputs: tuple[Port, ...]
-    input_node: str = "-10"
-    is_group: bool = False
-
-
-@dataclass(frozen=True)
-class Export:
-    """An export: the graph that one sees, and what its nodes may stand for.
-
-    `frontend` is the version that saved it, `(1, 27)`, as far as the file tells.
-    """
-
-    graph: Graph
-    subgraphs: Mapping[str, Subgraph]
-    group_nodes: Mapping[str, Mapping[str, Any]]
-    frontend: tuple[int, int] = (0, 0)
 
 
 def read_export(value: object) -> Export:
@@ -199,14 +108,6 @@ def type_name(value: object) -> str:
             return "COMBO"
         case _:
             return "*"
-
-
-def first_value(node: Node) -> Any:
-    """The value of the first widget, None without one."""
-    match node.widgets_values:
-        case [first, *_]:
-            return first
-    return None
 
 
 def _slot(item: object, where: str) -> Slot:

@@ -5,17 +5,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tasks.request import label
-from workers.conversion.export import (
-    Graph,
-    Link,
-    Node,
-    Port,
-    Slot,
-    Subgraph,
-    as_slot,
-    read_node,
-    type_name,
-)
+from workers.conversion.export import as_slot, read_node, type_name
+from workers.conversion.graph import Graph, Link, Node, Port, Slot, Subgraph
 from workers.conversion.node_classes import Classes, NodeClass
 
 _PREFIXES = ("workflow>", "workflow/")

@@ -5,7 +5,7 @@ from typing import Any
 
 from tasks.errors import InvalidWorkflowError
 from tasks.request import label
-from workers.conversion.export import BYPASSED, MUTED, Link, Node, Slot, first_value
+from workers.conversion.graph import BYPASSED, MUTED, Link, Node, Slot, first_value
 from workers.conversion.node_classes import Classes
 from workers.conversion.subgraphs import Definitions, Expansion, Placed, Scope
 from workers.conversion.widgets import slots
@@ -115,18 +115,22 @@ class Links:
         hop: _Hop | Source = _Input(placed.scope, placed.node, index)
         seen: set[tuple[object, ...]] = set()
         is_direct = True
+        promoted: Promoted | None = None
         while isinstance(hop, _Input | _Output | _Entry):
             self._count(hop, seen, placed)
             match hop:
                 case _Input():
                     hop = self._before_input(hop)
                 case _Entry():
+                    # A widget has the value of those that it has become on the nodes around.
+                    promoted = (self._promoted(hop) or promoted) if is_direct else promoted
                     hop = self._outside(hop)
                 case _Output():
                     hop = self._before_output(hop)
                     is_direct = is_direct and not isinstance(hop, _Input | _Output | _Entry)
         # Primitive values are set on the widgets that they are linked to, nowhere else.
-        return None if isinstance(hop, Primitive) and not is_direct else hop
+        is_lost = isinstance(hop, Primitive) and not is_direct
+        return promoted if hop is None or is_lost else hop
 
     def _count(self, hop: _Hop, seen: set[tuple[object, ...]], placed: Placed) -> None:
         self._hops += 1
@@ -164,21 +168,25 @@ class Links:
         return is_off and self._expansion.muted_as_a_whole
 
     def _outside(self, at: _Entry) -> _Hop | Promoted | None:
-        scope = at.scope
-        if scope.subgraph is None or scope.node is None or scope.parent is None:
+        node, parent, name = at.scope.node, at.scope.parent, _port(at)
+        if node is None or parent is None:
             return None
-        if at.link.origin_slot >= len(scope.subgraph.inputs):
+        self._hops += len(node.inputs) // 10
+        for index, slot in enumerate(self.slots(node)):
+            if slot.name == name and slot.link in parent.graph.links:
+                return _Input(parent, node, index)
+        return self._promoted(at)
+
+    def _promoted(self, at: _Entry) -> Promoted | None:
+        """The value of the widget that the input has become on the subgraph's node."""
+        scope, name = at.scope, _port(at)
+        if scope.subgraph is None or scope.node is None or name is None:
             return None
-        name = scope.subgraph.inputs[at.link.origin_slot].name
-        self._hops += len(scope.node.inputs) // 10
-        for index, slot in enumerate(self.slots(scope.node)):
-            if slot.name == name and slot.link in scope.parent.graph.links:
-                return _Input(scope.parent, scope.node, index)
         promoted = self._definitions.promoted(scope.node, scope.subgraph)
         if name not in promoted:
             return None
-        overrides = self._expansion.overrides.get(scope.parent.prefix + scope.node.id, {})
-        return Promoted(overrides.get(name, promoted[name]))
+        node_id = scope.prefix.removesuffix(":")
+        return Promoted(self._expansion.overrides.get(node_id, {}).get(name, promoted[name]))
 
     def _before_output(self, at: _Output) -> _Hop | Source:
         node = at.node
@@ -252,6 +260,12 @@ class Links:
                 name: node for name, node in named if isinstance(name, str)
             }
         return self._setters[scope.prefix]
+
+
+def _port(at: _Entry) -> str | None:
+    """The name of the subgraph's input that a link begins at."""
+    ports = at.scope.subgraph.inputs if at.scope.subgraph else ()
+    return ports[at.link.origin_slot].name if at.link.origin_slot < len(ports) else None
 
 
 def _key(hop: _Hop) -> tuple[object, ...]:

@@ -4,7 +4,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from workers.conversion.export import Slot, type_name
+from workers.conversion.export import type_name
+from workers.conversion.graph import Slot
 
 # Types whose inputs the frontend draws as widgets.
 _WIDGET_TYPES = frozenset(

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from workers.conversion.export import Node, as_id
+from workers.conversion.export import as_id
+from workers.conversion.graph import Node
 
 SINCE = (1, 28)
 # What stands for the node itself.

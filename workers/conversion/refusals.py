@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from tasks.errors import InvalidWorkflowError
 from tasks.request import did_you_mean, label
-from workers.conversion.export import Node
+from workers.conversion.graph import Node
 from workers.conversion.group_nodes import group_name
 from workers.conversion.node_classes import Classes, NodeClass
 from workers.conversion.subgraphs import Placed

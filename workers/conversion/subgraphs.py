@@ -6,16 +6,7 @@ from typing import Any
 
 from tasks.errors import InvalidWorkflowError
 from tasks.request import label
-from workers.conversion.export import (
-    BYPASSED,
-    MUTED,
-    Export,
-    Graph,
-    Link,
-    Node,
-    Port,
-    Subgraph,
-)
+from workers.conversion.graph import BYPASSED, MUTED, Export, Graph, Link, Node, Port, Subgraph
 from workers.conversion.group_nodes import group_name, group_subgraph
 from workers.conversion.node_classes import MISSING, Classes
 from workers.conversion.proxies import OWN, Proxy, read_proxies
@@ -24,6 +15,7 @@ from workers.conversion.widgets import widget_values
 
 _MOST_NODES = 20_000
 _MOST_LEVELS = 50
+_MOST_OVERRIDES = 200_000
 # Before this version the frontend asked the nodes inside alone whether they are muted or bypassed,
 # and set their modes with that of the node around them. A link to what is muted took the place of
 # a widget's value, and was dropped; since then the value stays.
@@ -86,6 +78,7 @@ class Definitions:
         self._promoted: dict[int, dict[str, Any]] = {}
         self._defaults: dict[int, dict[str, Any]] = {}
         self._ports: dict[int, dict[tuple[str, str], str]] = {}
+        self._overrides: dict[int, list[tuple[str, str, Any]]] = {}
         self._names: dict[int, dict[str, str]] = {}
         self._values: dict[int, dict[str, Any]] = {}
 
@@ -109,13 +102,17 @@ class Definitions:
             self._promoted[id(node)] = dict(self._promoted_values(node, subgraph))
         return self._promoted[id(node)]
 
-    def overrides(self, node: Node, subgraph: Subgraph) -> Iterator[tuple[str, str, Any]]:
+    def overrides(self, node: Node, subgraph: Subgraph) -> list[tuple[str, str, Any]]:
         """What the node has for widgets inside that no input is linked to.
 
-        Yields:
-            the id of the node inside, as `7:5` for node 5 in what that stands for, the widget's
-            name and its value.
+        Each is the id of the node inside, as `7:5` for node 5 in what that stands for, the
+        widget's name and its value.
         """
+        if id(node) not in self._overrides:
+            self._overrides[id(node)] = list(self._overrides_of(node, subgraph))
+        return self._overrides[id(node)]
+
+    def _overrides_of(self, node: Node, subgraph: Subgraph) -> Iterator[tuple[str, str, Any]]:
         ports = self._ports_of(subgraph)
         for proxy in self._proxies(node):
             is_inside = proxy.node != OWN and (proxy.node, proxy.widget) not in ports
@@ -250,17 +247,24 @@ def expand(export: Export, definitions: Definitions) -> Expansion:
             if len(expansion.scopes) > _MOST_NODES:
                 raise InvalidWorkflowError(f"the export has more than {_MOST_NODES} subgraphs")
     # Now that none is known to have itself inside.
-    for inner in expansion.scopes.values():
-        _add_overrides(expansion, inner, definitions)
+    _add_overrides(expansion, definitions)
     return expansion
 
 
-def _add_overrides(expansion: Expansion, scope: Scope, definitions: Definitions) -> None:
-    if scope.node is None or scope.subgraph is None:
-        return
-    for inner_id, name, value in definitions.overrides(scope.node, scope.subgraph):
-        # Those further out come first, and count.
-        expansion.overrides.setdefault(scope.prefix + inner_id, {}).setdefault(name, value)
+def _add_overrides(expansion: Expansion, definitions: Definitions) -> None:
+    count = 0
+    for scope in expansion.scopes.values():
+        if scope.node is None or scope.subgraph is None:
+            continue
+        found = definitions.overrides(scope.node, scope.subgraph)
+        count += len(found)
+        if count > _MOST_OVERRIDES:
+            raise InvalidWorkflowError(
+                f"nodes of subgraphs have more than {_MOST_OVERRIDES} values for widgets inside"
+            )
+        for inner_id, name, value in found:
+            # Those further out come first, and count.
+            expansion.overrides.setdefault(scope.prefix + inner_id, {}).setdefault(name, value)
 
 
 def _inner_scope(placed: Placed, subgraph: Subgraph, *, as_a_whole: bool) -> Scope:

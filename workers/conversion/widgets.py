@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from workers.conversion.export import Node, Slot
+from workers.conversion.graph import Node, Slot
 from workers.conversion.node_classes import MISSING, Missing, NodeClass, Widget
+from workers.conversion.packs import pack_values
 
 _FOLDER_NAMED = re.compile(r"\[(input|output|temp)\]", re.IGNORECASE)
 
@@ -45,7 +46,7 @@ def widget_values(node: Node, node_class: NodeClass) -> dict[str, Any]:
         sampler = values.get("sampler_name")
         if isinstance(sampler, str):
             values["sampler_name"] = sampler.removeprefix("sample_")
-    return values
+    return {**values, **pack_values(node)}
 
 
 def _values(node_class: NodeClass, saved: Callable[[Widget], Any]) -> Iterator[tuple[str, Any]]:
