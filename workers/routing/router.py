@@ -224,7 +224,11 @@ class Router:
         if packed is None:
             # Raised, and so not kept: it may be told a moment later.
             raise LookupError(digest)
-        return Capabilities.unpacked(packed)
+        try:
+            return Capabilities.unpacked(packed)
+        except ValueError as error:
+            # Another version may tell it in another form.
+            raise LookupError(digest) from error
 
     def _stay_warm(self) -> None:
         """Have others know what is loaded here."""
