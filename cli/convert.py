@@ -24,7 +24,7 @@ def convert_file(file: Path, object_info: Path | None, url: str | None) -> Workf
         CommandError: a file is no JSON, or no workflow.
         JobError: the workflow cannot be converted, or the server cannot be asked.
     """
-    given = _read(file, "workflow")
+    given = read_object(file, "workflow")
     workflow = convert(given, _object_info(object_info, url)) if is_export(given) else given
     check_workflow(workflow)
     return workflow
@@ -34,12 +34,17 @@ def _object_info(file: Path | None, url: str | None) -> dict[str, Any]:
     if file is not None and url is not None:
         raise CommandError("--object-info and --url: only one of them can say what nodes there are")
     if file is not None:
-        return _read(file, "answer of /object_info")
+        return read_object(file, "answer of /object_info")
     with comfyui_client(load(), url) as server:
         return server.object_info()
 
 
-def _read(file: Path, what: str) -> dict[str, Any]:
+def read_object(file: Path, what: str) -> dict[str, Any]:
+    """The JSON object in a file.
+
+    Raises:
+        CommandError: there is none; says `what` it should have been.
+    """
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
