@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from tasks.errors import InvalidWorkflowError
 from workers.routing.capabilities import Capabilities
@@ -213,3 +215,52 @@ def test_a_judgement_knows_what_is_placed() -> None:
     workflow = {"1": node("Files", file="z.bin")}
     assert judge(lambda _: workflow, SERVER, {"z.bin": "data:,"}).able
     assert not judge(lambda _: workflow, SERVER).able
+
+
+# Whatever a server says
+
+_WORDS = ("INT", "FLOAT", "COMBO", "*", "MODEL", "a.safetensors", "INT,FLOAT", "COMFY_X", "")
+_NAMES = st.sampled_from(
+    ["a", "a.b", "options", "min", "max", "default", "formats", "key", "inputs", "required"]
+    + ["optional", "multi_select", "remote", "image_upload", "tooltip"]
+)
+_LEAVES = (
+    *(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False)),
+    st.sampled_from([*_WORDS, "COMFY_DYNAMICCOMBO_V3"]),
+)
+_VALUES = st.recursive(
+    st.one_of(*_LEAVES),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_NAMES, inner, max_size=3),
+    max_leaves=8,
+)
+_SPECS = _VALUES | st.tuples(_VALUES, st.dictionaries(_NAMES, _VALUES, max_size=3)).map(list)
+_SECTIONS = st.dictionaries(
+    st.sampled_from(["required", "optional"]), _VALUES
+) | st.fixed_dictionaries({"required": st.dictionaries(_NAMES, _SPECS, max_size=3)})
+_CLASSES = _VALUES | st.fixed_dictionaries(
+    {"input": _SECTIONS, "output_node": _VALUES, "name": _VALUES}
+)
+_NODES = st.fixed_dictionaries(
+    {
+        "class_type": st.sampled_from("ABC"),
+        "inputs": st.dictionaries(_NAMES, _VALUES, max_size=3),
+    }
+)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    info=st.dictionaries(st.sampled_from("AB"), _CLASSES, max_size=2),
+    workflow=st.dictionaries(st.sampled_from("123"), _NODES, max_size=2),
+)
+def test_whatever_a_server_says_a_job_is_judged(info: Any, workflow: Any) -> None:
+    server = Capabilities.unpacked(Capabilities.of(json.dumps(info), MODELS).packed())
+    judgement = judge(lambda _: workflow, server)
+    assert all(one.message.isprintable() for one in judgement.lacks)
+    would_run_in_part(workflow, server)
+
+
+def test_a_class_of_any_name_is_judged() -> None:
+    info = {"A": {"name": [], "input": {"required": {"x": [["a", "b"], {}]}}}}
+    server = Capabilities.of(json.dumps(info), {})
+    assert len(lacks({"1": node("A", x="c")}, server)) == 1
