@@ -1,6 +1,7 @@
 """`comfyfleet check`: which servers of the fleet can run a workflow, and what the others lack."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -10,16 +11,16 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from cli.convert import read_object
 from cli.fleet import open_servers
 from cli.output import cell, print_json, print_table
+from settings import load
 from tasks.request import JobRequest, parse_request
-from tasks.workflow import check_workflow
-from workers.conversion.export import is_export
+from tasks.workflow import Workflow, check_size, check_workflow
+from tasks.workflow_file import read_workflow
 from workers.execution.preparation import prepare
 from workers.ledger.servers import Device, Server, Servers
 from workers.routing.capabilities import Capabilities
-from workers.routing.judgement import judge
+from workers.routing.judgement import Prepare, judge
 from workers.routing.lacks import Lack
 
 _CANNOT, _NO_SERVER = 1, 3
@@ -45,14 +46,18 @@ def check_file(file: Path) -> list[Finding]:
     """What each live server lacks for the workflow in a file.
 
     Raises:
-        CommandError: the file is no JSON object, or Redis is away.
-        JobError: it is no workflow that any server could run.
+        CommandError: Redis is away.
+        JobError: there is no workflow in the file, or none that any server could run.
     """
-    request = _request(file)
+    max_bytes, now = load().workflow_max_bytes, time.time()
+    request = _request(file, max_bytes)
+
+    def prepared(nodes: Mapping[str, Any]) -> Workflow:
+        return prepare(request, _JOB, now, lambda: nodes, max_bytes=max_bytes)
+
     with open_servers() as servers:
-        live = servers.live()
-        lacks = cache(partial(_lacks, request, servers))
-        return [Finding(one, lacks(one.digest)) for one in live]
+        lacks = cache(partial(_lacks, prepared, servers))
+        return [Finding(one, lacks(one.digest)) for one in servers.live()]
 
 
 def show_findings(findings: list[Finding], *, as_json: bool) -> None:
@@ -75,15 +80,15 @@ def exit_code(findings: list[Finding]) -> int:
     return 0 if any(one.can_run and one.server.takes_jobs for one in findings) else _CANNOT
 
 
-def _request(file: Path) -> JobRequest:
-    workflow = read_object(file, "workflow")
-    if not is_export(workflow):
-        # What is no workflow at all is no server's fault.
-        check_workflow(workflow)
+def _request(file: Path, max_bytes: int) -> JobRequest:
+    workflow = read_workflow(file)
+    # What is no workflow at all is no server's fault.
+    check_workflow(workflow)
+    check_size(workflow, max_bytes)
     return parse_request((), {"workflow": workflow})
 
 
-def _lacks(request: JobRequest, servers: Servers, digest: str) -> tuple[Lack, ...] | None:
+def _lacks(prepared: Prepare, servers: Servers, digest: str) -> tuple[Lack, ...] | None:
     """What servers with such capabilities lack; None if these are not known, or not readable."""
     packed = servers.capabilities(digest)
     if packed is None:
@@ -92,7 +97,7 @@ def _lacks(request: JobRequest, servers: Servers, digest: str) -> tuple[Lack, ..
         capabilities = Capabilities.unpacked(packed)
     except ValueError:
         return None
-    return judge(partial(prepare, request, _JOB, time.time()), capabilities).lacks
+    return judge(prepared, capabilities).lacks
 
 
 def _as_json(one: Finding) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from cli.batch import show_batch
 from cli.check import check_file, exit_code, show_findings
 from cli.comfy import comfy
 from cli.convert import convert_file
@@ -18,6 +19,7 @@ from cli.dead import dead
 from cli.errors import CommandError
 from cli.output import AsJson, cell, print_json, print_table
 from cli.result import find, show
+from cli.submit import submit
 from sandbox.processes import StartupError
 from settings import SettingsError, load
 from tasks import JobError
@@ -33,6 +35,8 @@ _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 app.add_typer(dead, name="dead")
 app.add_typer(comfy, name="comfy")
+app.command()(submit)
+app.command("batch")(show_batch)
 
 
 @app.command("settings")
@@ -69,7 +73,8 @@ def result(
 @app.command()
 def convert(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A workflow as the UI saves it.", exists=True)
+        Path,
+        typer.Argument(metavar="FILE", help="A workflow, as JSON or in an image.", exists=True),
     ],
     object_info: Annotated[
         Path | None, typer.Option(help="File with a server's /object_info, instead of a server.")
@@ -78,7 +83,7 @@ def convert(
         str | None, typer.Option(help="Server whose nodes count; default: COMFYUI_URL.")
     ] = None,
 ) -> None:
-    """Print a workflow that ComfyUI's UI has saved in the format that servers and jobs take."""
+    """Print a workflow that ComfyUI's UI has saved, or embedded in an image, in API format."""
     print_json(convert_file(file, object_info, url))
 
 
@@ -86,9 +91,7 @@ def convert(
 def check(
     file: Annotated[
         Path,
-        typer.Argument(
-            metavar="FILE", help="A workflow in API format, or as the UI saves it.", exists=True
-        ),
+        typer.Argument(metavar="FILE", help="A workflow, as JSON or in an image.", exists=True),
     ],
     as_json: AsJson = False,
 ) -> None:

@@ -3,6 +3,7 @@
 import time
 import uuid
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from celery import Celery
@@ -13,8 +14,10 @@ from kombu.utils.json import dumps
 from settings.celery import QUEUE
 from tasks.app import TASK_NAME, app
 from tasks.errors import BrokerFullError, InvalidRequestError
-from tasks.request import did_you_mean, is_encodable, parse_request, shown
-from tasks.workflow import check_workflow, with_params
+from tasks.params import check_params
+from tasks.request import JobRequest, did_you_mean, is_encodable, parse_request, shown
+from tasks.workflow import check_workflow
+from tasks.workflow_file import is_data_url, read_data_url, read_workflow
 
 ENQUEUED_AT = "enqueued_at"
 
@@ -31,7 +34,7 @@ _ELSEWHERE = {"urgent": 9, "normal": 5, "batch": 1}
 
 
 def enqueue(
-    workflow: Mapping[str, Any],
+    workflow: Mapping[str, Any] | bytes | str | Path,
     *,
     params: Mapping[str, Any] | None = None,
     inputs: Mapping[str, str] | None = None,
@@ -46,7 +49,9 @@ def enqueue(
     """Put a job on the queue and return Celery's handle of it.
 
     Args:
-        workflow: API format, node id to `class_type` and `inputs`.
+        workflow: API format, node id to `class_type` and `inputs`, or an export of ComfyUI's UI;
+            or a file that has either: JSON, or a PNG or WebP in which ComfyUI has embedded it, as
+            its path, its content or a `data:` URL.
         params: node inputs to set, `{"6.text": "a cat"}`.
         inputs: files to place before the run: name in the workflow to `s3://` or `data:` URL.
         output: `prefix`, `presign_seconds`, `include_temp`.
@@ -63,42 +68,83 @@ def enqueue(
 
     Raises:
         InvalidRequestError: an argument is wrong.
-        InvalidWorkflowError: the workflow is no workflow, or a param names no input of it.
+        InvalidWorkflowError: the workflow is no workflow, or a param names no input of it; params
+            of an export are for the worker to check, with its server's nodes.
+        OSError: the workflow's file cannot be read.
         BrokerFullError: Redis has no memory left for the job.
         kombu.exceptions.OperationalError: the broker cannot be reached.
         RuntimeError: Celery's Redis result backend cannot be reached.
     """
-    given = {
-        "workflow": workflow,
-        "params": params,
-        "inputs": inputs,
-        "output": output,
-        "timeout_seconds": timeout_seconds,
-        "metadata": metadata,
-    }
+    arguments = checked(
+        {
+            "workflow": _read(workflow),
+            "params": params,
+            "inputs": inputs,
+            "output": output,
+            "timeout_seconds": timeout_seconds,
+            "metadata": metadata,
+        }
+    )
+    if job_id is not None and not (isinstance(job_id, str) and is_encodable(job_id)):
+        raise InvalidRequestError(f"job_id: found {shown(job_id)}, expected a string")
+    message = message_options(priority, celery, options)
+    return send(arguments, job_id or str(uuid.uuid4()), message, celery)
+
+
+def checked(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The task's arguments as they are sent, without those that are None.
+
+    Raises:
+        InvalidRequestError: an argument is wrong.
+        InvalidWorkflowError: the workflow is no workflow, or a param names no input of it.
+    """
+    arguments, request = parsed(given)
+    check_workflow(request.workflow)
+    check_params(request.workflow, request.params)
+    return arguments
+
+
+def parsed(given: Mapping[str, Any]) -> tuple[dict[str, Any], JobRequest]:
+    """The arguments as they are sent, and as the request that they are.
+
+    Raises:
+        InvalidRequestError: an argument is wrong.
+    """
     arguments = {name: _plain(value) for name, value in given.items() if value is not None}
     try:
-        request = parse_request((), arguments)
+        return arguments, parse_request((), arguments)
     except ValueError as error:
         # Such as of a number with more digits than can be shown.
         raise InvalidRequestError(f"an argument cannot be read: {error}") from error
-    check_workflow(request.workflow)
-    with_params(request.workflow, request.params)
-    if job_id is not None and not (isinstance(job_id, str) and is_encodable(job_id)):
-        raise InvalidRequestError(f"job_id: found {shown(job_id)}, expected a string")
-    if priority is not None:
-        options["priority"] = _broker_priority(priority, celery)
-    if _size(arguments) >= _COMPRESS_BYTES:
-        options.setdefault("compression", _COMPRESSION)
-    headers = {ENQUEUED_AT: time.time(), **options.pop("headers", {})}
+
+
+def message_options(
+    priority: Priority | int | None, celery: Celery, options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What `send_task` is told beside the arguments, the same for all jobs of a batch.
+
+    Raises:
+        InvalidRequestError: the priority is none.
+    """
+    headers = {ENQUEUED_AT: time.time(), **options.get("headers", {})}
+    told = {"queue": QUEUE, **options, "headers": headers}
+    return told if priority is None else {**told, "priority": _broker_priority(priority, celery)}
+
+
+def send(
+    arguments: Mapping[str, Any], job_id: str, options: Mapping[str, Any], celery: Celery
+) -> AsyncResult[Any]:
+    """Put a job on the queue whose arguments are checked.
+
+    Raises:
+        InvalidRequestError: an argument is no JSON.
+        BrokerFullError: Redis has no memory left for the job.
+    """
+    is_small = json_size(arguments) < _COMPRESS_BYTES
+    compression = {} if is_small else {"compression": _COMPRESSION}
     try:
         return celery.send_task(
-            TASK_NAME,
-            kwargs=arguments,
-            queue=options.pop("queue", QUEUE),
-            task_id=job_id or str(uuid.uuid4()),
-            headers=headers,
-            **options,
+            TASK_NAME, kwargs=dict(arguments), task_id=job_id, **{**compression, **options}
         )
     except OperationalError as error:
         if _is_out_of_memory(error):
@@ -109,7 +155,23 @@ def enqueue(
         raise
 
 
-def _size(arguments: Mapping[str, Any]) -> int:
+def _read(workflow: Mapping[str, Any] | bytes | str | Path) -> Any:
+    match workflow:
+        case str() if is_data_url(workflow):
+            return read_data_url(workflow)
+        case str():
+            return read_workflow(Path(workflow))
+        case bytes() | Path():
+            return read_workflow(workflow)
+    return workflow
+
+
+def json_size(arguments: Mapping[str, Any]) -> int:
+    """Bytes of arguments as JSON.
+
+    Raises:
+        InvalidRequestError: they are no JSON.
+    """
     try:
         return len(dumps(arguments))
     except (TypeError, ValueError) as error:

@@ -17,6 +17,7 @@ from pydantic import (
 )
 
 from tasks.errors import InvalidRequestError
+from tasks.workflow_file import is_data_url, read_data_url
 
 # S3 refuses presigned URLs that live longer than a week.
 MAX_PRESIGN_SECONDS = 7 * 24 * 3600
@@ -56,6 +57,15 @@ class OutputOptions(BaseModel):
         None, ge=1, le=MAX_PRESIGN_SECONDS, description="Lifetime of a download URL an output."
     )
     include_temp: bool = Field(False, description="Store previews (`temp` outputs) too.")
+    thumbnail: int | None = Field(
+        None,
+        ge=16,
+        le=2048,
+        description="Longer side in pixels of a WebP beside each picture; none by default.",
+    )
+    strip_metadata: bool = Field(
+        False, description="Leave out the workflow and other metadata that files have inside."
+    )
 
     @field_validator("prefix")
     @classmethod
@@ -73,7 +83,9 @@ class JobRequest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 
-    workflow: dict[str, Any] = Field(description="API format: node id to class_type and inputs.")
+    workflow: dict[str, Any] = Field(
+        description="API format (node id to class_type and inputs), or an export of the UI."
+    )
     params: dict[str, Any] = Field(
         default_factory=dict, description="Node inputs to set: `6.text` to its value."
     )
@@ -96,16 +108,22 @@ class JobRequest(BaseModel):
 def parse_request(positional: Sequence[Any], arguments: Mapping[str, Any]) -> JobRequest:
     """Read the arguments of a task message.
 
+    A workflow that is a `data:` URL is read from the file in that: JSON, PNG or WebP.
+
     Raises:
         InvalidRequestError: names the argument, what was found and what is expected.
+        InvalidWorkflowError: there is no workflow in the `data:` URL.
     """
     if positional:
         raise InvalidRequestError(
             "arguments are passed by name, as kwargs={'workflow': {...}}; in a chain use an "
             "immutable signature (.si) so that no earlier result is passed on"
         )
+    given = dict(arguments)
+    if is_data_url(given.get("workflow")):
+        given["workflow"] = read_data_url(given["workflow"])
     try:
-        return JobRequest.model_validate(dict(arguments))
+        return JobRequest.model_validate(given)
     except ValidationError as error:
         raise InvalidRequestError(_sentence(error)) from None
 

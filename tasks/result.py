@@ -9,6 +9,19 @@ class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class Thumbnail(_Model):
+    """A small picture of an output, stored beside it."""
+
+    bucket: str
+    key: str
+    uri: str = Field(description="`s3://bucket/key`.")
+    url: str | None = Field(None, description="Presigned download URL, when asked for.")
+    content_type: str
+    width: int = Field(description="Pixels.")
+    height: int
+    size_bytes: int
+
+
 class Output(_Model):
     """One output file, stored."""
 
@@ -22,6 +35,12 @@ class Output(_Model):
     content_type: str = Field(description="Media type, told from the file's first bytes.")
     size_bytes: int
     sha256: str = Field(description="Hexadecimal digest of the stored bytes.")
+    stripped: bool | None = Field(
+        None, description="Whether no metadata is left in it; none if it was not to be left out."
+    )
+    thumbnail: Thumbnail | None = Field(
+        None, description="When asked for, and the output is a picture."
+    )
 
 
 class ObjectRef(_Model):
@@ -69,6 +88,9 @@ class JobResult(_Model):
     timings: Timings
     values: dict[str, dict[str, Any]] = Field(
         description="What nodes showed that is no file: node id to name to value."
+    )
+    seeds: dict[str, int] = Field(
+        default_factory=dict, description="What params that were `random` became: `3.seed` to it."
     )
 
 

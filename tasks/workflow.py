@@ -1,4 +1,4 @@
-"""Reading a workflow in ComfyUI's API format: is it one, and with which inputs set."""
+"""Reading a workflow: is it one, in ComfyUI's API format or as its UI saves it, and how large."""
 
 import json
 import math
@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from tasks.errors import InvalidWorkflowError
-from tasks.request import did_you_mean, is_encodable, label, shown
+from tasks.request import is_encodable, label, shown
+from tasks.workflow_form import is_export
 
 Workflow = Mapping[str, Any]
 
@@ -17,18 +18,17 @@ _MOST_LEVELS = 100
 def check_workflow(workflow: Workflow) -> None:
     """Refuse what ComfyUI would refuse, or choke on, before anything is sent to it.
 
-    Unknown classes and values are the server's to judge: only it knows its nodes.
+    Unknown classes and values are the server's to judge: only it knows its nodes. So is what an
+    export of the UI stands for: of one it is only checked that it can be sent at all.
 
     Raises:
         InvalidWorkflowError: names the node, the input and the reason in one sentence.
     """
+    if is_export(workflow):
+        _check_export(workflow)
+        return
     if not workflow:
         raise InvalidWorkflowError("the workflow is empty: it has no node")
-    if isinstance(workflow.get("nodes"), list):
-        raise InvalidWorkflowError(
-            "the workflow is an export of ComfyUI's UI; "
-            "export it with 'Export (API)', which maps node ids to nodes"
-        )
     for node_id, node in workflow.items():
         _check_node(workflow, node_id, node)
 
@@ -42,7 +42,8 @@ def check_size(workflow: Workflow, max_bytes: int) -> None:
     size = _json_bytes(workflow)
     if size <= max_bytes:
         return
-    largest, where = max(_input_sizes(workflow), default=(0, "no input"))
+    sizes = _node_sizes(workflow) if is_export(workflow) else _input_sizes(workflow)
+    largest, where = max(sizes, default=(0, "no input"))
     raise InvalidWorkflowError(
         f"the workflow has {_megabytes(size)}, at most {_megabytes(max_bytes)} are allowed "
         f"(WORKFLOW_MAX_BYTES); the largest part is {where} with {_megabytes(largest)}"
@@ -57,6 +58,11 @@ def node_name(workflow: Workflow, node_id: str) -> str:
     return f"node {label(node_id)}{of_class}"
 
 
+def input_name(workflow: Workflow, node_id: str, name: str) -> str:
+    """How messages call an input: `node 3 (KSampler), input seed`."""
+    return f"{node_name(workflow, node_id)}, input {label(name)}"
+
+
 def is_link(value: object) -> bool:
     """Whether an input's value is a link, `[node id, output index]`, as ComfyUI tells them."""
     return (
@@ -67,83 +73,8 @@ def is_link(value: object) -> bool:
     )
 
 
-def with_params(workflow: Workflow, params: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of a checked workflow with inputs set: `{"6.text": "a cat"}`.
-
-    Raises:
-        InvalidWorkflowError: there is no such node or input, a link stands there, or the value is
-            one that no workflow can have.
-    """
-    changed = dict(workflow)
-    for address, value in params.items():
-        node_id, dot, name = address.partition(".")
-        param = f"param {shown(address)}"
-        if not dot:
-            raise InvalidWorkflowError(
-                f"{param}: expected a node id, a dot and the name of an input"
-            )
-        if node_id not in workflow:
-            hint = did_you_mean(node_id, workflow)
-            raise InvalidWorkflowError(f"{param}: there is no node {shown(node_id)}{hint}")
-        # Copied once, however many of its inputs are set.
-        if changed[node_id] is workflow[node_id]:
-            changed[node_id] = {
-                **workflow[node_id],
-                "inputs": dict(workflow[node_id]["inputs"]),
-            }
-        inputs = changed[node_id]["inputs"]
-        if name not in inputs:
-            hint = did_you_mean(name, inputs)
-            raise InvalidWorkflowError(
-                f"{param}: {node_name(workflow, node_id)} has no input {shown(name)}{hint}"
-            )
-        if is_link(workflow[node_id]["inputs"][name]):
-            source = label(inputs[name][0])
-            raise InvalidWorkflowError(
-                f"{param}: {_input_name(workflow, node_id, name)}: "
-                f"is linked to node {source}; set the input there"
-            )
-        if fault := _fault_in(value):
-            raise InvalidWorkflowError(f"{param}: {fault}")
-        inputs[name] = value
-    return changed
-
-
-def _check_node(workflow: Workflow, node_id: str, node: object) -> None:
-    if not isinstance(node, Mapping):
-        raise InvalidWorkflowError(
-            f"node {label(node_id)}: found {shown(node)}, expected an object"
-        )
-    class_type = node.get("class_type")
-    if not isinstance(class_type, str) or not class_type:
-        raise InvalidWorkflowError(f"node {label(node_id)}: has no class_type")
-    inputs = node.get("inputs")
-    if not isinstance(inputs, Mapping):
-        raise InvalidWorkflowError(f"{node_name(workflow, node_id)}: has no inputs object")
-    for name, value in inputs.items():
-        if fault := _fault_in(name) or _fault_in(value):
-            raise InvalidWorkflowError(f"{_input_name(workflow, node_id, name)}: {fault}")
-        if is_link(value) and value[0] not in workflow:
-            raise InvalidWorkflowError(
-                f"{_input_name(workflow, node_id, name)}: "
-                f"links to node {label(value[0])}, which the workflow does not have"
-            )
-    others = {name: value for name, value in node.items() if name != "inputs"}
-    if fault := _fault_in(node_id) or _fault_in(others):
-        raise InvalidWorkflowError(f"{node_name(workflow, node_id)}: {fault}")
-
-
-def _input_name(workflow: Workflow, node_id: str, name: str) -> str:
-    return f"{node_name(workflow, node_id)}, input {label(name)}"
-
-
-def _input_sizes(workflow: Workflow) -> Iterator[tuple[int, str]]:
-    for node_id, node in workflow.items():
-        for name, value in node["inputs"].items():
-            yield _json_bytes(value), f"{_input_name(workflow, node_id, name)},"
-
-
-def _fault_in(value: object) -> str | None:
+def json_fault(value: object) -> str | None:
+    """What keeps a value, or a part of it, from being posted as JSON."""
     # Not by recursion: what is nested too deep is one of the faults.
     waiting = [(value, 0)]
     while waiting:
@@ -158,6 +89,50 @@ def _fault_in(value: object) -> str | None:
             parts = [*part, *part.values()] if isinstance(part, dict) else part
             waiting.extend((one, depth + 1) for one in parts)
     return None
+
+
+def _check_export(export: Workflow) -> None:
+    if not export["nodes"]:
+        raise InvalidWorkflowError("the workflow is empty: it has no node")
+    if fault := json_fault(dict(export)):
+        raise InvalidWorkflowError(f"the export of ComfyUI's UI: {fault}")
+
+
+def _check_node(workflow: Workflow, node_id: str, node: object) -> None:
+    if not isinstance(node, Mapping):
+        raise InvalidWorkflowError(
+            f"node {label(node_id)}: found {shown(node)}, expected an object"
+        )
+    class_type = node.get("class_type")
+    if not isinstance(class_type, str) or not class_type:
+        raise InvalidWorkflowError(f"node {label(node_id)}: has no class_type")
+    inputs = node.get("inputs")
+    if not isinstance(inputs, Mapping):
+        raise InvalidWorkflowError(f"{node_name(workflow, node_id)}: has no inputs object")
+    for name, value in inputs.items():
+        if fault := json_fault(name) or json_fault(value):
+            raise InvalidWorkflowError(f"{input_name(workflow, node_id, name)}: {fault}")
+        if is_link(value) and value[0] not in workflow:
+            raise InvalidWorkflowError(
+                f"{input_name(workflow, node_id, name)}: "
+                f"links to node {label(value[0])}, which the workflow does not have"
+            )
+    others = {name: value for name, value in node.items() if name != "inputs"}
+    if fault := json_fault(node_id) or json_fault(others):
+        raise InvalidWorkflowError(f"{node_name(workflow, node_id)}: {fault}")
+
+
+def _input_sizes(workflow: Workflow) -> Iterator[tuple[int, str]]:
+    for node_id, node in workflow.items():
+        for name, value in node["inputs"].items():
+            yield _json_bytes(value), f"{input_name(workflow, node_id, name)},"
+
+
+def _node_sizes(export: Workflow) -> Iterator[tuple[int, str]]:
+    for node in export["nodes"]:
+        match node:
+            case {"id": node_id, "type": str(class_type)}:
+                yield _json_bytes(node), f"node {label(str(node_id))} ({label(class_type)}),"
 
 
 def _json_bytes(value: object) -> int:

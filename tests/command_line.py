@@ -4,6 +4,7 @@ import json
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from multiprocessing import get_context
@@ -47,6 +48,20 @@ class Started:
         """Send it a signal."""
         assert self._process.pid is not None
         os.kill(self._process.pid, number)
+
+    @property
+    def pid(self) -> int:
+        """Its process."""
+        assert self._process.pid is not None
+        return self._process.pid
+
+    def await_stderr(self, text: str) -> None:
+        """Wait until it has said this."""
+        deadline = time.monotonic() + _SECONDS
+        while text not in (said := self._stderr.read_text()):
+            assert time.monotonic() < deadline, said
+            assert self._process.is_alive(), said
+            time.sleep(0.05)
 
     def end(self) -> Ended:
         """Wait for it."""

@@ -1,6 +1,7 @@
 """The messages recorded from real servers, for tests of what reads them."""
 
 import json
+from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,3 +39,13 @@ def websocket_messages(version: str, scenario: str) -> list[tuple[str, dict[str,
     """Type and data of what the websocket brought."""
     messages = [line["ws"] for line in lines(version, scenario) if "ws" in line]
     return [(message["type"], message["data"]) for message in messages]
+
+
+def recorded_outputs() -> dict[str, tuple[dict[str, Any], bytes]]:
+    """What nodes of a real 0.3.64 put out, by class: what they showed, and the one file in it.
+
+    Of `SaveAudioOpus` the file is as the library writes it that the node uses.
+    """
+    path = FOLDER.parent / "outputs" / "comfyui-0.3.64.json"
+    recorded = json.loads(path.read_text())
+    return {name: (one["output"], b64decode(one["content"])) for name, one in recorded.items()}

@@ -165,6 +165,7 @@ def assemble(settings: Settings, worker: str) -> Parts:
             max_bytes=settings.inputs_max_bytes,
         ),
         refuse_parts=router.refuse_parts,
+        object_info=survey.object_info,
         uploaders=uploaders,
         worker=worker,
         prefix=settings.s3_prefix,
@@ -183,7 +184,7 @@ def assemble(settings: Settings, worker: str) -> Parts:
         takes_jobs=takes_jobs,
         place=place,
         client_id=notifications.client_id,
-        limits=Limits(settings.max_attempts, settings.max_crashes),
+        limits=Limits(settings.max_attempts, settings.max_crashes, settings.workflow_max_bytes),
     )
     return Parts(
         comfyui=comfyui,

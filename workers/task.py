@@ -12,7 +12,13 @@ from celery.worker import state
 
 from tasks.app import TASK_NAME
 from tasks.enqueue import ENQUEUED_AT
-from tasks.errors import CancelledError, InvalidRequestError, JobError, JobExpiredError
+from tasks.errors import (
+    CancelledError,
+    InvalidRequestError,
+    InvalidWorkflowError,
+    JobError,
+    JobExpiredError,
+)
 from tasks.request import JobRequest, parse_request
 from tasks.result import Attempt, JobResult, Progress
 from workers import timeline
@@ -53,7 +59,7 @@ class RunWorkflow(celery.Task):  # type: ignore[misc]  # celery has no types for
         job_id = self.request.id
         try:
             request = parse_request(args, kwargs)
-        except InvalidRequestError as error:
+        except (InvalidRequestError, InvalidWorkflowError) as error:
             # Refused before there is a job: no attempt is counted.
             if self.custody.knows(job_id):
                 logger.warning("job %s: came again in another form, which is dropped", job_id)

@@ -13,6 +13,7 @@ from string import ascii_lowercase
 from PIL import Image, ImageOps
 
 from sandbox.comfyui import rendering
+from sandbox.comfyui.exhibits import SANDBOX_EXHIBIT
 from sandbox.comfyui.files import Series, open_series
 from sandbox.comfyui.loaders import loader_classes
 from sandbox.comfyui.nodes import (
@@ -171,6 +172,7 @@ def _write_webp(call: Call) -> Result:
         fps=inputs["fps"],
         lossless=inputs["lossless"],
         quality=inputs["quality"],
+        metadata=rendering.webp_metadata(call.prompt, call.extra_pnginfo),
     )
     shown = [_shown(series, name, "output")]
     return Result(ui={"images": shown, "animated": [len(inputs["images"]) > 1]})
@@ -273,7 +275,7 @@ _STATIC_CLASSES = (
         python_module="custom_nodes.bars_render",
     ),
     NodeClass(
-        # The one class that no real server has.
+        # No real server has it.
         name="SandboxFault",
         display_name="Fault (sandbox only)",
         category="sandbox",
@@ -397,4 +399,5 @@ _STATIC_CLASSES = (
         output_node=True,
         python_module="comfy_extras.nodes_preview_any",
     ),
+    SANDBOX_EXHIBIT,
 )

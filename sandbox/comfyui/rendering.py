@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from hashlib import shake_256
 from io import BytesIO
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ Batch = tuple[Image.Image, ...]
 
 _GRID = 4
 _PNG_COMPRESSION = 1
+# Of EXIF.
+_MODEL_TAG = 0x0110
 _PREVIEW_FORMATS = ("webp", "jpeg")
 _PREVIEW_QUALITY = 90
 
@@ -48,12 +51,29 @@ def png_metadata(prompt: Any, extra_pnginfo: Mapping[str, Any] | None) -> PngInf
     return info
 
 
+def webp_metadata(prompt: Any, extra_pnginfo: Mapping[str, Any] | None) -> Image.Exif:
+    """The same for a WebP: camera model and, before it, maker and so on, each with its name."""
+    exif = Image.Exif()
+    texts = {"prompt": prompt, **(extra_pnginfo or {})}
+    for tag, (name, value) in zip(count(_MODEL_TAG, -1), texts.items(), strict=False):
+        exif[tag] = f"{name}:{json.dumps(value)}"
+    return exif
+
+
 def save_png(image: Image.Image, path: Path, metadata: PngInfo) -> None:
     """Write one PNG."""
     image.save(path, "PNG", pnginfo=metadata, compress_level=_PNG_COMPRESSION)
 
 
-def save_animation(images: Batch, path: Path, *, fps: float, lossless: bool, quality: int) -> None:
+def save_animation(
+    images: Batch,
+    path: Path,
+    *,
+    fps: float,
+    lossless: bool,
+    quality: int,
+    metadata: Image.Exif,
+) -> None:
     """Write one animated WebP of `fps` frames a second."""
     images[0].save(
         path,
@@ -64,6 +84,7 @@ def save_animation(images: Batch, path: Path, *, fps: float, lossless: bool, qua
         lossless=lossless,
         quality=quality,
         method=0,
+        exif=metadata,
     )
 
 

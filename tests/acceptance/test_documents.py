@@ -13,7 +13,7 @@ from cli.comfy import comfy
 from sandbox.processes import ChildProcess
 from sandbox.stack import Stack
 from settings.model import Settings
-from tasks import JobRequest, JobResult, Output, OutputOptions, Progress
+from tasks import JobRequest, JobResult, Output, OutputOptions, Progress, Thumbnail
 
 pytestmark = pytest.mark.acceptance
 
@@ -135,6 +135,12 @@ def test_every_field_of_result_and_progress_is_named() -> None:
             assert f"`{name}`" in README, name
 
 
+def test_every_field_of_a_thumbnail_is_shown() -> None:
+    shown = (ROOT / "docs/outputs.md").read_text()
+    for name in Thumbnail.model_fields:
+        assert f'"{name}"' in shown, name
+
+
 def test_links_lead_somewhere() -> None:
     for document in ROOT.glob("*.md"):
         for target in re.findall(r"\]\((?!https?://)([^)#]+)\)", document.read_text()):
@@ -175,7 +181,7 @@ def test_no_index_and_no_path_of_a_machine_in_the_project() -> None:
     own = Path(__file__).relative_to(ROOT)
     for name in filter(None, listed.stdout.split("\0")):
         path = ROOT / name
-        if path == ROOT / own or path.suffix in (".jsonl", ".png") or not path.is_file():
+        if path == ROOT / own or path.suffix in (".jsonl", ".png", ".webp") or not path.is_file():
             continue
         assert not forbidden.search(path.read_text()), name
 

@@ -76,7 +76,9 @@ def test_ten_jobs_of_a_bare_client_on_two_servers(stack: Stack, client: Client) 
 
 
 @pytest.mark.usefixtures("worker")
-@pytest.mark.parametrize("example", ["bare_celery.py", "typed_enqueue.py", "raw_message.py"])
+@pytest.mark.parametrize(
+    "example", ["bare_celery.py", "typed_enqueue.py", "raw_message.py", "batch.py"]
+)
 def test_each_example_runs(stack: Stack, client: Client, example: str) -> None:
     done = subprocess.run(
         [sys.executable, ROOT / "examples" / example],

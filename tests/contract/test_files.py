@@ -84,18 +84,25 @@ def test_text_is_an_output_without_a_file(comfyui: ComfyUI, value: Any, text: st
 
 
 @pytest.mark.parametrize("batch_size", [1, 3])
-def test_animation_is_an_image_marked_as_animated(comfyui: ComfyUI, batch_size: int) -> None:
-    inputs = {"images": ["1", 0], "filename_prefix": f"anim/{unique()}", "fps": 6}
+def test_animation_is_an_image_marked_as_animated_with_the_prompt_inside(
+    comfyui: ComfyUI, batch_size: int
+) -> None:
+    inputs = {"images": ["1", 0], "filename_prefix": f"anim/{unique()}", "fps": 6.0}
     inputs |= {"lossless": True, "quality": 80, "method": "default"}
     node = {"class_type": "SaveAnimatedWEBP", "inputs": inputs}
-    entry = comfyui.run({"1": bars(batch_size=batch_size), "2": node}, client_id="me")
+    workflow = {"1": bars(batch_size=batch_size), "2": node}
+    extra_data: Any = {"extra_pnginfo": {"workflow": {"nodes": []}}}
+    entry = comfyui.run(workflow, extra_data=extra_data, client_id="me")
     output = entry["outputs"]["2"]
     assert output["animated"] == [batch_size > 1]
     (image,) = output["images"]
     assert (image["subfolder"], image["type"]) == ("anim", "output")
     response = comfyui.get("/view", **image)
     assert response.headers["content-type"] == "image/webp"
-    assert getattr(opened(response.content), "n_frames", 1) == batch_size
+    image_file = opened(response.content)
+    assert getattr(image_file, "n_frames", 1) == batch_size
+    assert f"prompt:{json.dumps(workflow)}" == image_file.getexif()[0x0110]
+    assert image_file.getexif()[0x010F] == 'workflow:{"nodes": []}'
 
 
 def test_view_names_the_file_and_serves_parts_of_it(

@@ -16,7 +16,7 @@ from settings.celery import QUEUE
 from tests.contract.test_kombu import AHEAD, HUNGER, Broker, Giver, Taker, name
 from workers.broker.scripts import HUNGRY, LANES, TAKERS, lane_name
 from workers.broker.transport import LANE, Standing
-from workers.ledger.servers import WARM
+from workers.ledger.servers import DIGESTS, WARM
 from workers.routing.lanes import Here, Lane
 
 pytestmark = pytest.mark.contract
@@ -76,6 +76,10 @@ class Lanes(Broker):
         """Have servers with such capabilities have models loaded."""
         for number, digest in enumerate(digests):
             self.client.zadd(WARM, {f"{models} {digest} place{number}": until})
+
+    def live(self, *digests: str, until: float = FOREVER) -> None:
+        """Have servers with such capabilities be live."""
+        self.client.zadd(DIGESTS, dict.fromkeys(digests, until))
 
     def lanes(self) -> set[str]:
         """The ids of the lanes that are known of."""
@@ -280,6 +284,15 @@ def test_what_nobody_has_loaded_for_long_is_for_all(broker: Lanes, worker: Worke
     assert [worker.takes(), worker.takes(), worker.takes()] == ["a", "any", None]
 
 
+def test_patience_ends_no_sooner_for_who_cannot_run_it(broker: Lanes, worker: Worker) -> None:
+    worker.stands("unable")
+    broker.live("unable", "able")
+    lane = Lane.of(FLUX, ["unable"])
+    broker.put(lane, "a")
+    broker.age(lane, PATIENCE + 2)
+    assert worker.takes() is None
+
+
 def test_a_warmth_that_ran_out_does_not_count(broker: Lanes, worker: Worker) -> None:
     broker.put(Lane.of(FLUX, ()), "orphan")
     broker.warm(FLUX, "able")
@@ -317,27 +330,34 @@ def test_only_the_hungry_load_models_once_more(broker: Lanes, worker: Worker) ->
     assert worker.takes() == "a"
 
 
-def test_who_cannot_run_jobs_leaves_them_to_others_and_looks_again(
+def test_who_cannot_run_jobs_leaves_them_to_others(broker: Lanes, worker: Worker) -> None:
+    worker.stands("unable")
+    broker.live("unable", "able")
+    lane = Lane.of("", ["unable"])
+    broker.put(lane, "a")
+    broker.age(lane, 3600)
+    assert worker.takes() is None
+
+
+def test_what_no_live_server_can_run_is_for_whoever_comes_first(
     broker: Lanes, worker: Worker
 ) -> None:
-    lane = Lane.of("", ["unable"])
     worker.stands("unable")
+    lane = Lane.of(FLUX, ["unable", "worse"])
     broker.put(lane, "a")
+    broker.live("unable", "worse", "able")
+    worker.wants(AHEAD)
     assert worker.takes() is None
-    broker.age(lane, 4)
-    assert worker.takes() is None
-    broker.age(lane, 7)
-    message = worker.receives()
-    assert (name(message), message.delivery_info[LANE]) == ("a", lane.id)
-    # And not again at once.
-    worker.sends_to(lane, message)
-    assert worker.takes() is None
+    # The one who could is gone; nobody has told of him any more.
+    broker.live("able", until=1.0)
+    assert worker.takes() == "a"
 
 
 def test_who_cannot_run_jobs_takes_them_neither_as_orphans_nor_for_their_number(
     broker: Lanes, worker: Worker
 ) -> None:
     lane = Lane.of(FLUX, ["unable"], worth=1)
+    broker.live("unable", "able")
     worker.stands("unable", FLUX)
     broker.put(lane, "a", "b", "c")
     assert worker.takes() is None

@@ -3,20 +3,17 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.command_line import Comfyfleet
 from tests.faults.scenes import eventually
 from tests.integration.routing_fleet import CASES, ONLY_LATE, ONLY_OLD, Case, RoutingFleet, painted
-from tests.stack import Workflow, bars
+from tests.stack import bars
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
 PAIRS = Path(__file__).parents[1] / "fixtures" / "convert"
-
-Check = Callable[[Workflow], dict[str, Any]]
 
 
 @pytest.fixture
@@ -104,9 +101,9 @@ def test_a_server_that_takes_no_jobs_is_no_help(
     ("content", "sentence"),
     [
         ("{{", "is no JSON"),
-        ("5", "is no workflow"),
-        ("{}", "the workflow is empty"),
-        ({"1": {"inputs": {}}}, "has no class_type"),
+        ("5", "no workflow in it"),
+        ({"1": {"inputs": {}}}, "no workflow in it"),
+        ({"1": {"class_type": "A"}}, "has no inputs object"),
         ({"1": {"class_type": "A", "inputs": {"x": ["2", 0]}}}, "links to node 2"),
     ],
 )

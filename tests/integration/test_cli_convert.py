@@ -56,7 +56,7 @@ def test_a_node_that_the_server_does_not_know_is_named(stack: Stack) -> None:
         ("{{", "is no JSON"),
         ("[" * 100_000, "is no JSON"),
         ("5", "workflow"),
-        ("{}", "the workflow is empty"),
+        ("{}", "there is no workflow in it"),
         ('{"nodes": 5, "links": []}', "comfyfleet: "),
     ],
     ids=["no json", "too deep", "a number", "empty", "no export"],

@@ -31,6 +31,8 @@ def test_every_output_is_stored_and_described(client: Client, stack: Stack, seed
             "key": f"{result['job_id']}/1/2/{index}-{output['filename']}",
             "uri": f"s3://{client.bucket}/{output['key']}",
             "url": None,
+            "stripped": None,
+            "thumbnail": None,
             "content_type": "image/png",
             "size_bytes": len(content),
             "sha256": hashlib.sha256(content).hexdigest(),

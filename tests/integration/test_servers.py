@@ -9,7 +9,7 @@ from sandbox.stack import Stack
 from sandbox.valkey import Valkey
 from tasks.errors import BrokerFullError, BrokerUnavailableError
 from workers.ledger import servers as module
-from workers.ledger.servers import TOLD_SECONDS, WARM, Device, Loaded, Server, Servers
+from workers.ledger.servers import DIGESTS, TOLD_SECONDS, WARM, Device, Loaded, Server, Servers
 
 pytestmark = pytest.mark.integration
 
@@ -114,6 +114,19 @@ def test_names_from_outside_are_names(servers: Servers) -> None:
 
 
 # Capabilities
+
+
+def test_digests_of_live_servers_count_for_as_long(servers: Servers, client: redis.Redis) -> None:
+    servers.tell(server("a", "d"))
+    servers.tell(server("b", "d"))
+    servers.tell(server("c", "e"))
+    now, _ = client.time()  # type: ignore[misc]
+    until = dict(client.zrange(DIGESTS, 0, -1, withscores=True))  # type: ignore[arg-type]
+    assert until.keys() == {"d", "e"}
+    assert all(TOLD_SECONDS - 5 < one - now <= TOLD_SECONDS + 1 for one in until.values())
+    client.zadd(DIGESTS, {"d": 1.0})
+    servers.tell(server("c", "e"))
+    assert client.zrange(DIGESTS, 0, -1) == ["e"]
 
 
 def test_capabilities_are_told_once_and_kept_while_they_are_named(

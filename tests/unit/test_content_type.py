@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.recordings import recorded_outputs
 from workers.storage.content_type import HEAD_BYTES, content_type
 
 
@@ -27,6 +28,10 @@ def image(kind: str) -> bytes:
         (b"\x1aE\xdf\xa3\x9fB\x86\x81\x01B\xf7\x81\x01B\x82\x84webmB\x87", "video/webm"),
         (b"RIFF\x24\x08\0\0WAVEfmt \x10\0\0\0", "audio/wav"),
         (b"fLaC\0\0\0\x22\xff", "audio/flac"),
+        (b"OggS\0\x02" + bytes(20) + b"\x01\x13OpusHead\x01", "audio/ogg"),
+        (b"OggS\0\x02" + bytes(20) + b"\x01\x1e\x01vorbis\0", "audio/ogg"),
+        (b"\0\0\0\x1cftypM4A \0\0\2\0M4A isomiso2", "audio/mp4"),
+        (b"\xff\xfb\x90\x64\0\x0f\xf0\0", "audio/mpeg"),
         (b"ID3\x04\0\0\0\0\0#TSSE", "audio/mpeg"),
         (b"glTF\2\0\0\0\x10\0\0\0", "model/gltf-binary"),
         (b'{"asset": {}}', "application/json"),
@@ -43,6 +48,26 @@ def image(kind: str) -> bytes:
 )
 def test_media_types(head: bytes, media_type: str) -> None:
     assert content_type(head[:HEAD_BYTES]) == media_type
+
+
+@pytest.mark.parametrize(
+    ("name", "media_type"),
+    [
+        ("SaveImage", "image/png"),
+        ("SaveAnimatedPNG", "image/png"),
+        ("SaveAnimatedWEBP", "image/webp"),
+        ("SaveVideo", "video/mp4"),
+        ("SaveWEBM", "video/webm"),
+        ("SaveLatent", "application/octet-stream"),
+        ("SaveGLB", "model/gltf-binary"),
+        ("SaveAudio", "audio/flac"),
+        ("SaveAudioMP3", "audio/mpeg"),
+        ("SaveAudioOpus", "audio/ogg"),
+    ],
+)
+def test_the_media_types_of_what_a_server_makes(name: str, media_type: str) -> None:
+    _, content = recorded_outputs()[name]
+    assert content_type(content[:HEAD_BYTES]) == media_type
 
 
 @given(st.binary(max_size=HEAD_BYTES))

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tasks.workflow import check_workflow
+from tasks.workflow_form import is_export
 from workers.conversion.convert import convert
-from workers.conversion.export import is_export
 
 ROOT = Path(__file__).parents[2]
 PAIRS = Path(__file__).parent.parent / "fixtures" / "convert"

@@ -72,6 +72,14 @@ def test_any_json(value):
     attempt({"nodes": [{"id": 1, "type": "KSampler", "inputs": value, "outputs": value}]})
     attempt({"nodes": [{"id": 1, "type": "KSampler", "widgets_values": value}], "extra": value})
     attempt({"nodes": [], "links": value, "definitions": {"subgraphs": value}})
+    shown = {"properties": {"proxyWidgets": value}, "widgets_values": value}
+    attempt(
+        {
+            "nodes": [{"id": 1, "type": "S", **shown}],
+            "definitions": {"subgraphs": [subgraph("S", "KSampler", "S2"), subgraph("S2")]},
+            "extra": {"frontendVersion": "1.45.0"},
+        }
+    )
     attempt({"nodes": [{"id": 1, "type": "workflow>G"}], "extra": {"groupNodes": {"G": value}}})
 
 
@@ -153,9 +161,35 @@ def chain_of_subgraphs(count):
     return {"nodes": [{"id": 1, "type": "0"}], "definitions": {"subgraphs": subgraphs}}
 
 
+def proxies_in_circles():
+    """Two subgraphs that show each other's widgets, both muted."""
+    port = {"name": "a", "type": "*", "linkIds": [1]}
+    subgraphs = [
+        {
+            **subgraph(name, other),
+            "links": [[1, -10, 0, 0, 0, "*"]],
+            "inputs": [port],
+        }
+        for name, other in (("S", "T"), ("T", "S"))
+    ]
+    for one in subgraphs:
+        shown = {"proxyWidgets": [["0", "a"], ["0", "0: 0: 0: a"]]}
+        slot = {"name": "a", "type": "*", "link": 1}
+        one["nodes"][0] |= {
+            "mode": 2,
+            "properties": shown,
+            "inputs": [slot],
+            "widgets_values": [1, 2],
+        }
+    node = {**subgraphs[1]["nodes"][0], "inputs": []}
+    extra = {"frontendVersion": "1.45.0"}
+    return {"nodes": [node], "definitions": {"subgraphs": subgraphs}, "extra": extra}
+
+
 @pytest.mark.parametrize(
     ("export", "words"),
     [
+        (proxies_in_circles(), "itself"),
         (chain_of_subgraphs(200), "nested deeper"),
         ({"nodes": [{"id": 1, "type": "workflow>G"}], "extra": group_in_itself()}, "itself"),
         (reroutes(2000), "hops"),

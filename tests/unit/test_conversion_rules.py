@@ -176,6 +176,20 @@ def test_widgets_stand_in_the_order_that_the_server_gives():
     assert convert(drawing.export(), info)["1"]["inputs"] == {"a": 1, "b": 2}
 
 
+def test_the_upload_button_stands_before_what_is_optional_unless_the_server_gives_an_order():
+    info = {
+        "input": {
+            "required": {"image": [["a"], {"image_upload": True}]},
+            "optional": {"size": NUMBER},
+        }
+    }
+    drawing = Drawing().node(1, "P", ["a", "image", 3])
+    assert convert(drawing.export(), {"P": info})["1"]["inputs"] == {"image": "a", "size": 3}
+    info["input_order"] = {"required": ["image"], "optional": ["size"]}
+    drawing = Drawing().node(1, "P", ["a", 3, "image"])
+    assert convert(drawing.export(), {"P": info})["1"]["inputs"] == {"image": "a", "size": 3}
+
+
 def test_lists_are_wrapped_lest_they_be_links():
     drawing = Drawing().node(1, "Load", [["a", 0]])
     assert inputs_of(drawing, "1") == {"name": {"__value__": ["a", 0]}}
@@ -244,6 +258,16 @@ def test_file_names_name_other_widgets_and_dates():
     assert sent == {"filename_prefix": expected}
 
 
+def test_file_names_find_nodes_by_their_class_and_primitives_by_their_titles():
+    drawing = Drawing().node(1, "Sample", [7, "fixed", 2.0, None])
+    drawing.node(2, "PrimitiveNode", ["%Mine.value%"], [], ["STRING"], title="Mine")
+    drawing.nodes[1]["properties"] = {"Run widget replace on values": True}
+    drawing.node(3, "SaveImage", ["%Sample.seed%-%Sample.mode%-%Mine.value%-%SaveImage.x%"])
+    assert inputs_of(drawing, "3") == {"filename_prefix": "7--%Mine.value%-%SaveImage.x%"}
+    drawing.nodes[0]["properties"] = {"Node name for S&R": "Other"}
+    assert inputs_of(drawing, "3")["filename_prefix"].startswith("%Sample.seed%-")
+
+
 # Nodes
 
 
@@ -277,6 +301,27 @@ def test_a_class_that_the_server_does_not_know_is_named_with_its_pack(properties
     drawing = Drawing().node(5, "Zzz", title="My node", properties=properties)
     expected = f"node 5 'My node': the server does not know its class Zzz{pack}"
     assert refusal(drawing) == expected
+
+
+def test_all_classes_that_the_server_does_not_know_are_told():
+    drawing = Drawing()
+    for node_id, kind in enumerate(("A1", "Load", "B1", "A1", "C1", "D1", "E1")):
+        drawing.node(node_id, kind, properties={"cnr_id": f"pack-{kind}"})
+    named = "; ".join(
+        f"node {node_id}: the server does not know its class {kind} from the pack pack-{kind}"
+        for node_id, kind in ((0, "A1"), (2, "B1"), (4, "C1"))
+    )
+    assert refusal(drawing) == f"{named}; and 2 more that it does not know"
+
+
+def test_links_that_only_an_extension_of_the_ui_makes_are_not_left_out_silently():
+    drawing = Drawing().node(1, "Load", outputs=["MODEL", "VAE"])
+    drawing.node(2, "Anything Everywhere", [], ["anything:*"], title="All").link(1, 0, 2, 0)
+    message = refusal(drawing)
+    assert message.startswith("node 2 'All' (Anything Everywhere): gives its input to nodes that")
+    assert "export the workflow in API format" in message
+    drawing.nodes[1]["mode"] = 4
+    assert converted(drawing).keys() == {"1"}
 
 
 def test_what_is_missing_in_the_file_itself_is_told_apart():
@@ -324,6 +369,25 @@ def test_setters_and_getters_are_linked_by_name():
     drawing.node(2, "SetNode", ["m"], ["MODEL:MODEL"], ["*"]).node(3, "GetNode", ["m"], [], ["*"])
     drawing.node(4, "Sample", [], ["model:MODEL"]).link(1, 0, 2, 0).link(3, 0, 4, 0)
     assert inputs_of(drawing, "4")["model"] == ["1", 0]
+
+
+@pytest.mark.parametrize("pack", ["", "easy "])
+def test_the_first_setter_of_a_name_counts_and_those_around_a_subgraph_do(pack):
+    setter, getter = (
+        f"{pack}{kind}" for kind in (("setNode", "getNode") if pack else ("SetNode", "GetNode"))
+    )
+    inside = Drawing().node(1, getter, ["m"], [], ["*"]).node(2, getter, ["n"], [], ["*"])
+    inside.node(3, "Load", outputs=["MODEL", "VAE"]).node(4, setter, ["n"], ["MODEL:MODEL"], ["*"])
+    inside.node(5, "Sample", [], ["model:MODEL"]).node(6, "Sample", [], ["model:MODEL"])
+    inside.link(1, 0, 5, 0).link(2, 0, 6, 0).link(3, 0, 4, 0)
+    drawing = Drawing().node(1, "Load", outputs=["MODEL", "VAE"]).node(2, "Load", outputs=["MODEL"])
+    for node_id, name, origin in ((3, "m", 1), (4, "m", 2), (5, "n", 2)):
+        drawing.node(node_id, setter, [name], ["MODEL:MODEL"], ["*"]).link(origin, 0, node_id, 0)
+    drawing.node(7, "S")
+    drawing.definitions.append(inside.as_subgraph("S"))
+    sent = converted(drawing)
+    assert sent["7:5"]["inputs"]["model"] == ["1", 0]
+    assert sent["7:6"]["inputs"]["model"] == ["7:3", 0]
 
 
 @pytest.mark.parametrize("mode", [0, 2, 4])
@@ -405,6 +469,84 @@ def test_subgraphs_are_expanded_with_their_promoted_widgets():
     assert inputs_of(drawing, "5:3") == expected
     assert inputs_of(drawing, "6")["latent"] == ["5:3", 0]
     assert converted(drawing).keys() == {"1", "5:3", "6"}
+
+
+def saved_by(drawing, version):
+    drawing.extra["frontendVersion"] = version
+    return drawing
+
+
+def test_values_stand_in_the_order_of_the_definition_whatever_inputs_the_node_shows():
+    drawing = with_subgraph([11, 4])
+    inputs = drawing.nodes[1]["inputs"]
+    inputs.reverse()
+    assert inputs_of(drawing, "5:3") == {"model": ["1", 0], "seed": 11, "cfg": 4, "mode": "fast"}
+    del inputs[0]
+    assert inputs_of(drawing, "5:3")["cfg"] == 4
+
+
+@pytest.mark.parametrize(
+    ("proxies", "values"),
+    [
+        # In the order that a person has given them, as frontends have saved them by turns.
+        ([["-1", "cfg"], ["3", "mode"], ["-1", "seed"]], [4, None, 11]),
+        ([["3", "cfg"], [3, "mode"], ["3", "seed", "x"]], [4, None, 11]),
+        ('[["-1", "cfg"], ["-1", "seed"]]', [4, 11]),
+    ],
+)
+def test_proxies_say_whose_the_values_are(proxies, values):
+    drawing = with_subgraph(values, properties={"proxyWidgets": proxies})
+    expected = {"model": ["1", 0], "seed": 11, "cfg": 4, "mode": "fast"}
+    assert inputs_of(saved_by(drawing, "1.33.2"), "5:3") == expected
+    # What doesn't know them goes by the order of the inputs.
+    assert inputs_of(saved_by(drawing, "1.27.10"), "5:3")["seed"] == 4
+
+
+def test_a_proxy_has_the_value_of_its_widget_unless_one_is_saved_with_the_node():
+    proxies = {"proxyWidgets": [["3", "mode"], ["-1", "seed"], ["9", "gone"], ["3", "$$preview"]]}
+    drawing = saved_by(with_subgraph([None, 11, 1, 2], properties=proxies), "1.45.0")
+    assert inputs_of(drawing, "5:3")["mode"] == "fast"
+    drawing.nodes[1]["widgets_values"][0] = "slow"
+    expected = {"model": ["1", 0], "seed": 11, "cfg": 2, "mode": "slow"}
+    assert inputs_of(drawing, "5:3") == expected
+
+
+@pytest.mark.parametrize("name", ["3: mode", " 3 : mode"])
+def test_a_proxy_may_be_of_a_widget_deeper_inside(name):
+    outer = Drawing().node(5, "S", [12, 5], PORTS, ["LATENT"])
+    outer.nodes[0]["properties"] = {"proxyWidgets": [["3", "mode"]]}
+    drawing = Drawing().node(2, "T", ["slow", 13], [], [])
+    drawing.nodes[0]["properties"] = {"proxyWidgets": [["5", name], ["5", "seed"], ["5", "7: x"]]}
+    drawing.definitions = [sampler_subgraph(), outer.as_subgraph("T")]
+    sent = inputs_of(saved_by(drawing, "1.45.0"), "2:5:3")
+    assert sent == {"seed": 13, "cfg": 5, "mode": "slow"}
+
+
+def test_a_proxy_may_be_of_a_primitive():
+    inside = Drawing().node(1, "PrimitiveNode", [9, "fixed"], [], ["INT"])
+    inside.node(2, "Sample", [7, "fixed", 2], ["seed:INT:widget"]).link(1, 0, 2, 0)
+    drawing = Drawing().node(3, "S", [11], properties={"proxyWidgets": [["1", "value"]]})
+    drawing.node(4, "S", [None], properties={"proxyWidgets": [["1", "value"]]})
+    drawing.definitions.append(inside.as_subgraph("S"))
+    sent = converted(saved_by(drawing, "1.45.0"))
+    assert (sent["3:2"]["inputs"]["seed"], sent["4:2"]["inputs"]["seed"]) == (11, 9)
+
+
+@pytest.mark.parametrize("mode", [2, 4])
+def test_what_is_in_a_muted_subgraph_was_asked_itself_and_is_muted_with_it_now(mode):
+    drawing = with_subgraph([11, 4], mode=mode)
+    for version in ("", "1.27.10", "x"):
+        assert "5:3" in converted(saved_by(drawing, version))
+    assert converted(saved_by(drawing, "1.39.1")).keys() == {"1", "6"}
+
+
+def test_a_muted_node_takes_a_widgets_value_away_with_old_frontends_only():
+    drawing = Drawing().node(1, "Any", [], [], ["INT"], mode=2)
+    drawing.node(2, "Sample", [7, "fixed"], ["seed:INT:widget"]).link(1, 0, 2, 0)
+    assert "seed" not in inputs_of(saved_by(drawing, "1.27.10"), "2")
+    assert inputs_of(saved_by(drawing, "1.39.0"), "2")["seed"] == 7
+    drawing.nodes[0] |= {"type": "PrimitiveNode", "widgets_values": [9]}
+    assert inputs_of(drawing, "2")["seed"] == 9
 
 
 def test_promoted_widgets_without_a_value_have_that_inside():

@@ -1,5 +1,6 @@
 """Whose a job is and how it ends: custody's decisions, with a ledger and servers of paper."""
 
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -223,7 +224,7 @@ class Server:
     def try_free(self) -> None:
         self.freed += 1
 
-    def submit(self, *_: Any) -> None:
+    def submit(self, *_: Any, export: Any) -> None:
         pass
 
     def history(self, _: str) -> dict[str, Any]:
@@ -482,6 +483,16 @@ def test_a_new_job_is_attempted_here_and_ends() -> None:
     assert scene.job.folder == "as asked now/job"
     # Nobody was asked for what cannot be.
     assert (scene.server.asked, scene.executor.recalled) == ([], [])
+
+
+def test_when_a_job_was_enqueued_its_first_message_tells_for_all_attempts() -> None:
+    scene = new()
+    before = time.time()
+    scene.run()
+    assert before - 1.5 <= scene.job.enqueued_at <= time.time() - 1.5
+    later = again(AGAIN.model_copy(update={"enqueued_at": 1234.5}))
+    later.run()
+    assert later.job.enqueued_at == 1234.5
 
 
 @pytest.mark.parametrize(("left", "looked"), [(3.0, 3.5), (3600.0, 10.0)])
@@ -1417,6 +1428,7 @@ def test_a_worker_that_leaves_while_it_uploads_leaves_what_is_rendered(
             removal=SimpleNamespace(remove_files=lambda *_, **__: None),
             inputs=SimpleNamespace(place=lambda workflow, _: workflow),
             refuse_parts=lambda *_: None,
+            object_info=dict,
             uploaders=uploaders,
             keeper=scene.keeper,
             listen_as=None,

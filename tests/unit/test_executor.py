@@ -40,6 +40,8 @@ from workers.routing.pace import Pace
 from workers.storage.store import ObjectStat, StoredObject
 
 WORKFLOW = {"9": {"class_type": "SaveImage", "inputs": {}}}
+EXPORT = {"nodes": [{"id": 9, "type": "SaveImage", "widgets_values": ["x"]}], "links": []}
+OBJECT_INFO = {"SaveImage": {"input": {"required": {"filename_prefix": ["STRING", {}]}}}}
 PROMPT = prompt_id("job", 1)
 LONG = 20.0
 HERE, THERE = "http://here", "http://there"
@@ -74,6 +76,8 @@ class Server:
         self.on_delete: Callable[[], object] = self.vanish
         self.on_view: Callable[[], object] = lambda: None
         self.submitted: list[str] = []
+        self.workflow: Any = None
+        self.export: Any = None
         self.deleted: list[str] = []
         self.cancelled: list[str] = []
 
@@ -87,8 +91,9 @@ class Server:
     def vanish(self) -> None:
         self.state = PromptState.UNKNOWN
 
-    def submit(self, _: Any, prompt: str, client_id: str) -> None:
+    def submit(self, workflow: Any, prompt: str, client_id: str, *, export: Any) -> None:
         assert client_id == "mine"
+        self.workflow, self.export = workflow, export
         self.submitted.append(prompt)
         self.state = PromptState.QUEUED
         self.on_submit()
@@ -183,6 +188,8 @@ class Scene:
         self.accepted: list[None] = []
         self.takes_no_prompts = False
         self.on_place: Callable[[], object] = lambda: None
+        self.workflow: dict[str, Any] = WORKFLOW
+        self.on_object_info: Callable[[], dict[str, Any]] = lambda: OBJECT_INFO
         # Whether others have the job by now.
         self.ours = OURS
         self.keeper = Keeper(
@@ -239,6 +246,7 @@ class Scene:
             removal=self.removal,
             inputs=SimpleNamespace(place=place),  # type: ignore[arg-type]
             refuse_parts=lambda *_: None,
+            object_info=self.on_object_info,
             uploaders=self.uploaders,
             worker="w",
             prefix="",
@@ -257,7 +265,11 @@ class Scene:
     def job(self, start: Start = Start.SUBMIT, **known: Any) -> Job:
         return Job(
             id="job",
-            request=JobRequest(workflow=WORKFLOW, timeout_seconds=known.pop("timeout", None)),
+            request=JobRequest(
+                workflow=known.pop("workflow", self.workflow),
+                params=known.pop("params", {}),
+                timeout_seconds=known.pop("timeout", None),
+            ),
             instance=THERE if start is Start.COLLECT else HERE,
             client_id="mine",
             folder="job",
@@ -290,6 +302,7 @@ def test_an_attempt_from_its_prompt_to_its_files(scene: Scene) -> None:
     with scene.holding():
         result = scene.attempt()
     assert scene.server.submitted == [PROMPT]
+    assert (scene.server.workflow, scene.server.export) == (WORKFLOW, None)
     assert [output.key for output in result.outputs] == [key("a")]
     assert scene.store.files == {key("a")}
     stages = ["staging", "queued", "executing", "uploading", "uploading"]
@@ -326,6 +339,47 @@ def test_what_was_executed_elsewhere_needs_no_gpu(scene: Scene) -> None:
         assert scene.keeper.spare is None
     # From the first.
     assert set(scene.phases) == {Phase.STORING}
+
+
+RENDER = {"1": {"class_type": "Render", "inputs": {"seed": 1, "model": "a"}}}
+OF_RENDER = {
+    "Render": {
+        "input": {"required": {"seed": ["INT", {"min": 0, "max": 9**9}], "model": [["a"], {}]}}
+    }
+}
+
+
+@pytest.mark.parametrize("start", [Start.SUBMIT, Start.ADOPT])
+def test_a_seed_is_told_and_the_same_in_every_attempt(scene: Scene, start: Start) -> None:
+    scene.on_object_info = lambda: OF_RENDER
+    scene.server.state = PromptState.ENDED
+    with scene.holding():
+        seeds = [
+            scene.attempt(start, workflow=RENDER, params={"Render.seed": "random"}).seeds
+            for start in (start, Start.SUBMIT)
+        ]
+    assert seeds[0] == seeds[1]
+    assert list(seeds[0]) == ["1.seed"]
+    assert 0 <= seeds[0]["1.seed"] <= 9**9
+
+
+def test_the_seed_of_what_was_executed_elsewhere_is_told_by_that_server(scene: Scene) -> None:
+    scene.there.state = PromptState.ENDED
+    executed = {"1": {"class_type": "Render", "inputs": {"seed": 77, "model": "b"}}}
+    scene.there.entry = {**SUCCESS, "outputs": {}, "prompt": [0, PROMPT, executed, {}, ["1"]]}
+    # Of what that server has this one need not have anything.
+    params = {"1.seed": "random", "1.model": "b"}
+    with scene.holding():
+        result = scene.attempt(Start.COLLECT, workflow=RENDER, params=params)
+    assert result.seeds == {"1.seed": 77}
+
+
+def test_params_are_checked_before_a_gpu_is_used(scene: Scene) -> None:
+    scene.on_object_info = lambda: OF_RENDER
+    with scene.holding(), pytest.raises(AttemptFailed) as caught:
+        scene.attempt(workflow=RENDER, params={"1.model": "b"})
+    assert "node 1 (Render), input model: found 'b'" in caught.value.error.message
+    assert scene.server.submitted == []
 
 
 def test_what_was_executed_elsewhere_is_not_given_away(scene: Scene) -> None:
@@ -417,6 +471,49 @@ def test_a_prompt_that_waits_behind_one_that_hangs_is_handed_on(
             scene.attempt()
         assert lease.prompt_stopped
     assert scene.server.cancelled == [PROMPT]
+
+
+# Exports of the UI
+
+
+def test_an_export_is_sent_in_api_format_with_its_params_set(scene: Scene) -> None:
+    scene.workflow = EXPORT
+    with scene.holding():
+        result = scene.attempt(params={"9.filename_prefix": "y"})
+    sent = {"class_type": "SaveImage", "inputs": {"filename_prefix": "y"}}
+    assert scene.server.workflow == {"9": {**sent, "_meta": {"title": "SaveImage"}}}
+    assert scene.server.export == EXPORT
+    assert [output.key for output in result.outputs] == [key("a")]
+
+
+def test_what_fails_is_named_as_it_was_sent(scene: Scene) -> None:
+    scene.workflow, scene.server.entry = EXPORT, FAILURE
+    assert scene.failed().error.message.startswith("node 9 (SaveImage) raised ValueError")
+
+
+@pytest.mark.parametrize("start", [Start.ADOPT, Start.COLLECT])
+def test_what_was_rendered_is_stored_though_the_server_does_not_say_what_it_has(
+    scene: Scene, start: Start
+) -> None:
+    def fail() -> Any:
+        raise ComfyUIUnavailableError("x")
+
+    scene.workflow, scene.on_object_info = EXPORT, fail
+    scene.server.state = scene.there.state = PromptState.ENDED
+    with scene.holding():
+        result = scene.attempt(start, params={"9.filename_prefix": "y"})
+    assert [output.key for output in result.outputs] == [key("a")]
+
+
+def test_a_server_that_does_not_say_what_it_has_is_tried_again(scene: Scene) -> None:
+    def fail() -> Any:
+        raise ComfyUIUnavailableError("x")
+
+    scene.workflow, scene.on_object_info = EXPORT, fail
+    failed = scene.failed()
+    assert isinstance(failed.error, ComfyUIUnavailableError)
+    # It has cost the job nothing, and the server is looked at.
+    assert (failed.executing, failed.rendered, scene.suspected) == (False, False, 1)
 
 
 # Wanted elsewhere

@@ -10,7 +10,7 @@ from tasks.errors import (
     OutputMissingError,
     PromptInterruptedError,
 )
-from tests.recordings import VERSIONS, history_entry
+from tests.recordings import VERSIONS, history_entry, recorded_outputs
 from workers.comfyui.history import failure_in, output_files, overwritten, shown_values
 from workers.comfyui.model import FileRef
 
@@ -109,6 +109,78 @@ def test_any_list_of_objects_with_a_filename_is_files(version: str) -> None:  # 
     values = shown_values(entry)
     assert values["7"] == {"animated": [True], "text": ["a cat"], "odd": "no list"}
     assert "9" not in values
+
+
+def test_files_are_found_wherever_a_node_put_them(version: str) -> None:  # noqa: ARG001
+    video = {"filename": "a.mp4", "type": "output", "fullpath": "/srv/a.mp4", "frame_rate": 8.0}
+    entry = {
+        "outputs": {
+            "7": {
+                "single": {"filename": "b.wav"},
+                "ui": {
+                    "gifs": [video],
+                    "count": 1,
+                    "note": None,
+                    "list": [[{"filename": "c.png"}]],
+                },
+                "result": ["3d/mesh.glb", None, {"camera": "front"}],
+                "mixed": [{"filename": "d.png"}, "left out"],
+                "deep": nested({"filename": "e.png"}, 40),
+                "too deep": nested({"filename": "f.png"}, 60),
+            },
+        }
+    }
+    found = [(file.kind, file.file.filename) for file in output_files(entry, include_temp=False)]
+    assert found == [
+        *[("single", "b.wav"), ("gifs", "a.mp4"), ("list", "c.png"), ("mixed", "d.png")],
+        ("deep", "e.png"),
+    ]
+    values = shown_values(entry)["7"]
+    assert values.pop("too deep")
+    assert values == {
+        "ui": {"count": 1, "note": None},
+        # Paths are what viewers of meshes show; files they are only where a node says so.
+        "result": ["3d/mesh.glb", None, {"camera": "front"}],
+    }
+
+
+def nested(value: Any, levels: int) -> Any:
+    return [nested(value, levels - 1)] if levels else value
+
+
+def test_a_file_that_is_named_more_than_once_is_that_of_the_first(version: str) -> None:  # noqa: ARG001
+    video, preview = {"filename": "a.mp4"}, {"filename": "a.mp4", "type": "temp"}
+    outputs = {"7": {"images": [video, video], "gifs": [video]}, "8": {"video": [video, preview]}}
+    found = output_files({"outputs": outputs}, include_temp=True)
+    assert [(one.node_id, one.kind, one.index, one.file.type) for one in found] == [
+        ("7", "images", 0, "output"),
+        # Of the same name, in another folder of the server.
+        ("8", "video", 0, "temp"),
+    ]
+
+
+@pytest.mark.parametrize("value", ["a cat", 3, 2.5, True, None, [], {}, [None], {"a": {}}, [[1]]])
+def test_what_nodes_show_stays_as_it_is(version: str, value: Any) -> None:  # noqa: ARG001
+    assert shown_values({"outputs": {"7": {"shown": value}}}) == {"7": {"shown": value}}
+
+
+@pytest.mark.parametrize("include_temp", [False, True])
+def test_previews_are_values_never(version: str, include_temp: bool) -> None:  # noqa: ARG001
+    entry = {"outputs": {"7": {"images": [{"filename": "a.png", "type": "temp"}]}}}
+    assert len(output_files(entry, include_temp=include_temp)) == include_temp
+    assert shown_values(entry) == {}
+
+
+@pytest.mark.parametrize("name", recorded_outputs())
+def test_every_kind_that_a_server_makes_is_a_file(version: str, name: str) -> None:  # noqa: ARG001
+    output, _ = recorded_outputs()[name]
+    (file,) = output_files({"outputs": {"2": output}}, include_temp=False)
+    kinds = {"SaveLatent": "latents", "SaveGLB": "3d"} | dict.fromkeys(
+        ("SaveAudio", "SaveAudioMP3", "SaveAudioOpus"), "audio"
+    )
+    assert (file.kind, file.file.subfolder) == (kinds.get(name, "images"), "kinds")
+    animated = {"animated": [True]} if "animated" in output else None
+    assert shown_values({"outputs": {"2": output}}).get("2") == animated
 
 
 def both_name(*files: FileRef, cached: list[str]) -> dict[str, Any]:

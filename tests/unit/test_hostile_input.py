@@ -28,7 +28,7 @@ from tasks.errors import (
 )
 from tasks.request import JobRequest, parse_request
 from tasks.result import Progress
-from tasks.workflow import check_size, check_workflow, with_params
+from tasks.workflow import check_size, check_workflow
 from tests.recordings import VERSIONS, exchanges, history_entry, websocket_messages
 from workers.comfyui import ComfyUI, Notifications
 from workers.comfyui.history import (
@@ -41,6 +41,7 @@ from workers.comfyui.history import (
 from workers.comfyui.model import FileRef, PromptQueue, PromptState
 from workers.comfyui.progress import PromptProgress, fold
 from workers.comfyui.rejection import describe_rejection
+from workers.nodes.params import apply_params, check_values
 from workers.storage.content_type import HEAD_BYTES, content_type
 from workers.storage.keys import job_folder, manifest_key, output_key
 
@@ -134,11 +135,20 @@ WORKFLOW = {
     "4": {"class_type": "CheckpointLoaderSimple", "inputs": {"ckpt_name": "x"}, "_meta": {"t": 1}},
     "6": {"class_type": "CLIPTextEncode", "inputs": {"text": "a cat", "clip": ["4", 1], "n": 1.5}},
 }
+CLASSES = {
+    "CLIPTextEncode": {"input": {"required": {"text": ["STRING", {}], "n": ["FLOAT", {}]}}},
+}
 ARGUMENTS = {
     "workflow": WORKFLOW,
     "params": {"6.text": "a dog", "6.n": 2},
     "inputs": {"a.png": DATA_URL, "b.png": "s3://bucket/b.png"},
-    "output": {"prefix": "shots/7", "presign_seconds": 60, "include_temp": True},
+    "output": {
+        "prefix": "shots/7",
+        "presign_seconds": 60,
+        "include_temp": True,
+        "thumbnail": 64,
+        "strip_metadata": True,
+    },
     "timeout_seconds": 30,
     "metadata": {"customer": "7"},
 }
@@ -196,7 +206,7 @@ class TestWorkflows:
             request = parse_request((), {"workflow": workflow, "params": params})
             check_workflow(request.workflow)
             check_size(request.workflow, 10_000)
-            staged = with_params(request.workflow, request.params)
+            staged = apply_params(request.workflow, request.params, CLASSES, "job")
         except (InvalidRequestError, InvalidWorkflowError) as error:
             assert_fit_to_show(error)
         else:
@@ -218,20 +228,22 @@ class TestWorkflows:
     def test_links_in_a_circle_are_comfyuis_to_judge(self) -> None:
         circle = {n: {"class_type": "A", "inputs": {"x": [m, 0]}} for n, m in ("12", "21", "33")}
         check_workflow(circle)
-        assert with_params(circle, {}) == circle
+        assert apply_params(circle, {}, {}, "job") == circle
 
     @pytest.mark.timeout(20)
     def test_the_work_grows_with_the_size_only(self) -> None:
         many = {f"i{n}": n for n in range(100_000)}
         wide = {"1": {"class_type": "A", "inputs": many}}
         check_workflow(wide)
-        changed = with_params(wide, {f"1.{name}": 0 for name in many})
+        changed = apply_params(wide, {f"1.{name}": 0 for name in many}, {}, "job")
         assert set(changed["1"]["inputs"].values()) == {0}
         # Two long names of some hundred letters each: comparing them takes minutes.
         long = "".join(chr(0x4E00 + n * n % 331) for n in range(200_000))
-        for params in ({f"{long}x.a": 1}, {f"1.{long}": 1}, {"1.nearly": 1}):
+        widest = {**wide, f"y{long}": wide["1"]}
+        of_a = {"A": {"input": {"required": {name: ["INT", {}] for name in many}}}}
+        for params in ({f"{long}x.a": 1}, {f"1.{long}": 1}, {"1.nearly": 1}, {"." * 200_000: 1}):
             with pytest.raises(InvalidWorkflowError):
-                with_params({**wide, f"y{long}": wide["1"]}, params)
+                check_values(widest, params, of_a)
 
 
 class TestHistory:

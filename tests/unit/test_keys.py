@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from workers.storage.keys import job_folder, manifest_key, output_key
+from workers.storage.keys import job_folder, manifest_key, output_key, thumbnail_key
 
 ANY_TEXT = st.text(st.characters(), max_size=6000)
 
@@ -41,6 +41,26 @@ def test_no_text_leaves_the_jobs_folder_or_grows_too_long(job: str, node: str, n
     assert not {"", ".", ".."} & set(key.split("/"))
     assert len(key.encode()) <= 1024 - 512
     assert key.isprintable()
+
+
+def test_a_thumbnail_lies_beside_its_output() -> None:
+    assert thumbnail_key("job", 2, "5:3", 0, "a.png") == "job/2/5:3/0.thumbnail-a.png.webp"
+
+
+@given(
+    name=ANY_TEXT,
+    other=ANY_TEXT,
+    index=st.integers(0, 20),
+    prefix=st.integers(0, 900).map("p".__mul__),
+)
+def test_no_output_has_the_key_of_a_thumbnail(
+    name: str, other: str, index: int, prefix: str
+) -> None:
+    folder = job_folder(prefix, "", "job")
+    key = thumbnail_key(folder, 1, "9", index, name)
+    assert len(key.encode()) <= 1024
+    assert key != output_key(folder, 1, "9", index, other)
+    assert key.startswith(f"{folder}/1/9/{index}.")
 
 
 @given(first=ANY_TEXT.filter(bool), second=ANY_TEXT.filter(bool))

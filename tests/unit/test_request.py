@@ -22,7 +22,13 @@ def test_all_fields_of_the_contract() -> None:
             "workflow": WORKFLOW,
             "params": {"1.text": "a cat"},
             "inputs": {"a.png": "data:,x"},
-            "output": {"prefix": "/shots/7/", "presign_seconds": 60, "include_temp": True},
+            "output": {
+                "prefix": "/shots/7/",
+                "presign_seconds": 60,
+                "include_temp": True,
+                "thumbnail": 256,
+                "strip_metadata": True,
+            },
             "timeout_seconds": 30,
             "metadata": {"customer": "7"},
         },
@@ -57,6 +63,22 @@ def test_all_fields_of_the_contract() -> None:
             {"workflow": WORKFLOW, "output": {"prefix": "a\0b"}},
             "argument 'output.prefix': found 'a\\x00b', "
             "expected at most 512 bytes of printable characters",
+        ),
+        (
+            {"workflow": WORKFLOW, "output": {"thumbnail": 15}},
+            "argument 'output.thumbnail': found 15, expected greater than or equal to 16",
+        ),
+        (
+            {"workflow": WORKFLOW, "output": {"thumbnail": 2049}},
+            "argument 'output.thumbnail': found 2049, expected less than or equal to 2048",
+        ),
+        (
+            {"workflow": WORKFLOW, "output": {"thumbnail": True}},
+            "argument 'output.thumbnail': found True, expected a valid integer",
+        ),
+        (
+            {"workflow": WORKFLOW, "output": {"strip_metadata": "yes"}},
+            "argument 'output.strip_metadata': found 'yes', expected a valid boolean",
         ),
         (
             {"workflow": WORKFLOW, "timeout_seconds": 0},

@@ -220,10 +220,8 @@ def test_a_judgement_knows_what_is_placed() -> None:
 # Whatever a server says
 
 _WORDS = ("INT", "FLOAT", "COMBO", "*", "MODEL", "a.safetensors", "INT,FLOAT", "COMFY_X", "")
-_NAMES = st.sampled_from(
-    ["a", "a.b", "options", "min", "max", "default", "formats", "key", "inputs", "required"]
-    + ["optional", "multi_select", "remote", "image_upload", "tooltip"]
-)
+_OPTIONS = ("options", "min", "max", "default", "formats", "multi_select", "remote", "image_upload")
+_NAMES = st.sampled_from(["a", "a.b", "key", "inputs", "required", "optional", *_OPTIONS])
 _LEAVES = (
     *(st.none(), st.booleans(), st.integers(), st.floats(allow_nan=False)),
     st.sampled_from([*_WORDS, "COMFY_DYNAMICCOMBO_V3"]),

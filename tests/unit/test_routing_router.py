@@ -9,7 +9,7 @@ import pytest
 from tasks.errors import BrokerUnavailableError, ComfyUIUnavailableError, InvalidWorkflowError
 from workers.ledger.servers import Loaded, Server, Warmth
 from workers.routing.capabilities import Capabilities
-from workers.routing.lanes import Here, Lane
+from workers.routing.lanes import Here, Lane, Later
 from workers.routing.models import models_key
 from workers.routing.pace import Pace
 from workers.routing.router import Router, Wanted
@@ -50,7 +50,8 @@ class Survey:
     def __init__(self) -> None:
         self.capabilities: Capabilities | None = OWN
         self.others: tuple[Server, ...] = ()
-        self.is_settling = False
+        self.live: tuple[Server, ...] | None = None
+        self.settling_seconds = 0.0
         self.after_complaint: Capabilities | None = OWN
         self.complaints = 0
         self.error: Exception | None = None
@@ -68,6 +69,8 @@ class Survey:
     def look_at_others(self) -> tuple[Server, ...]:
         if self.error is not None:
             raise self.error
+        if self.live is not None:
+            self.others = self.live
         return self.others
 
 
@@ -189,11 +192,12 @@ def test_what_nobody_can_run_is_its_own_to_refuse(plain: Scene) -> None:
     assert plain.decide(C) == Here()
 
 
-def test_while_others_may_not_have_been_heard_of_a_job_waits_once_for_them(plain: Scene) -> None:
-    plain.others(FEWER)
-    plain.survey.is_settling = True
-    assert plain.decide(C) == Lane.of("", [OWN.digest, FEWER.digest])
-    assert plain.decide(C, in_lane=True) == Here()
+def test_what_is_in_a_lane_is_decided_by_who_is_there_now(plain: Scene) -> None:
+    plain.others(MORE)
+    plain.survey.live = ()
+    # Who could run it has gone.
+    assert plain.decide(B) == Lane.of("", [OWN.digest])
+    assert plain.decide(B, in_lane=True) == Here()
 
 
 @pytest.mark.parametrize("packed", [None, b"as another version has it"])
@@ -255,6 +259,14 @@ def test_what_nobody_can_run_goes_nowhere(plain: Scene) -> None:
     assert plain.router.after_refusal(wanted(C)) is None
     plain.others()
     assert plain.router.after_refusal(wanted(B)) is None
+
+
+def test_while_others_may_not_have_been_heard_of_it_is_too_early(plain: Scene) -> None:
+    plain.survey.settling_seconds = 3.0
+    assert plain.router.after_refusal(wanted(B)) == Later(3.0)
+    assert plain.router.after_refusal(wanted(A)) is None
+    plain.others(MORE)
+    assert plain.router.after_refusal(wanted(B)) == Lane.of("", [OWN.digest])
 
 
 def test_a_refusal_that_was_not_foreseen_has_the_server_looked_at_again(plain: Scene) -> None:

@@ -346,6 +346,6 @@ def test_whatever_goes_wrong_it_goes_on(scene: Scene, caplog: pytest.LogCaptureF
 
 
 def test_it_settles(scene: Scene) -> None:
-    assert scene.survey.is_settling
+    assert 0 < scene.survey.settling_seconds <= module._SETTLING_SECONDS
     scene.survey._began_at -= 6
-    assert not scene.survey.is_settling
+    assert scene.survey.settling_seconds == 0

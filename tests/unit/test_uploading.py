@@ -6,10 +6,13 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import contextmanager
+from io import BytesIO
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from tasks.errors import (
     ComfyUIUnavailableError,
@@ -20,7 +23,7 @@ from tasks.errors import (
     StorageUnavailableError,
 )
 from tasks.request import JobRequest
-from tasks.result import Output
+from tasks.result import Output, Thumbnail
 from workers.comfyui.model import FileRef
 from workers.execution import uploading
 from workers.execution.control import Control, WorkerLeaving
@@ -165,12 +168,12 @@ class Server:
         self.asked: list[str] = []
 
     @contextmanager
-    def view(self, file: FileRef, check: Callable[[], object]) -> Iterator[bytes]:
+    def view(self, file: FileRef, check: Callable[[], object]) -> Iterator[BytesIO]:
         self.asked.append(file.filename)
         if errors := self.errors.get(file.filename):
             raise errors.pop(0)
         check()
-        yield self.files[file.filename]
+        yield BytesIO(self.files[file.filename])
 
 
 class Store:
@@ -183,10 +186,11 @@ class Store:
         self.begun = threading.Event()
         self.let: Callable[[], object] = lambda: None
 
-    def put(self, key: str, content: bytes) -> StoredObject:
+    def put(self, key: str, stream: BytesIO) -> StoredObject:
         self.puts.append(key)
         self.begun.set()
         self.let()
+        content = b"".join(iter(lambda: stream.read(1000), b""))
         if self.errors:
             raise self.errors.pop(0)
         self.contents[key] = content
@@ -203,13 +207,11 @@ class Attempt:
         self.control = clock
         self.pool = pool
 
-    def uploads(self, *, include_temp: bool = False) -> Uploads:
+    def uploads(self, **options: Any) -> Uploads:
         return Uploads(
             Job(
                 id="job",
-                request=JobRequest.model_validate(
-                    {"workflow": {}, "output": {"include_temp": include_temp}}
-                ),
+                request=JobRequest.model_validate({"workflow": {}, "output": options}),
                 instance="http://gpu",
                 client_id="mine",
                 folder="folder/job",
@@ -663,3 +665,131 @@ def test_files_are_stored_at_the_same_time(clock: Clock, announced: bool) -> Non
     assert scene.store.contents == {
         key("9", index, name): name.encode() for index, name in enumerate(names)
     }
+
+
+# What is made of them on the way
+
+
+def picture() -> bytes:
+    texts, stream = PngInfo(), BytesIO()
+    texts.add_text("prompt", "a secret workflow")
+    Image.new("RGB", (64, 32), "red").save(stream, "PNG", pnginfo=texts)
+    return stream.getvalue()
+
+
+def small(node_id: str, index: int, name: str) -> str:
+    return f"folder/job/3/{node_id}/{index}.thumbnail-{name}.webp"
+
+
+@pytest.mark.parametrize("announced", [True, False], ids=["early", "at-the-end"])
+def test_a_picture_has_its_thumbnail_beside_it_and_is_read_once(
+    scene: Attempt, announced: bool
+) -> None:
+    scene.server.files = {"a": picture()}
+    uploads = scene.uploads(thumbnail=16)
+    if announced:
+        uploads.begin("9", images("a"))
+        scene.let_one()
+        assert scene.store.contents.keys() == {key("9", 0, "a"), small("9", 0, "a")}
+    (output,) = finished(uploads, entry(n9=images("a")))
+    content = scene.store.contents[small("9", 0, "a")]
+    assert output.thumbnail == Thumbnail(
+        bucket="b",
+        key=small("9", 0, "a"),
+        uri=f"s3://b/{small('9', 0, 'a')}",
+        content_type="image/png",  # as this store has it of everything
+        width=16,
+        height=8,
+        size_bytes=len(content),
+    )
+    assert (Image.open(BytesIO(content)).format, output.stripped) == ("WEBP", None)
+    assert scene.store.contents[output.key] == picture()
+    assert (scene.server.asked, len(scene.store.puts)) == (["a"], 2)
+
+
+def test_who_wants_no_thumbnail_has_none(scene: Attempt) -> None:
+    scene.server.files = {"a": picture()}
+    (output,) = finished(scene.uploads(), entry(n9=images("a")))
+    assert (output.thumbnail, scene.store.puts) == (None, [key("9", 0, "a")])
+
+
+@pytest.mark.parametrize(
+    ("content", "warning"),
+    [
+        (b"a cat", None),
+        (picture()[:60], "a of node 9 has no thumbnail: it cannot be read"),
+    ],
+    ids=["no picture", "a broken one"],
+)
+def test_where_there_can_be_no_thumbnail_the_file_is_stored_and_the_log_says_why(
+    scene: Attempt, caplog: pytest.LogCaptureFixture, content: bytes, warning: str | None
+) -> None:
+    scene.server.files = {"a": content}
+    (output,) = finished(scene.uploads(thumbnail=16), entry(n9=images("a")))
+    assert output.thumbnail is None
+    assert scene.store.contents == {key("9", 0, "a"): content}
+    assert (warning or "") in caplog.text
+    assert bool(caplog.text) is bool(warning)
+
+
+def test_metadata_is_left_out_and_size_and_digest_are_of_what_is_stored(
+    scene: Attempt, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene.server.files = {"a": picture()}
+    (output,) = finished(scene.uploads(strip_metadata=True), entry(n9=images("a")))
+    stored = scene.store.contents[output.key]
+    assert b"secret" not in stored
+    assert (output.stripped, output.size_bytes) == (True, len(stored))
+    assert output.sha256 == hashlib.sha256(stored).hexdigest()
+    assert caplog.text == ""
+
+
+def test_what_cannot_be_stripped_is_stored_and_the_output_and_the_log_say_so(
+    scene: Attempt, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene.server.files = {"a": b"a cat"}
+    (output,) = finished(scene.uploads(strip_metadata=True), entry(n9=images("a")))
+    assert (output.stripped, scene.store.contents[output.key]) == (False, b"a cat")
+    assert "job job: a of node 9 is stored with its metadata" in caplog.text
+
+
+def refusing_the_thumbnail(error: JobError) -> Callable[[], None]:
+    """The file itself gets into the store, and later everything."""
+    answers = iter([None, error])
+
+    def answer() -> None:
+        if (error := next(answers, None)) is not None:
+            raise error
+
+    return answer
+
+
+def test_a_store_that_refuses_no_more_than_the_thumbnail_has_the_file(
+    scene: Attempt, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene.server.files = {"a": picture()}
+    scene.store.let = refusing_the_thumbnail(StorageDeniedError("no small ones"))
+    (output,) = finished(scene.uploads(thumbnail=16), entry(n9=images("a")))
+    assert (output.thumbnail, scene.store.contents.keys()) == (None, {key("9", 0, "a")})
+    assert "a of node 9 has no thumbnail: no small ones" in caplog.text
+
+
+def test_a_store_that_is_away_has_its_thumbnails_later(scene: Attempt) -> None:
+    scene.server.files = {"a": picture()}
+    scene.store.let = refusing_the_thumbnail(StorageUnavailableError("away"))
+    (output,) = finished(scene.uploads(thumbnail=16), entry(n9=images("a")))
+    assert output.thumbnail
+    assert scene.store.contents.keys() == {key("9", 0, "a"), small("9", 0, "a")}
+
+
+def test_thumbnails_are_abandoned_and_surplus_with_their_files(scene: Attempt) -> None:
+    scene.server.files = {"a": picture(), "b": picture()}
+    uploads = scene.uploads(thumbnail=16)
+    uploads.begin("9", images("a", "b"))
+    pending = uploads.finish(entry(n9=images("a")))
+    for _, wait in pending:
+        wait()
+    scene.let_one()
+    surplus = uploads.surplus([file for file, _ in pending], LONG)
+    assert surplus == {key("9", 1, "b"), small("9", 1, "b")}
+    assert uploads.abandon(LONG) == surplus | {key("9", 0, "a"), small("9", 0, "a")}

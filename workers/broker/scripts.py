@@ -3,7 +3,7 @@
 All times are the server's, in seconds: the clocks of workers may differ.
 """
 
-from workers.ledger.servers import WARM
+from workers.ledger.servers import DIGESTS, WARM
 
 # Names of taken lists, by the server's time (seconds) at which each was renewed last.
 TAKERS = "comfyfleet:takers"
@@ -38,12 +38,10 @@ _LANE = "comfyfleet:lane:"
 LANES = "comfyfleet:lanes:"
 _SERVED = ":served"
 
-# Seconds until a job that this server cannot run is looked at again: who could may be gone.
-_AGAIN_SECONDS = 5
-
-# Lanes are told apart by who wants them: at first those of the models that are loaded here, and
-# what has waited for too long; who has nothing to do, then what nobody has loaded; and after the
-# queue itself what waits for others in such numbers that it pays to load the models once more.
+# Lanes are told apart by who wants them: at first those of the models that are loaded here, what
+# has waited for too long, and what nobody can run any more, for it to be told so; who has nothing
+# to do, then what nobody has loaded; and after the queue itself what waits for others in such
+# numbers that it pays to load the models once more.
 _LANES_OF = f"""
 local function warm_digests()
   local warm = {{}}
@@ -56,7 +54,10 @@ local function warm_digests()
   end
   return warm
 end
-local function lanes_of(queue, warm)
+local function live_digests()
+  return redis.call('ZRANGE', '{DIGESTS}', '(' .. now, '+inf', 'BYSCORE')
+end
+local function lanes_of(queue, warm, live)
   local key, found = '{LANES}' .. queue, {{}}
   local all = redis.call('HGETALL', key)
   for k = 1, #all, 2 do
@@ -67,9 +68,11 @@ local function lanes_of(queue, warm)
     for _, digest in ipairs(warm[told.models] or {{}}) do
       if not unable[digest] then places = places + 1 end
     end
+    local dead = true
+    for _, digest in ipairs(live) do dead = dead and unable[digest] end
     local since = redis.call('ZSCORE', key .. '{_SERVED}', all[k])
     table.insert(found, {{id = all[k], list = '{_LANE}' .. queue .. ':' .. all[k],
-      models = told.models, unable = unable, worth = told.worth, places = places,
+      models = told.models, unable = unable, worth = told.worth, places = places, dead = dead,
       waited = now - (since or now)}})
   end
   table.sort(found, function(a, b)
@@ -98,11 +101,11 @@ for i = lists, #KEYS do
 end
 local hungry = ARGV[4] ~= '0'
 local digest, loaded, patience = ARGV[5], ARGV[6], tonumber(ARGV[7])
-local warm, queues = warm_digests(), {{}}
+local warm, live, queues = warm_digests(), live_digests(), {{}}
 for i = 2, lists - 1 do
   if not hungry then redis.call('ZREM', KEYS[i], ARGV[2]) end
   local name = string.sub(KEYS[i], {len(HUNGRY) + 1})
-  queues[i] = {{name = name, lanes = lanes_of(name, warm),
+  queues[i] = {{name = name, lanes = lanes_of(name, warm, live),
     free = hungry or redis.call('ZCOUNT', KEYS[i], '(' .. now, '+inf') == 0}}
 end
 local function length(queue, lane)
@@ -121,7 +124,7 @@ local function forgotten(queue, lane)
   return true
 end
 local function first(lane)
-  if lane.unable[digest] then return lane.waited > {_AGAIN_SECONDS} end
+  if lane.unable[digest] then return lane.dead end
   return lane.models == '' or lane.models == loaded
     or (lane.places == 0 and lane.waited > patience)
 end

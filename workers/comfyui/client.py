@@ -163,7 +163,13 @@ class ComfyUI:
     # Prompts
 
     def submit(
-        self, workflow: Workflow, prompt_id: str, client_id: str, *, front: bool = False
+        self,
+        workflow: Workflow,
+        prompt_id: str,
+        client_id: str,
+        *,
+        front: bool = False,
+        export: Mapping[str, Any] | None = None,
     ) -> None:
         """Queue a workflow under an id of our choice.
 
@@ -175,6 +181,7 @@ class ComfyUI:
             prompt_id: the server does not check that it is new: posted twice it runs twice.
             client_id: the websocket client that hears of it.
             front: before all that wait.
+            export: what the UI has saved of it, for nodes that embed that in what they make.
 
         Raises:
             InvalidWorkflowError: the server refuses it; the message names node, input, reason.
@@ -186,6 +193,8 @@ class ComfyUI:
         }
         if front:
             body["front"] = True
+        if export is not None:
+            body["extra_data"] = {"extra_pnginfo": {"workflow": export}}
         response = self._ask("POST", "/prompt", json=body)
         if _handler_raised(response):
             # Its own handler raised on this body, and would again: it is no outage.

@@ -26,6 +26,7 @@ _MOST_SHOWN = 4_000_000
 _MOST_REASON = 600
 # Milliseconds since 1970, in the year 5138: no clock shows more.
 _LATEST = 10**14
+_NOTHING = object()
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,19 @@ def failure_in(entry: Mapping[str, Any], workflow: Workflow) -> JobError | None:
     return _execution_error(error, workflow)
 
 
+def executed_workflow(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The workflow as the server executed it; empty if it does not tell."""
+    match entry.get("prompt"):
+        case [_, _, Mapping() as workflow, *_]:
+            return workflow
+    return {}
+
+
 def output_files(entry: Mapping[str, Any], *, include_temp: bool) -> list[OutputFile]:
     """Every file in the entry, each once, numbered from 0 within its node.
 
-    Any object with a `filename`, in whatever list a node put it, is a file.
+    Any object with a `filename`, wherever a node put it, is a file. One that is named more than
+    once is that of the first node and list to name it.
     """
     files: list[OutputFile] = []
     seen: set[FileRef] = set()
@@ -99,15 +109,17 @@ def overwritten(entry: Mapping[str, Any], *, include_temp: bool) -> JobError | N
 def shown_values(entry: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """What nodes showed that is no file: node id to name to value.
 
-    What is too long for a result becomes "...".
+    Flags that say something of files, such as `animated`, are values too. What is too long for a
+    result becomes "...".
     """
     values: dict[str, dict[str, Any]] = {}
     room = _MOST_SHOWN
     for node_id, output in _mapping_items(entry.get("outputs")):
         for name, value in _mapping_items(output):
-            if isinstance(value, list) and any(_file(item) for item in value):
+            left = _without_files(value)
+            if left is _NOTHING:
                 continue
-            whole = _encodable(value)
+            whole = _encodable(left)
             named = len(node_id) + len(name)
             size = named + len(json.dumps(whole))
             value_or_less = whole if size <= room else "..."
@@ -141,11 +153,43 @@ def workflow_of(entry: Mapping[str, Any]) -> Workflow:
 def _files(entry: Mapping[str, Any], *, include_temp: bool) -> Iterator[tuple[str, str, FileRef]]:
     """Each mention of a file, with its node and what that calls it."""
     for node_id, output in _mapping_items(entry.get("outputs")):
-        for kind, items in _mapping_items(output):
-            for item in items if isinstance(items, list) else ():
-                file = _file(item)
-                if file is not None and (file.type != "temp" or include_temp):
+        for name, value in _mapping_items(output):
+            for kind, file in _files_in(value, name):
+                if file.type != "temp" or include_temp:
                     yield node_id, kind, file
+
+
+def _files_in(value: Any, kind: str, depth: int = 0) -> Iterator[tuple[str, FileRef]]:
+    """Each file in a value, with the name that is nearest to it."""
+    if (file := _file(value)) is not None:
+        yield kind, file
+    elif depth > _MOST_LEVELS:
+        return
+    elif isinstance(value, Mapping):
+        for name, item in _mapping_items(value):
+            yield from _files_in(item, name, depth + 1)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _files_in(item, kind, depth + 1)
+
+
+def _without_files(value: Any, depth: int = 0) -> Any:
+    """A value without lists of files and single ones; `_NOTHING` if that is all there is."""
+    if _file(value) is not None:
+        return _NOTHING
+    left: Any
+    match value:
+        case list() if any(_file(item) is not None for item in value):
+            return _NOTHING
+        case list() if depth <= _MOST_LEVELS:
+            shorter = (_without_files(item, depth + 1) for item in value)
+            left = [item for item in shorter if item is not _NOTHING]
+        case dict() if depth <= _MOST_LEVELS:
+            smaller = ((name, _without_files(item, depth + 1)) for name, item in value.items())
+            left = {name: item for name, item in smaller if item is not _NOTHING}
+        case _:
+            return value
+    return left if left or not value else _NOTHING
 
 
 def _cached(entry: Mapping[str, Any]) -> set[str]:

@@ -1,25 +1,23 @@
 """From an export of ComfyUI's UI to a workflow in API format, as the frontend itself does it."""
 
 import random
-import re
 from collections.abc import Mapping
 from datetime import datetime
 from functools import cached_property
 from typing import Any
 
-from tasks.errors import InvalidWorkflowError
-from tasks.request import did_you_mean, label
 from tasks.workflow import Workflow
-from workers.conversion.export import BYPASSED, MUTED, Node, read_export
-from workers.conversion.group_nodes import group_name
+from workers.conversion.export import BYPASSED, MUTED, Node, first_value, read_export
 from workers.conversion.links import Links, Origin, Primitive, Promoted
 from workers.conversion.node_classes import MISSING, Classes, NodeClass
+from workers.conversion.refusals import check_links_are_real, with_classes
 from workers.conversion.subgraphs import Definitions, Placed, expand
 from workers.conversion.texts import Choose, dynamic_prompt, with_replacements
 from workers.conversion.widgets import widget_values
 
-_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
 _ALIAS = "Node name for S&R"
+# The one widget of a node that is the UI's own.
+_OWN_WIDGETS = {"PrimitiveNode": "value", "Note": "text", "MarkdownNote": "text"}
 # Their file names may name other nodes' widgets, and dates.
 _SAVERS = frozenset(
     {"SaveImage", "SaveAnimatedWEBP", "SaveAnimatedPNG", "SaveWEBM", "SaveAudio", "SaveGLB"}
@@ -40,7 +38,7 @@ def convert(
 
     Raises:
         InvalidWorkflowError: it is no export, it cannot be read, or it has a node of a class
-            that the server doesn't know; names the node and the reason in one sentence.
+            that the server doesn't know; names nodes and reasons in one sentence.
     """
     return _Conversion(export, object_info, choose, now or datetime.now().astimezone()).workflow()
 
@@ -55,14 +53,17 @@ class _Conversion:
         read = read_export(export)
         definitions = Definitions(read, self._classes)
         expansion = expand(read, definitions)
-        self._nodes = expansion.nodes
+        self._nodes, self._overrides = expansion.nodes, expansion.overrides
         self._links = Links(expansion, definitions, self._classes)
         self._choose = choose
         self._now = now
 
     def workflow(self) -> Workflow:
         """The workflow, without links to what isn't sent."""
-        sent = {placed.id: self._node(placed) for placed in self._nodes if self._is_sent(placed)}
+        nodes = [placed for placed in self._nodes if self._is_sent(placed)]
+        check_links_are_real(nodes)
+        known = with_classes(nodes, self._classes)
+        sent = {placed.id: self._node(placed, node_class) for placed, node_class in known}
         for node in sent.values():
             inputs = node["inputs"].items()
             node["inputs"] = {
@@ -76,10 +77,7 @@ class _Conversion:
         node = placed.node
         return node.mode not in (MUTED, BYPASSED) and not self._links.is_virtual(node)
 
-    def _node(self, placed: Placed) -> dict[str, Any]:
-        node_class = self._classes.get(placed.node.type)
-        if node_class is None:
-            raise InvalidWorkflowError(self._unknown(placed))
+    def _node(self, placed: Placed, node_class: NodeClass) -> dict[str, Any]:
         return {
             "inputs": self._inputs(placed, node_class),
             "class_type": node_class.name,
@@ -88,6 +86,8 @@ class _Conversion:
 
     def _inputs(self, placed: Placed, node_class: NodeClass) -> dict[str, Any]:
         values = widget_values(placed.node, node_class)
+        overrides = self._overrides.get(placed.id, {})
+        values.update((name, value) for name, value in overrides.items() if name in values)
         linked: dict[str, Any] = {}
         for index, slot in enumerate(self._links.slots(placed.node)):
             match self._links.source(placed, index) if slot.link else None:
@@ -95,8 +95,8 @@ class _Conversion:
                     linked[slot.name] = [node_id, output]
                 case Promoted(value) if value is not MISSING:
                     linked[slot.name] = _wrapped(value)
-                case Primitive(node) if slot.name in values:
-                    values[slot.name] = self._primitive_value(node, values[slot.name])
+                case Primitive(primitive) if slot.name in values:
+                    values[slot.name] = self._primitive_value(primitive, values[slot.name])
         texts = self._sent_values(node_class, values)
         return {**texts, **linked}
 
@@ -113,28 +113,39 @@ class _Conversion:
                     sent[name] = _wrapped(value)
         return sent
 
-    def _primitive_value(self, node: Node, own: Any) -> Any:
-        match node.widgets_values:
-            case [value, *_]:
-                if isinstance(value, str) and node.properties.get("Run widget replace on values"):
-                    return with_replacements(value, self._widget_value, self._now)
-                return value
-        return own
+    def _primitive_value(self, placed: Placed, own: Any) -> Any:
+        node, overrides = placed.node, self._overrides.get(placed.id, {})
+        has_value = isinstance(node.widgets_values, list) and node.widgets_values
+        if not has_value and not overrides:
+            return own
+        value = overrides.get("value", first_value(node))
+        if isinstance(value, str) and node.properties.get("Run widget replace on values"):
+            return with_replacements(value, self._widget_value, self._now)
+        return value
 
     def _widget_value(self, node_name: str, widget: str) -> object:
         """The value of a widget of the node with the name: an alias, or else a title."""
         node = self._aliases.get(node_name) or self._titles.get(node_name)
         node_class = self._classes.get(node.type) if node else None
-        if node is None or node_class is None:
+        if node is None:
             return None
-        value = widget_values(node, node_class).get(widget)
-        return None if value is MISSING else value
+        if node.type in _OWN_WIDGETS:
+            values = {_OWN_WIDGETS[node.type]: first_value(node)}
+        else:
+            values = widget_values(node, node_class) if node_class else {}
+        value = values.get(widget)
+        return "" if widget in values and value in (None, MISSING) else value
 
     @cached_property
     def _aliases(self) -> dict[str, Node]:
-        named = ((placed.node.properties.get(_ALIAS), placed.node) for placed in self._nodes)
+        named = ((self._alias(placed.node), placed.node) for placed in self._nodes)
         # The first of a name counts.
         return {name: node for name, node in reversed([*named]) if isinstance(name, str)}
+
+    def _alias(self, node: Node) -> object:
+        """The name that the frontend gives a node to be found by, or a person has changed it to."""
+        is_named = node.type not in _SAVERS and self._classes.get(node.type) is not None
+        return node.properties.get(_ALIAS, node.type if is_named else None)
 
     @cached_property
     def _titles(self) -> dict[str, Node]:
@@ -143,28 +154,6 @@ class _Conversion:
     def _title(self, node: Node) -> str:
         node_class = self._classes.get(node.type)
         return node.title or (node_class.title if node_class else node.type)
-
-    def _unknown(self, placed: Placed) -> str:
-        node = placed.node
-        titled = f" {label(node.title)!r}" if node.title else ""
-        where = f"node {label(placed.id)}{titled}"
-        if _UUID.fullmatch(node.type):
-            return f"{where}: its subgraph {label(node.type)} is not in the file"
-        if group_name(node.type):
-            return f"{where}: its group node {label(group_name(node.type))} is not in the file"
-        hint = did_you_mean(node.type, self._classes.names())
-        return f"{where}: the server does not know its class {label(node.type)}{_pack(node)}{hint}"
-
-
-def _pack(node: Node) -> str:
-    """A clause that names the pack that a node came from, if the file does."""
-    names = (node.properties.get(key) for key in ("cnr_id", "aux_id"))
-    name = next((name for name in names if isinstance(name, str) and name), None)
-    if name is None:
-        return ""
-    version = node.properties.get("ver")
-    with_version = f" {label(version)}" if isinstance(version, str) and version else ""
-    return f" from the pack {label(name)}{with_version}"
 
 
 def _wrapped(value: Any) -> Any:

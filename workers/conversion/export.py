@@ -1,11 +1,13 @@
 """Reading an export of ComfyUI's UI, of schema 0.4 or 1.0, into one typed graph."""
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from tasks.errors import InvalidWorkflowError
 from tasks.request import label, shown
+from tasks.workflow_form import is_export
 
 MUTED = 2
 BYPASSED = 4
@@ -16,6 +18,8 @@ _MOST_LINKS = 200_000
 _MOST_SLOTS = 1000
 # What a person's file may call a node: longer is no id, and ids are joined through subgraphs.
 _MOST_ID = 100
+
+_VERSION = re.compile(r"(\d{1,4})\.(\d{1,4})\b")
 
 # Node classes that changed their names; the frontend reads them so as well.
 _RENAMED = {
@@ -102,16 +106,15 @@ class Subgraph:
 
 @dataclass(frozen=True)
 class Export:
-    """An export: the graph that one sees, and what its nodes may stand for."""
+    """An export: the graph that one sees, and what its nodes may stand for.
+
+    `frontend` is the version that saved it, `(1, 27)`, as far as the file tells.
+    """
 
     graph: Graph
     subgraphs: Mapping[str, Subgraph]
     group_nodes: Mapping[str, Mapping[str, Any]]
-
-
-def is_export(value: object) -> bool:
-    """Whether the value is an export of the UI, which has a list of nodes, and no API format."""
-    return isinstance(value, Mapping) and isinstance(value.get("nodes"), list)
+    frontend: tuple[int, int] = (0, 0)
 
 
 def read_export(value: object) -> Export:
@@ -123,7 +126,8 @@ def read_export(value: object) -> Export:
     if not isinstance(value, Mapping) or not is_export(value):
         raise InvalidWorkflowError("the workflow is no export of ComfyUI's UI: it has no nodes")
     subgraphs = {one.id: one for one in _subgraphs(value)}
-    return Export(read_graph(value, "the export"), subgraphs, _group_nodes(value))
+    graph = read_graph(value, "the export")
+    return Export(graph, subgraphs, _group_nodes(value), _frontend(value))
 
 
 def read_graph(value: Mapping[str, Any], where: str) -> Graph:
@@ -195,6 +199,14 @@ def type_name(value: object) -> str:
             return "COMBO"
         case _:
             return "*"
+
+
+def first_value(node: Node) -> Any:
+    """The value of the first widget, None without one."""
+    match node.widgets_values:
+        case [first, *_]:
+            return first
+    return None
 
 
 def _slot(item: object, where: str) -> Slot:
@@ -309,6 +321,13 @@ def _port(item: object, where: str) -> Port:
         )
     links = (as_id(one) for one in _listed(item, "linkIds", where, _MOST_LINKS))
     return Port(item["name"], type_name(item.get("type")), tuple(one for one in links if one))
+
+
+def _frontend(value: Mapping[str, Any]) -> tuple[int, int]:
+    match value.get("extra"):
+        case {"frontendVersion": str(version)} if found := _VERSION.match(version):
+            return int(found[1]), int(found[2])
+    return 0, 0
 
 
 def _group_nodes(value: Mapping[str, Any]) -> Mapping[str, Mapping[str, Any]]:

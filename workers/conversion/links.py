@@ -5,7 +5,7 @@ from typing import Any
 
 from tasks.errors import InvalidWorkflowError
 from tasks.request import label
-from workers.conversion.export import BYPASSED, Link, Node, Slot
+from workers.conversion.export import BYPASSED, MUTED, Link, Node, Slot, first_value
 from workers.conversion.node_classes import Classes
 from workers.conversion.subgraphs import Definitions, Expansion, Placed, Scope
 from workers.conversion.widgets import slots
@@ -15,13 +15,16 @@ _MOST_HOPS = 200_000
 
 # Nodes that exist in the UI alone.
 _VIRTUAL = frozenset({"Note", "MarkdownNote", "Reroute", "PrimitiveNode"})
-# The same of widespread packs, as far as the server has no such class.
+# What is linked by a name: a getter has what the setter of that name has as its input.
+_SETTERS = frozenset({"SetNode", "easy setNode"})
+_GETTERS = frozenset({"GetNode", "easy getNode"})
+# Those of widespread packs are the UI's, too, as far as the server has no such class.
 _VIRTUAL_OF_PACKS = frozenset(
-    {"SetNode", "GetNode", "Reroute (rgthree)", "Label (rgthree)", "Bookmark (rgthree)"}
+    {*_SETTERS, *_GETTERS, "Reroute (rgthree)", "Label (rgthree)", "Bookmark (rgthree)"}
     | {"Fast Muter (rgthree)", "Fast Bypasser (rgthree)", "Node Collector (rgthree)"}
     | {"Fast Groups Muter (rgthree)", "Fast Groups Bypasser (rgthree)"}
     | {"Mute / Bypass Relay (rgthree)", "Mute / Bypass Repeater (rgthree)"}
-    | {"Fast Actions Button (rgthree)"}
+    | {"Fast Actions Button (rgthree)", "Random Unmuter (rgthree)"}
 )
 
 
@@ -44,7 +47,7 @@ class Promoted:
 class Primitive:
     """The value of a PrimitiveNode, which takes the place of the value of the input's widget."""
 
-    node: Node
+    placed: Placed
 
 
 @dataclass(frozen=True)
@@ -151,7 +154,14 @@ class Links:
         if scope.subgraph is not None and link.origin == scope.subgraph.input_node:
             return _Entry(scope, link)
         origin = scope.graph.nodes.get(link.origin)
-        return _Output(scope, origin, link.origin_slot, wanted) if origin else None
+        if origin is None or self._gives_nothing(origin):
+            return None
+        return _Output(scope, origin, link.origin_slot, wanted)
+
+    def _gives_nothing(self, node: Node) -> bool:
+        # A primitive has set its value all the same.
+        is_off = node.mode == MUTED and node.type != "PrimitiveNode"
+        return is_off and self._expansion.muted_as_a_whole
 
     def _outside(self, at: _Entry) -> _Hop | Promoted | None:
         scope = at.scope
@@ -165,13 +175,16 @@ class Links:
             if slot.name == name and slot.link in scope.parent.graph.links:
                 return _Input(scope.parent, scope.node, index)
         promoted = self._definitions.promoted(scope.node, scope.subgraph)
-        return Promoted(promoted[name]) if name in promoted else None
+        if name not in promoted:
+            return None
+        overrides = self._expansion.overrides.get(scope.parent.prefix + scope.node.id, {})
+        return Promoted(overrides.get(name, promoted[name]))
 
     def _before_output(self, at: _Output) -> _Hop | Source:
         node = at.node
         if node.type == "PrimitiveNode":
             # Whatever its mode, it has set its value by now.
-            return Primitive(node)
+            return Primitive(Placed(at.scope, node))
         if node.mode == BYPASSED:
             index = self._bypass(at)
             return None if index is None else _Input(at.scope, node, index)
@@ -179,9 +192,8 @@ class Links:
             return self._inside(at)
         if not self.is_virtual(node):
             return Origin(at.scope.prefix + node.id, at.slot)
-        if node.type == "GetNode":
-            setter = self._setter(at.scope, node)
-            return _Input(at.scope, setter, 0, at.type) if setter else None
+        if node.type in _GETTERS:
+            return self._before_setter(at)
         return _Input(at.scope, node, at.slot, at.type)
 
     def _inside(self, at: _Output) -> _Hop | None:
@@ -220,17 +232,26 @@ class Links:
             return node.outputs
         return (*node_class.outputs, *node.outputs[len(node_class.outputs) :])
 
-    def _setter(self, scope: Scope, getter: Node) -> Node | None:
-        """The SetNode whose value a GetNode has: they are linked by a name."""
+    def _before_setter(self, at: _Output) -> _Input | None:
+        """The input of the setter that a getter names: in its own graph, or one around that."""
+        name = first_value(at.node)
+        scope: Scope | None = at.scope if isinstance(name, str) else None
+        while scope is not None:
+            setter = self._setters_of(scope).get(name)
+            if setter is not None:
+                return _Input(scope, setter, 0, at.type)
+            scope = scope.parent
+        return None
+
+    def _setters_of(self, scope: Scope) -> dict[str, Node]:
         if scope.prefix not in self._setters:
-            named = ((_first_value(node), node) for node in scope.graph.nodes.values())
+            nodes = reversed([*scope.graph.nodes.values()])
+            named = ((first_value(node), node) for node in nodes if node.type in _SETTERS)
+            # The first of a name counts.
             self._setters[scope.prefix] = {
-                name: node
-                for name, node in named
-                if node.type == "SetNode" and isinstance(name, str)
+                name: node for name, node in named if isinstance(name, str)
             }
-        name = _first_value(getter)
-        return self._setters[scope.prefix].get(name) if isinstance(name, str) else None
+        return self._setters[scope.prefix]
 
 
 def _key(hop: _Hop) -> tuple[object, ...]:
@@ -241,13 +262,6 @@ def _key(hop: _Hop) -> tuple[object, ...]:
             return "output", hop.scope.prefix, hop.node.id, hop.slot
         case _Entry():
             return "entry", hop.scope.prefix, hop.link.id
-
-
-def _first_value(node: Node) -> Any:
-    match node.widgets_values:
-        case [first, *_]:
-            return first
-    return None
 
 
 def _fit(one: str, other: str) -> bool:

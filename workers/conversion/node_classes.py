@@ -148,22 +148,26 @@ def _node_class(name: str, info: Mapping[str, Any]) -> NodeClass:
 def _inputs(name: str, info: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str, Any]]]:
     """Inputs in the order of the UI, with those that the frontend adds to some classes."""
     sections, order = info.get("input"), info.get("input_order")
-    upload = None
-    for section in ("required", "optional"):
-        specs = _section(sections, section)
-        ordered = order.get(section) if isinstance(order, Mapping) else None
-        first = [one for one in ordered if one in specs] if isinstance(ordered, list) else []
-        for input_name in dict.fromkeys((*first, *specs)):
-            kind, options = input_spec(specs[input_name])
-            if section == "required":
-                upload = upload or _upload(input_name, kind, options)
-            yield input_name, (kind, options)
+    required, optional = _section(sections, "required"), _section(sections, "optional")
+    specs = {one: input_spec(spec) for one, spec in required.items()}
+    upload = next((kind for one, spec in specs.items() if (kind := _upload(one, *spec))), None)
     if name in _WITH_AUDIO_UI:
-        yield "audioUI", ("AUDIO_UI", {})
+        specs["audioUI"] = ("AUDIO_UI", {})
     if name in _WITH_3D_PREVIEW:
-        yield "image", (_WITH_3D_PREVIEW[name], {})
+        specs["image"] = (_WITH_3D_PREVIEW[name], {})
     if upload:
-        yield "upload", (upload, {})
+        specs["upload"] = (upload, {})
+    specs |= {one: input_spec(spec) for one, spec in optional.items()}
+    ordered = (*_ordered(order, "required", required), *_ordered(order, "optional", optional))
+    for input_name in dict.fromkeys((*ordered, *specs)):
+        yield input_name, specs[input_name]
+
+
+def _ordered(order: object, name: str, specs: Mapping[str, Any]) -> list[str]:
+    """The inputs of a section that the server gives a place."""
+    names = order.get(name) if isinstance(order, Mapping) else None
+    known = names if isinstance(names, list) else []
+    return [one for one in known if isinstance(one, str) and one in specs]
 
 
 def _section(sections: object, name: str) -> Mapping[str, Any]:

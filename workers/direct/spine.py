@@ -9,13 +9,13 @@ from typing import Any
 from tasks.errors import ComfyUIUnavailableError, InvalidWorkflowError, JobTimeoutError
 from tasks.result import Progress
 from tasks.workflow import Workflow, check_workflow
+from tasks.workflow_form import is_export
 from workers.comfyui import ComfyUI, Notifications
 from workers.comfyui.history import failure_in, output_files, overwritten, shown_values
 from workers.comfyui.model import Execution, PromptState, SavedFile
 from workers.comfyui.notifications import Subscription
 from workers.comfyui.progress import PromptProgress
 from workers.conversion.convert import convert
-from workers.conversion.export import is_export
 from workers.direct.saving import save
 from workers.execution.control import Control
 from workers.execution.waiting import Patience, await_entry

@@ -4,9 +4,8 @@ import logging
 import random
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NoReturn
 
 from tasks.errors import (
@@ -25,6 +24,7 @@ from tasks.errors import (
 from tasks.request import JobRequest
 from tasks.result import Attempt, JobResult
 from tasks.retry import Fail, Failure, PutAside, Retry, Where, after_failure
+from tasks.workflow import Workflow
 from workers import timeline
 from workers.comfyui import ComfyUI
 from workers.execution.control import HandedOn, LeaseLost, Spared
@@ -38,7 +38,7 @@ from workers.execution.takeover import Takeover
 from workers.ledger import Cancelled, Claimed, Ended, Held, Ledger, Outcome, Record, Route, Verdict
 from workers.ledger.dead_letters import DeadLetter
 from workers.ledger.outcomes import JobFailed, failure_detail, failure_from
-from workers.routing.lanes import Here, Lane
+from workers.routing.lanes import Here, Lane, Later
 from workers.routing.router import Router, Wanted
 
 logger = logging.getLogger(__name__)
@@ -94,28 +94,25 @@ class Order:
     revoked: bool = False
     in_lane: bool = False
 
-    def wanted(self) -> Wanted:
-        """What its way depends on."""
-        enqueued_at = time.time() - self.queued_seconds
-        return Wanted(
-            partial(prepare, self.request, self.job_id, enqueued_at),
-            placed=self.request.inputs,
-            in_lane=self.in_lane,
-            came_again=self.redelivered,
-        )
+    @property
+    def enqueued_at(self) -> float:
+        """When it was enqueued, Unix time."""
+        return time.time() - self.queued_seconds
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How often a job may fail.
+    """How often a job may fail, and how large it may be.
 
     Attributes:
         max_attempts: attempts that count.
         max_crashes: workers or ComfyUI servers that it may take down.
+        workflow_max_bytes: size of its workflow as JSON above which it is refused.
     """
 
     max_attempts: int = 3
     max_crashes: int = 3
+    workflow_max_bytes: int = 10_000_000
 
 
 class Custody:
@@ -270,13 +267,29 @@ class Custody:
 
     # Claim
 
+    def _wanted(self, order: Order) -> Wanted:
+        """A job as its way depends on it."""
+
+        def prepared(nodes: Mapping[str, Any]) -> Workflow:
+            return prepare(
+                *(order.request, order.job_id, order.enqueued_at, lambda: nodes),
+                max_bytes=self._limits.workflow_max_bytes,
+            )
+
+        return Wanted(
+            prepared,
+            placed=order.request.inputs,
+            in_lane=order.in_lane,
+            came_again=order.redelivered,
+        )
+
     def _route(self, order: Order) -> Here:
         """What is known of this server and a job that is its own.
 
         Raises:
             NotNow: it is for other servers.
         """
-        match self._router.decide(order.wanted()):
+        match self._router.decide(self._wanted(order)):
             case Here() as here:
                 return here
             case lane:
@@ -291,7 +304,9 @@ class Custody:
             if order.revoked:
                 # In case it could not be recorded when it was heard.
                 self._ledger.cancel(job_id, running=False)
-            record = self._new_record(self._executor.folder(job_id, order.request))
+            record = self._new_record(self._executor.folder(job_id, order.request)).model_copy(
+                update={"enqueued_at": order.enqueued_at}
+            )
             return self._ledger.claim(job_id, record, uuid.uuid4().hex)
         except (BrokerUnavailableError, BrokerFullError) as error:
             logger.warning("job %s: cannot be claimed: %s", job_id, error)
@@ -402,6 +417,7 @@ class Custody:
             earlier=record.attempts,
             bypass=record.bypass,
             queued_seconds=order.queued_seconds,
+            enqueued_at=record.enqueued_at,
         )
 
     # After an attempt
@@ -479,18 +495,24 @@ class Custody:
         Raises:
             NotNow: another one can.
         """
-        wanted = order.wanted()
+        wanted = self._wanted(order)
         try:
-            lane = self._router.after_refusal(wanted)
+            way = self._router.after_refusal(wanted)
         except JobError as unknown:
             logger.warning("job %s: goes nowhere else: %s", order.job_id, unknown)
             return error
-        if lane is None:
-            return self._router.explained(wanted, error)
-        logger.info("job %s: waits for another server (lane %s)", order.job_id, lane.id)
+        match way:
+            case None:
+                return self._router.explained(wanted, error)
+            case Later(seconds):
+                logger.info("job %s: waits for servers that may join", order.job_id)
+                later = NotNow(seconds)
+            case lane:
+                logger.info("job %s: waits for another server (lane %s)", order.job_id, lane.id)
+                later = NotNow(0.0, lane=lane)
         changes = {"route": Route(), "spent": True}
-        self._release(lease, record.model_copy(update=changes), 0.0)
-        raise NotNow(0.0, lane=lane)
+        self._release(lease, record.model_copy(update=changes), later.seconds)
+        raise later
 
     def _wish(self, retry: Retry, due: float) -> Route:
         match retry.where:
@@ -504,7 +526,7 @@ class Custody:
     def _is_elsewhere(self, order: Order) -> bool:
         try:
             others = self._ledger.live_places() - {self._place.key}
-            return bool(others - self._router.unfit(order.wanted()))
+            return bool(others - self._router.unfit(self._wanted(order)))
         except JobError:
             return False
 

@@ -26,19 +26,22 @@ from tasks.errors import (
 )
 from tasks.request import JobRequest
 from tasks.result import JobResult, ObjectRef, Output, Progress, Timings
-from tasks.workflow import Workflow, check_size, check_workflow, with_params
+from tasks.workflow import Workflow
+from tasks.workflow_form import is_export
 from workers import timeline
 from workers.comfyui import ComfyUI, Notifications
-from workers.comfyui.history import failure_in, overwritten, shown_values
+from workers.comfyui.history import executed_workflow, failure_in, overwritten, shown_values
 from workers.comfyui.model import PromptState
 from workers.comfyui.notifications import OnOutput, Subscription
 from workers.execution.control import HandedOn, ServerHung, Spared, WorkerLeaving
 from workers.execution.inputs import Inputs
 from workers.execution.job import AttemptFailed, Job, Start
 from workers.execution.keeper import Keeper, Lease, Phase
+from workers.execution.preparation import prepare
 from workers.execution.removal import Removal
 from workers.execution.uploading import Uploads, patiently
 from workers.execution.waiting import Patience, await_entry
+from workers.nodes.params import seeds_in
 from workers.storage import ObjectStore
 from workers.storage.keys import job_folder, manifest_key
 
@@ -131,6 +134,7 @@ class Executor:
         removal: Removal,
         inputs: Inputs,
         refuse_parts: Callable[[Workflow, Collection[str]], None],
+        object_info: Callable[[], Mapping[str, Any]],
         uploaders: futures.Executor,
         worker: str,
         prefix: str,
@@ -151,6 +155,7 @@ class Executor:
             removal: takes back what came to nothing.
             inputs: places input files.
             refuse_parts: raises InvalidWorkflowError for what the server would execute a part of.
+            object_info: what the server says of its node classes.
             uploaders: runs the uploads of all jobs.
             worker: this worker's name, for results.
             prefix: of every object key.
@@ -169,6 +174,7 @@ class Executor:
         self._removal = removal
         self._inputs = inputs
         self._refuse_parts = refuse_parts
+        self._object_info = object_info
         self._uploaders = uploaders
         self._worker = worker
         self._prefix = prefix
@@ -245,6 +251,7 @@ class Executor:
                 nodes=dict(subscription.progress.node_seconds),
             ),
             values=shown_values(entry),
+            seeds=seeds_in(executed_workflow(entry), workflow, job.request.params),
         )
         return self._presigned(job.request, self._commit(run, result))
 
@@ -289,14 +296,28 @@ class Executor:
 
     def _stage(self, job: Job) -> dict[str, Any]:
         """The workflow as it is submitted: checked, with params set and inputs placed."""
-        check_workflow(job.request.workflow)
-        workflow = with_params(job.request.workflow, job.request.params)
-        check_size(workflow, self._workflow_max_bytes)
         if job.start is not Start.SUBMIT:
-            return workflow
+            try:
+                return self._workflow(job)
+            except JobError as error:
+                # What is executed already needs it for messages only.
+                logger.info("job %s: its nodes' classes are not known: %s", job.id, error)
+                return {}
+        workflow = self._workflow(job)
         self._refuse_parts(workflow, job.request.inputs)
         placed = self._inputs.place(workflow, job.request.inputs)
         return _bypassing(placed, job)
+
+    def _workflow(self, job: Job) -> dict[str, Any]:
+        return prepare(
+            job.request,
+            job.id,
+            job.enqueued_at,
+            # Of what another server has executed this one need not know the classes.
+            dict if job.start is Start.COLLECT else self._object_info,
+            max_bytes=self._workflow_max_bytes,
+            is_submitted=job.start is not Start.SUBMIT,
+        )
 
     @contextmanager
     def _server(self, job: Job) -> Iterator[ComfyUI]:
@@ -365,7 +386,13 @@ class Executor:
             raise _spared(run)
         was_there, began = self._notifications.connected, time.monotonic()
         try:
-            self._comfyui.submit(workflow, job.prompt_id, self._notifications.client_id)
+            given = job.request.workflow
+            self._comfyui.submit(
+                workflow,
+                job.prompt_id,
+                self._notifications.client_id,
+                export=given if is_export(given) else None,
+            )
         except ComfyUIUnavailableError:
             # It may have died of the prompt just now.
             run.submitted_at = began if was_there else None
@@ -492,7 +519,8 @@ class Executor:
     def _has_succeeded(self, job: Job) -> bool:
         """Whether the prompt ended well just before it was to be stopped."""
         entry = _soon(lambda: self._comfyui.history(job.prompt_id))
-        return entry is not None and failure_in(entry, job.request.workflow) is None
+        # Whether, not why: no node is named.
+        return entry is not None and failure_in(entry, {}) is None
 
     def _spare(self, run: _Run) -> None:
         """Take the prompt out of the server's queue, unless it has begun.
@@ -571,11 +599,16 @@ class Executor:
         seconds = request.output.presign_seconds
         if seconds is None:
             return result
-        outputs = [
-            output.model_copy(update={"url": self._store.presigned_url(output.key, seconds)})
-            for output in result.outputs
-        ]
-        return result.model_copy(update={"outputs": outputs})
+
+        def presigned(output: Output) -> Output:
+            small = output.thumbnail
+            if small is not None:
+                url = self._store.presigned_url(small.key, seconds)
+                small = small.model_copy(update={"url": url})
+            url = self._store.presigned_url(output.key, seconds)
+            return output.model_copy(update={"url": url, "thumbnail": small})
+
+        return result.model_copy(update={"outputs": list(map(presigned, result.outputs))})
 
     def folder(self, job_id: str, request: JobRequest) -> str:
         """Where the objects of a job go that nobody had before."""

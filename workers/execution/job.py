@@ -45,6 +45,7 @@ class Job:
         earlier: the attempts before this one.
         bypass: nodes to execute even if the server has them in its cache.
         queued_seconds: from enqueue to start.
+        enqueued_at: when it was enqueued, Unix time; the same for all attempts.
     """
 
     id: str
@@ -59,6 +60,7 @@ class Job:
     earlier: tuple[Attempt, ...] = ()
     bypass: tuple[str, ...] = ()
     queued_seconds: float = 0.0
+    enqueued_at: float = 0.0
 
     @property
     def prompt_id(self) -> str:

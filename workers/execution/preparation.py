@@ -1,28 +1,67 @@
 """A job's workflow as a server is sent it, but for the files that are placed there."""
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from tasks.request import JobRequest
-from tasks.workflow import check_workflow, with_params
+from tasks.workflow import Workflow, check_size, check_workflow
+from tasks.workflow_form import is_export
 from workers.conversion.convert import convert
-from workers.conversion.export import is_export
+from workers.nodes.params import apply_params, check_values
 
 
 def prepare(
-    request: JobRequest, job_id: str, enqueued_at: float, object_info: Mapping[str, Any]
+    request: JobRequest,
+    job_id: str,
+    enqueued_at: float,
+    object_info: Callable[[], Mapping[str, Any]],
+    *,
+    max_bytes: int,
+    is_submitted: bool = False,
 ) -> dict[str, Any]:
-    """The workflow in API format, with params set.
+    """The workflow in API format, checked and with params set.
+
+    What the UI leaves to chance and the clock is the same for each attempt: choices in prompts and
+    random seeds are drawn by the job's id, dates in file names are of when it was enqueued, in UTC.
+
+    Args:
+        request: the job's.
+        job_id: of the job.
+        enqueued_at: Unix time.
+        object_info: what a server says of its node classes; asked only if that is needed.
+        max_bytes: size of a workflow as JSON above which it is refused.
+        is_submitted: whether a server has taken it already, so that its values need no check.
 
     Raises:
         InvalidWorkflowError: a server with these node classes cannot run it; names the node.
+        JobError: the server does not say what nodes it has.
     """
-    workflow = request.workflow
-    if is_export(workflow):
-        now = datetime.fromtimestamp(enqueued_at, UTC)
-        choose = random.Random(job_id).choice  # noqa: S311  # no secret
-        workflow = dict(convert(workflow, object_info, choose=choose, now=now))
+    given = request.workflow
+    check_workflow(given)
+    check_size(given, max_bytes)
+    workflow: Workflow = given
+    if is_export(given):
+        workflow = _converted(given, job_id, enqueued_at, object_info())
+    if not request.params:
+        return dict(workflow)
+    nodes = object_info()
+    changed = apply_params(workflow, request.params, nodes, job_id)
+    check_size(changed, max_bytes)
+    if not is_submitted:
+        check_values(workflow, request.params, nodes)
+    return changed
+
+
+def _converted(
+    export: Workflow, job_id: str, enqueued_at: float, object_info: Mapping[str, Any]
+) -> Workflow:
+    workflow = convert(
+        export,
+        object_info,
+        choose=random.Random(job_id).choice,  # noqa: S311  # no secret
+        now=datetime.fromtimestamp(enqueued_at, UTC),
+    )
     check_workflow(workflow)
-    return with_params(workflow, request.params)
+    return workflow

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, Future
 from concurrent.futures import wait as wait_for
 from functools import partial
+from io import BytesIO
 from typing import Any, NamedTuple, TypeVar
 
 from tasks.errors import (
@@ -18,7 +19,8 @@ from tasks.errors import (
     StorageDeniedError,
     StorageUnavailableError,
 )
-from tasks.result import Output
+from tasks.request import label
+from tasks.result import Output, Thumbnail
 from workers import timeline
 from workers.comfyui import ComfyUI
 from workers.comfyui.history import OutputFile, output_files
@@ -26,8 +28,9 @@ from workers.comfyui.model import FileRef
 from workers.execution.control import Control
 from workers.execution.job import Job
 from workers.execution.waiting import OUTAGE_PATIENCE
+from workers.outputs import NoThumbnailError, Passage
 from workers.storage import ObjectStore
-from workers.storage.keys import output_key
+from workers.storage.keys import output_key, thumbnail_key
 
 T = TypeVar("T")
 
@@ -38,6 +41,10 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
 
 class Abandoned(Exception):  # noqa: N818  # no error: there is another one, or none
     """Nobody wants the files any more."""
+
+
+# Where a file goes, and behind it where its thumbnail does, if it is to have one.
+_Keys = tuple[str, ...]
 
 
 class _Upload(NamedTuple):
@@ -83,7 +90,7 @@ class Uploads:
         # Of files that were announced again, by the keys that they went to: only their last content
         # counts.
         self._announced_again: set[FileRef] = set()
-        self._outdated: dict[str, list[Future[Output]]] = defaultdict(list)
+        self._outdated: dict[_Keys, list[Future[Output]]] = defaultdict(list)
 
     def begin(self, node_id: str, output: Mapping[str, Any]) -> None:
         """Store what a node has put out while others execute; at the first try or not yet.
@@ -119,12 +126,12 @@ class Uploads:
 
     def _outdate(self, file: FileRef) -> None:
         upload = self._begun.pop(file)
-        self._outdated[self._key(upload.file)].append(upload.future)
+        self._outdated[self._keys(upload.file)].append(upload.future)
 
     def surplus(self, named: Iterable[OutputFile], seconds: float) -> set[str]:
         """Of what the history does not name store nothing more; as `abandon`."""
-        keys = {self._key(file) for file in named}
-        return self._drop([(key, one) for key, one in self._all() if key not in keys], seconds)
+        wanted = {self._keys(file) for file in named}
+        return self._drop([(keys, one) for keys, one in self._all() if keys not in wanted], seconds)
 
     def abandon(self, seconds: float = 0.0) -> set[str]:
         """Store nothing more, and end whatever else listens to the control.
@@ -141,22 +148,24 @@ class Uploads:
         self._control.stop(Abandoned())
         return self._drop(self._all(), seconds)
 
-    def _drop(self, uploads: Iterable[tuple[str, Future[Output]]], seconds: float) -> set[str]:
-        running = [(key, upload) for key, upload in uploads if not upload.cancel()]
+    def _drop(self, uploads: Iterable[tuple[_Keys, Future[Output]]], seconds: float) -> set[str]:
+        running = [(keys, upload) for keys, upload in uploads if not upload.cancel()]
         wait_for([upload for _, upload in running], seconds)
-        return {key for key, _ in running}
+        return {key for keys, _ in running for key in keys}
 
-    def _all(self) -> list[tuple[str, Future[Output]]]:
+    def _all(self) -> list[tuple[_Keys, Future[Output]]]:
         with self._lock:
-            begun = [(self._key(one.file), one.future) for one in self._begun.values()]
-            return begun + [(key, one) for key, some in self._outdated.items() for one in some]
+            begun = [(self._keys(one.file), one.future) for one in self._begun.values()]
+            return begun + [(keys, one) for keys, some in self._outdated.items() for one in some]
 
     def _files(self, entry: Mapping[str, Any]) -> list[OutputFile]:
         return output_files(entry, include_temp=self._job.request.output.include_temp)
 
-    def _key(self, file: OutputFile) -> str:
+    def _keys(self, file: OutputFile) -> _Keys:
         job = self._job
-        return output_key(job.folder, job.prompt, file.node_id, file.index, file.file.filename)
+        place = job.folder, job.prompt, file.node_id, file.index, file.file.filename
+        wants_thumbnail = job.request.output.thumbnail is not None
+        return (output_key(*place), *([thumbnail_key(*place)] if wants_thumbnail else []))
 
     def _ensure(self, file: OutputFile, early: Future[Output]) -> Output:
         try:
@@ -167,7 +176,7 @@ class Uploads:
 
     def _persist(self, file: OutputFile) -> Output:
         # What goes to the same key must not come later. That it fails would not matter.
-        wait_for(self._outdated.get(self._key(file), ()))
+        wait_for(self._outdated.get(self._keys(file), ()))
         return patiently(
             lambda: self._upload(file),
             what=f"job {self._job.id}: output of node {file.node_id}",
@@ -176,9 +185,17 @@ class Uploads:
         )
 
     def _upload(self, file: OutputFile) -> Output:
-        with self._server.view(file.file, self._control.check) as download:
-            stored = self._store.put(self._key(file), download)
-        timeline.mark(self._job.id, "downloaded", stored.read_at)
+        options = self._job.request.output
+        key, *thumbnail_keys = self._keys(file)
+        with (
+            self._server.view(file.file, self._control.check) as download,
+            Passage(download, strip=options.strip_metadata, thumbnail=options.thumbnail) as passage,
+        ):
+            stored = self._store.put(key, passage.stream)
+            timeline.mark(self._job.id, "downloaded", stored.read_at)
+            if passage.stripped is False:
+                self._warn(file, "is stored with its metadata, which cannot be told from the rest")
+            thumbnails = [self._store_thumbnail(file, key, passage) for key in thumbnail_keys]
         timeline.mark(self._job.id, "uploaded")
         return Output(
             node_id=file.node_id,
@@ -190,7 +207,33 @@ class Uploads:
             content_type=stored.content_type,
             size_bytes=stored.size_bytes,
             sha256=stored.sha256,
+            stripped=passage.stripped,
+            thumbnail=next(iter(thumbnails), None),
         )
+
+    def _store_thumbnail(self, file: OutputFile, key: str, passage: Passage) -> Thumbnail | None:
+        try:
+            small = passage.thumbnail()
+            if small is None:
+                return None
+            stored = self._store.put(key, BytesIO(small.content))
+        except (NoThumbnailError, StorageDeniedError) as error:
+            # A store that has just taken the file itself refuses no more than this.
+            self._warn(file, f"has no thumbnail: {error}")
+            return None
+        return Thumbnail(
+            bucket=stored.bucket,
+            key=stored.key,
+            uri=stored.uri,
+            content_type=stored.content_type,
+            width=small.width,
+            height=small.height,
+            size_bytes=stored.size_bytes,
+        )
+
+    def _warn(self, file: OutputFile, what: str) -> None:
+        name = label(file.file.filename)
+        logger.warning("job %s: %s of node %s %s", self._job.id, name, label(file.node_id), what)
 
 
 def patiently(

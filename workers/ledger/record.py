@@ -26,6 +26,9 @@ class Record(_Model):
     client_id: str = Field(description="The websocket client that hears of the prompt.")
     prompt: int = Field(1, description="The attempt from which the prompt's id is made.")
     folder: str = Field(description="Where the job's objects are, as its first message asked.")
+    enqueued_at: float = Field(
+        0.0, description="When the job was enqueued, as its first message told; Unix time."
+    )
     since: float = Field(
         0.0, description="When the prompt's attempt began, by the server; 0 for the first one."
     )

@@ -12,7 +12,7 @@ from redis.retry import Retry
 from workers.ledger.seam import translated
 
 # Seconds that what a worker has told counts, unless it tells it again.
-TOLD_SECONDS = 15.0
+TOLD_SECONDS = 15
 # Seconds that capabilities are kept which nobody names any more.
 _KEPT_SECONDS = 3600
 
@@ -21,6 +21,8 @@ _SERVER = "comfyfleet:server:"
 _SERVERS = "comfyfleet:servers"
 # Capabilities by their digest: those of equal servers are told once.
 _CAPABILITIES = "comfyfleet:capabilities:"
+# Of the capabilities that live servers have, by the server's time (seconds) until which they count.
+DIGESTS = "comfyfleet:digests"
 # Members `models digest place` by the server's time (seconds) until which that holds.
 WARM = "comfyfleet:warm"
 
@@ -34,12 +36,17 @@ end
 return told
 """
 
-# KEYS: the places, capabilities. ARGV: a place, what is told of it; for how long (ms); for how long
-# (seconds) its capabilities are kept. Whether these are known, and then as above.
+# KEYS: the places, digests, capabilities. ARGV: a place, what is told of it, the digest; for how
+# many seconds that counts, and for how many its capabilities are kept. Whether these are known, and
+# then as above.
 _TELL = f"""
-redis.call('SET', '{_SERVER}' .. ARGV[1], ARGV[2], 'PX', ARGV[3])
+local time = redis.call('TIME')
+local now = time[1] + time[2] / 1000000
+redis.call('SET', '{_SERVER}' .. ARGV[1], ARGV[2], 'EX', ARGV[4])
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
+redis.call('ZADD', KEYS[2], 'GT', now + ARGV[4], ARGV[3])
 redis.call('SADD', KEYS[1], ARGV[1])
-local known = redis.call('EXPIRE', KEYS[2], ARGV[4])
+local known = redis.call('EXPIRE', KEYS[3], ARGV[5])
 local answer = {{known}}
 for _, place in ipairs(redis.call('SMEMBERS', KEYS[1])) do
   local server = redis.call('GET', '{_SERVER}' .. place)
@@ -147,10 +154,10 @@ class Servers:
         """
         with translated():
             known, *told = self._tell(
-                keys=[_SERVERS, _CAPABILITIES + server.digest],
+                keys=[_SERVERS, DIGESTS, _CAPABILITIES + server.digest],
                 args=[
-                    *(server.place, server.model_dump_json()),
-                    *(int(TOLD_SECONDS * 1000), _KEPT_SECONDS),
+                    *(server.place, server.model_dump_json(), server.digest),
+                    *(TOLD_SECONDS, _KEPT_SECONDS),
                 ],
             )
         return bool(known), _read(told)

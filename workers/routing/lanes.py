@@ -56,3 +56,10 @@ class Here:
     cold: bool = False
     unable: frozenset[str] = frozenset()
     bound_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Later:
+    """It is too early to say where the job goes: so many seconds after this worker's start."""
+
+    seconds: float

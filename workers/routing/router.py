@@ -12,7 +12,7 @@ from workers.ledger.servers import Loaded, Server, Servers
 from workers.routing.capabilities import Capabilities
 from workers.routing.judgement import Judgement, Prepare, judge
 from workers.routing.lacks import lacks, told, would_run_in_part
-from workers.routing.lanes import Here, Lane
+from workers.routing.lanes import Here, Lane, Later
 from workers.routing.pace import Pace
 from workers.routing.survey import Survey
 
@@ -98,14 +98,17 @@ class Router:
         if own is None or not others:
             return Here()
         try:
-            if job.came_again:
+            if job.in_lane:
+                # It may be here because those who could run it are gone.
+                others = self._survey.look_at_others()
+            elif job.came_again:
                 return Here(unable=self._unable(job, others))
             return self._decide(job, own, others)
         except JobError as error:
             logger.warning("a job goes nowhere else: %s", error)
             return Here()
 
-    def after_refusal(self, job: Wanted) -> Lane | None:
+    def after_refusal(self, job: Wanted) -> Lane | Later | None:
         """Where a job goes that this server has not taken; None: nowhere.
 
         Raises:
@@ -117,7 +120,10 @@ class Router:
             own, judgement = self._judged_here(job)
         if own is None or judgement.able:
             return None
-        return self._lane_of_able(job, own, self._survey.look_at_others(), judgement)
+        lane = self._lane_of_able(job, own, self._survey.look_at_others(), judgement)
+        if lane is None and (seconds := self._survey.settling_seconds) > 0:
+            return Later(seconds)
+        return lane
 
     def explained(self, job: Wanted, error: InvalidWorkflowError) -> InvalidWorkflowError:
         """The refusal of a job that no server takes, with what is missing here."""
@@ -203,7 +209,7 @@ class Router:
                 unable.add(digest)
             elif its is not None:
                 models = its.models
-        if digests - unable or (self._survey.is_settling and not job.in_lane):
+        if digests - unable:
             return Lane.of(models if self.wait_seconds else "", unable)
         return None
 

@@ -76,9 +76,9 @@ class Survey:
         """The other servers of the fleet, as they were told of a moment ago."""
 
     @property
-    def is_settling(self) -> bool:
-        """Whether it has not been there for long, so that others may not have been heard of."""
-        return time.monotonic() - self._began_at < _SETTLING_SECONDS
+    def settling_seconds(self) -> float:
+        """Seconds until others that have begun at the same time must have been heard of."""
+        return max(0.0, self._began_at + _SETTLING_SECONDS - time.monotonic())
 
     def start(self) -> None:
         """Begin to look."""
@@ -144,7 +144,7 @@ class Survey:
             has_looked, has_told = self._succeeds(self._look), self._succeeds(self._tell)
             self._reached = has_looked and has_told
             self._begun.set()
-            self._nudged.wait(_TELL_SECONDS_AT_FIRST if self.is_settling else _TELL_SECONDS)
+            self._nudged.wait(_TELL_SECONDS_AT_FIRST if self.settling_seconds else _TELL_SECONDS)
             self._nudged.clear()
 
     def _succeeds(self, step: Callable[[], None]) -> bool:

@@ -16,6 +16,9 @@ _ALIASES = {
     "application/x-matroska": "video/x-matroska",
 }
 
+# How the first packet of an Ogg file begins, behind the head of its page.
+_OGG_AUDIO = (b"OpusHead", b"\x01vorbis", b"\x7fFLAC")
+
 
 def content_type(head: bytes) -> str:
     """The media type of a file that starts with these bytes.
@@ -27,8 +30,8 @@ def content_type(head: bytes) -> str:
     text = _as_text(head)
     if text is not None:
         return _text_type(text, complete=len(head) < HEAD_BYTES)
-    if head.startswith(b"glTF"):
-        return "model/gltf-binary"
+    if (known := _of_container(head)) is not None:
+        return known
     try:
         guesses = puremagic.magic_string(head)
     except (puremagic.PureError, ValueError):
@@ -36,6 +39,17 @@ def content_type(head: bytes) -> str:
     named = (guess.mime_type for guess in guesses if guess.mime_type)
     media_type = next(named, UNKNOWN)
     return _ALIASES.get(media_type, media_type)
+
+
+def _of_container(head: bytes) -> str | None:
+    """What the library knows no name of, or only that of the container."""
+    if head.startswith(b"glTF"):
+        return "model/gltf-binary"
+    if head[4:12] in (b"ftypM4A ", b"ftypM4B "):
+        return "audio/mp4"
+    if head.startswith(b"OggS") and head[28:].startswith(_OGG_AUDIO):
+        return "audio/ogg"
+    return None
 
 
 def _as_text(head: bytes) -> str | None:

@@ -32,6 +32,14 @@ def output_key(folder: str, attempt: int, node_id: str, index: int, filename: st
     )
 
 
+def thumbnail_key(folder: str, attempt: int, node_id: str, index: int, filename: str) -> str:
+    """The key of an output's thumbnail, beside the output; no output can have it."""
+    start = f"{folder}/{attempt}/{_folder(node_id)}/{index}.thumbnail-"
+    end = ".webp"
+    room = _MOST_KEY_BYTES - len(start.encode()) - len(end)
+    return start + plain_name(filename, min(_MOST_NAME_BYTES, room)) + end
+
+
 def _folder(text: str) -> str:
     quoted = quote(text, safe=":", errors="surrogatepass")
     if quoted.strip(".") == "" or len(quoted) > _MOST_FOLDER_BYTES:

@@ -1,0 +1,47 @@
+"""`comfyfleet batch`: how far a batch is, its results, its end."""
+
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from cli.following import Download, Wait, answering, counts, follow
+from cli.output import AsJson, print_json, print_table
+from tasks import Batch
+
+_NOT_ENDED = 3
+
+
+def show_batch(
+    batch_id: Annotated[str, typer.Argument(metavar="BATCH", help="The batch's id.")],
+    cancel: Annotated[bool, typer.Option("--cancel", help="Cancel what has not ended.")] = False,
+    wait: Wait = False,
+    download: Download = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print how far a batch is; or cancel it, or wait for it.
+
+    The exit code is 0 if all jobs succeeded, 1 if one failed or was cancelled, 3 if they have not
+    ended yet.
+    """
+    with answering():
+        batch = Batch.restore(batch_id)
+        progress = batch.progress()
+        if cancel:
+            batch.cancel()
+    if wait or download is not None:
+        follow(batch, download, is_one=False, as_json=as_json)
+        return
+    if as_json:
+        states = dict(progress.states)
+        print_json({"batch_id": batch.id, "value": round(progress.value, 4), "states": states})
+    else:
+        table = Table("batch", "jobs", "done")
+        table.add_row(batch.id, counts(progress), f"{progress.value:.0%}")
+        print_table(table)
+    if cancel:
+        typer.echo(f"{progress.total - progress.ended} jobs are being cancelled", err=True)
+    elif progress.ended < progress.total:
+        raise typer.Exit(_NOT_ENDED)
+    elif progress.failed:
+        raise typer.Exit(1)

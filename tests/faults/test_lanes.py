@@ -1,0 +1,114 @@
+"""Jobs that wait in lanes: none is lost, whoever ends, and a server with nothing to do helps."""
+
+from collections import Counter
+from itertools import count
+
+import pytest
+
+from cli.graphs import text_to_image
+from tests.faults.scenes import Fleet, errors, eventually, executing, together
+from tests.stack import Workflow, bars
+
+pytestmark = [pytest.mark.faults, pytest.mark.timeout(120)]
+
+RED, BLUE = "red.safetensors", "blue.safetensors"
+BOTH = (f"checkpoints/{RED}", f"checkpoints/{BLUE}")
+_SEEDS = count(1)
+
+
+def painted(checkpoint: str, steps: int = 1) -> Workflow:
+    """A graph that no cache answers."""
+    workflow = text_to_image(checkpoint, "a cat", seed=next(_SEEDS))
+    workflow["3"]["inputs"]["steps"] = steps
+    workflow["5"]["inputs"] |= {"width": 64, "height": 64}
+    return workflow
+
+
+def ran_at(results: list[dict]) -> Counter[str]:
+    """How many of the jobs ran on each server, by URL."""
+    return Counter(result["instance"] for result in results)
+
+
+@together
+def test_who_comes_back_gets_what_it_alone_can_run(fleet: Fleet) -> None:
+    only = fleet.server(models=[f"checkpoints/{RED}"], step_seconds=0.2)
+    other = fleet.server(models=[f"checkpoints/{BLUE}"])
+    worker = fleet.worker(only)
+    fleet.worker(other)
+    jobs = [fleet.send(painted(RED, steps=10)) for _ in range(4)]
+    executing(only)
+    eventually(lambda: len(fleet.in_lanes()) + len(fleet.waiting()) >= 1)
+    worker.kill()
+    fleet.worker(only)
+    results = [job.get(timeout=60) for job in jobs]
+    assert ran_at(results) == {only.url: 4}
+    assert set(fleet.executions().values()) == {1}
+    assert eventually(fleet.has_drained)
+
+
+@together
+def test_what_only_a_dead_one_could_run_fails_and_is_not_forgotten(fleet: Fleet) -> None:
+    only = fleet.server(models=[f"checkpoints/{RED}"], step_seconds=0.2)
+    other = fleet.server(models=[f"checkpoints/{BLUE}"])
+    worker = fleet.worker(only)
+    fleet.worker(other)
+    jobs = [fleet.send(painted(RED, steps=10)) for _ in range(4)]
+    executing(only)
+    worker.kill()
+    only.kill()
+    for job in jobs:
+        error = job.get(timeout=60, propagate=False)
+        assert "the server does not have 'red.safetensors'" in str(error)
+    assert other.executions() == {}
+    assert eventually(fleet.has_drained)
+
+
+@together
+def test_a_dead_ones_lane_is_served_by_those_who_load_its_models(fleet: Fleet) -> None:
+    red = fleet.server(models=BOTH, step_seconds=0.1, model_seconds=1.0)
+    blue = fleet.server(models=BOTH, step_seconds=0.1, model_seconds=1.0)
+    workers = {red.url: fleet.worker(red), blue.url: fleet.worker(blue)}
+    first = {fleet.send(painted(one)).get(timeout=30)["instance"]: one for one in (RED, BLUE)}
+    jobs = [fleet.send(painted(RED, steps=5)) for _ in range(6)]
+    at = next(url for url, checkpoint in first.items() if checkpoint == RED)
+    server = red if at == red.url else blue
+    executing(server, 2)
+    workers[at].kill()
+    server.kill()
+    results = [job.get(timeout=60) for job in jobs]
+    other = ran_at(results).keys() - {at}
+    assert len(other) == 1
+    assert eventually(fleet.has_drained)
+    # Of those that had not ended only the one that was executing, if any, was begun twice.
+    assert sum(fleet.executions().values()) <= 2 + len(jobs) + 1
+
+
+@together
+def test_a_server_with_nothing_to_do_gets_what_it_can_run_and_nothing_else(fleet: Fleet) -> None:
+    able = fleet.server(step_seconds=0.2)
+    unable = fleet.server(without_nodes=["BarsRender"])
+    workers = [fleet.worker(able), fleet.worker(unable)]
+    # Waits behind the first one in the hands of a worker whom the idle one calls.
+    jobs = [fleet.send(bars(next(_SEEDS), seconds=4, steps=20)) for _ in range(2)]
+    results = [job.get(timeout=60) for job in jobs]
+    assert ran_at(results) == {able.url: 2}
+    assert [errors(result) for result in results] == [[None], [None]]
+    log = "".join(worker.log.read_text() for worker in workers)
+    # Not back and forth while it waits.
+    assert log.count(f"job {jobs[1].id}: received") <= 4
+
+
+@together
+def test_a_broker_that_restarts_keeps_the_lanes(fleet: Fleet) -> None:
+    only = fleet.server(models=[f"checkpoints/{RED}"], step_seconds=0.2)
+    other = fleet.server(models=[f"checkpoints/{BLUE}"])
+    fleet.worker(only)
+    fleet.worker(other)
+    jobs = [fleet.send(painted(RED, steps=10)) for _ in range(5)]
+    eventually(lambda: len(fleet.in_lanes()) >= 1)
+    fleet.valkey.stop()
+    fleet.valkey.start()
+    fleet.reconnect()
+    results = [fleet.job(job.id).get(timeout=60) for job in jobs]
+    assert ran_at(results) == {only.url: 5}
+    assert set(fleet.executions().values()) == {1}
