@@ -453,6 +453,22 @@ def test_a_lane_is_worth_what_loading_costs(warm: Scene) -> None:
     assert lane.worth == 6
 
 
+def test_what_came_again_is_begun_here_and_loads_its_models(warm: Scene) -> None:
+    # As a job does that another worker had to spare.
+    warm.others(ALIKE, FEWER)
+    warm.decide(loading("a.ckpt"))
+    warm.servers.warmth = "elsewhere"
+    again = warm.decide(loading("b.ckpt", A), came_again=True)
+    unable = frozenset({FEWER.digest})
+    assert again == Here(key("b.ckpt"), cold=True, unable=unable, bound_seconds=WAIT)
+    assert warm.router.models == key("b.ckpt")
+    # What the server may refuse loads nothing.
+    assert warm.decide(loading("a.ckpt", C), came_again=True) == Here(
+        unable=frozenset({FEWER.digest})
+    )
+    assert warm.router.models == key("b.ckpt")
+
+
 # How many it sorts
 
 

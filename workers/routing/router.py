@@ -102,7 +102,7 @@ class Router:
                 # It may be here because those who could run it are gone.
                 others = self._survey.look_at_others()
             elif job.came_again:
-                return Here(unable=self._unable(job, others))
+                return self._go_on(job, own, others)
             return self._decide(job, own, others)
         except JobError as error:
             logger.warning("a job goes nowhere else: %s", error)
@@ -170,6 +170,14 @@ class Router:
             if lane is not None:
                 return lane
         return self._here(models, unable)
+
+    def _go_on(self, job: Wanted, own: Capabilities, others: tuple[Server, ...]) -> Here:
+        """A job that came to this worker by what another one made of it; it loads its models."""
+        judgement = judge(job.prepare, own, job.placed)
+        unable = self._unable(job, others) - {own.digest}
+        if self.wait_seconds and judgement.able and judgement.models:
+            return self._here(judgement.models, unable)
+        return Here(unable=unable)
 
     def _here(self, models: str, unable: frozenset[str]) -> Here:
         with self._lock:
