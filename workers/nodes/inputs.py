@@ -210,7 +210,7 @@ def _read(node_class: Mapping[str, Any], name: str, spec: Any, *, is_required: b
 
 def _is_open(class_name: object, name: str, options: Mapping[str, Any], choices: list[Any]) -> bool:
     """Whether a server may take what is not among the choices."""
-    if (class_name, name) in _FILE_LISTS:
+    if (str(class_name), name) in _FILE_LISTS:
         return True
     if any(options.get(one) for one in _OPEN):
         return True

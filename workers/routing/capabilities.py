@@ -64,7 +64,7 @@ class Capabilities:
         """Names the content."""
         hashed = hashlib.sha256(_dumps(self.models).encode())
         for name in sorted(self.nodes):
-            hashed.update(f"\n{name}\n{self.nodes.texts[name]}".encode())
+            hashed.update(f"\n{_dumps(name)}\n{self.nodes.texts[name]}".encode())
         return hashed.hexdigest()[:16]
 
     def packed(self) -> bytes:
@@ -75,8 +75,15 @@ class Capabilities:
 
     @classmethod
     def unpacked(cls, packed: bytes) -> Self:
-        """Read that form."""
-        models, *nodes = zlib.decompress(packed).decode().split("\n")
+        """Read that form.
+
+        Raises:
+            ValueError: it is another one.
+        """
+        try:
+            models, *nodes = zlib.decompress(packed).decode().split("\n")
+        except zlib.error as error:
+            raise ValueError(str(error)) from error
         texts = dict(line.split("\t", 1) for line in nodes)
         folders = {folder: tuple(files) for folder, files in json.loads(models).items()}
         return cls(Catalog({json.loads(name): text for name, text in texts.items()}), folders)

@@ -102,7 +102,7 @@ class Router:
                 # It may be here because those who could run it are gone.
                 others = self._survey.look_at_others()
             elif job.came_again:
-                return Here(unable=self._unable(job, others))
+                return self._go_on(job, own, others)
             return self._decide(job, own, others)
         except JobError as error:
             logger.warning("a job goes nowhere else: %s", error)
@@ -171,6 +171,14 @@ class Router:
                 return lane
         return self._here(models, unable)
 
+    def _go_on(self, job: Wanted, own: Capabilities, others: tuple[Server, ...]) -> Here:
+        """A job that came to this worker by what another one made of it; it loads its models."""
+        judgement = judge(job.prepare, own, job.placed)
+        unable = self._unable(job, others) - {own.digest}
+        if self.wait_seconds and judgement.able and judgement.models:
+            return self._here(judgement.models, unable)
+        return Here(unable=unable)
+
     def _here(self, models: str, unable: frozenset[str]) -> Here:
         with self._lock:
             self._sorted = 0
@@ -230,7 +238,11 @@ class Router:
         if packed is None:
             # Raised, and so not kept: it may be told a moment later.
             raise LookupError(digest)
-        return Capabilities.unpacked(packed)
+        try:
+            return Capabilities.unpacked(packed)
+        except ValueError as error:
+            # Another version may tell it in another form.
+            raise LookupError(digest) from error
 
     def _stay_warm(self) -> None:
         """Have others know what is loaded here."""
