@@ -13,10 +13,10 @@ from rich.text import Text
 
 from cli.fleet import open_servers
 from cli.output import cell, print_json, print_table
+from cli.workflow_files import workflow_in
 from settings import load
 from tasks.request import JobRequest, parse_request
 from tasks.workflow import Workflow, check_size, check_workflow
-from tasks.workflow_file import read_workflow
 from workers.execution.preparation import prepare
 from workers.ledger.servers import Device, Server, Servers
 from workers.routing.capabilities import Capabilities
@@ -81,7 +81,7 @@ def exit_code(findings: list[Finding]) -> int:
 
 
 def _request(file: Path, max_bytes: int) -> JobRequest:
-    workflow = read_workflow(file)
+    workflow = workflow_in(file)
     # What is no workflow at all is no server's fault.
     check_workflow(workflow)
     check_size(workflow, max_bytes)

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from cli.errors import CommandError
+from cli.workflow_files import workflow_in
 from settings import load
 from tasks.workflow import Workflow, check_workflow
-from tasks.workflow_file import read_workflow
 from tasks.workflow_form import is_export
 from workers.bootstrap import comfyui_client
 from workers.conversion.convert import convert
@@ -26,7 +26,7 @@ def convert_file(file: Path, object_info: Path | None, url: str | None) -> Workf
         JobError: there is no workflow in the file, it cannot be converted, or the server cannot be
             asked.
     """
-    given = read_workflow(file)
+    given = workflow_in(file)
     workflow = convert(given, _object_info(object_info, url)) if is_export(given) else given
     check_workflow(workflow)
     return workflow
