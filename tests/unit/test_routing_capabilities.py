@@ -219,3 +219,9 @@ def test_another_form_is_refused(packed: bytes) -> None:
 def test_packed_it_is_small() -> None:
     info = {f"Class{number}": SAMPLER for number in range(1000)}
     assert len(of(info).packed()) < len(json.dumps(info)) / 20
+
+
+def test_what_servers_have_in_common_is_in_memory_once() -> None:
+    one = Capabilities.unpacked(of().packed())
+    another = Capabilities.unpacked(of({**INFO, "X": SAMPLER}, {}).packed())
+    assert one.nodes.texts["KSampler"] is another.nodes.texts["KSampler"]

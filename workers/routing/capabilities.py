@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import sys
 import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -25,7 +26,8 @@ class Catalog(Mapping[str, Any]):
 
     def __init__(self, texts: Mapping[str, str]) -> None:
         """Take the JSON of each class."""
-        self.texts = texts
+        # Servers differ in few of their classes: what is equal is in memory once.
+        self.texts = {name: sys.intern(text) for name, text in texts.items()}
 
     def __getitem__(self, class_type: str) -> Any:
         return json.loads(self.texts[class_type])

@@ -18,8 +18,8 @@ from workers.routing.survey import Survey
 
 logger = logging.getLogger(__name__)
 
-# Capabilities of other servers that are kept at hand.
-_MOST_KEPT = 4
+# Capabilities of other servers that are kept at hand: a job is judged by all that differ.
+_MOST_KEPT = 32
 # Jobs for others that are sorted in a row while the server executes; and until it gets one of them
 # all the same, so that it does not idle.
 _SORTED_AHEAD = 16
