@@ -5,7 +5,7 @@ import json
 import re
 import sys
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
@@ -89,6 +89,15 @@ class Capabilities:
         texts = dict(line.split("\t", 1) for line in nodes)
         folders = {folder: tuple(files) for folder, files in json.loads(models).items()}
         return cls(Catalog({json.loads(name): text for name, text in texts.items()}), folders)
+
+
+def merged(servers: Iterable[Capabilities]) -> dict[str, tuple[str, ...]]:
+    """The model files of several servers, by folder."""
+    files: dict[str, dict[str, None]] = {}
+    for server in servers:
+        for folder, names in server.models.items():
+            files.setdefault(folder, {}).update(dict.fromkeys(names))
+    return {folder: tuple(names) for folder, names in files.items()}
 
 
 def members(text: str) -> Iterator[tuple[str, Any]]:

@@ -95,5 +95,5 @@ def _faults(
 
 def _missing_model(name: str, capabilities: Capabilities) -> str:
     near = near_models(name, capabilities.models)
-    hint = f"; it has {', '.join(label(one) for one in near)}" if near else ""
+    hint = f"; near: {', '.join(label(one) for one in near)}" if near else ""
     return f"the server does not have {shown(name)}{hint}"

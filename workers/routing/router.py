@@ -3,13 +3,13 @@
 import logging
 import threading
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from tasks.errors import InvalidWorkflowError, JobError
 from tasks.workflow import Workflow
 from workers.ledger.servers import Loaded, Server, Servers
-from workers.routing.capabilities import Capabilities
+from workers.routing.capabilities import Capabilities, merged
 from workers.routing.judgement import Judgement, Prepare, judge
 from workers.routing.lacks import lacks, told, would_run_in_part
 from workers.routing.lanes import Here, Lane, Later
@@ -96,6 +96,8 @@ class Router:
         own = self._survey.capabilities
         others = self._survey.others
         if own is None or not others:
+            # Nobody asks what is loaded here, and what is known of it is out of date from now on.
+            self.models = ""
             return Here()
         try:
             if job.in_lane:
@@ -127,12 +129,15 @@ class Router:
 
     def explained(self, job: Wanted, error: InvalidWorkflowError) -> InvalidWorkflowError:
         """The refusal of a job that no server takes, with what is missing here."""
-        _, judgement = self._judged_here(job)
-        missing = judgement.lacks
+        own, others = self._survey.capabilities, self._survey.others
+        if own is None:
+            return error
+        # Another server may have what is nearly meant.
+        known = [one for other in others if (one := self._capabilities(other.digest)) is not None]
+        missing = judge(job.prepare, replace(own, models=merged([own, *known])), job.placed).lacks
         if not any(lack.node_id for lack in missing):
             return error
-        others = len(self._survey.others)
-        nobody = f" (and none of {others} other servers can run it)" if others else ""
+        nobody = " (and no other server can run it)" if others else ""
         return InvalidWorkflowError(f"{told(missing)}{nobody}")
 
     def refuse_parts(self, workflow: Workflow, placed: Collection[str]) -> None:
@@ -228,8 +233,12 @@ class Router:
 
     def _judgement(self, job: Wanted, digest: str) -> Judgement | None:
         """Whether servers with such capabilities can run a job; None if they are not known."""
+        known = self._capabilities(digest)
+        return judge(job.prepare, known, job.placed) if known is not None else None
+
+    def _capabilities(self, digest: str) -> Capabilities | None:
         try:
-            return judge(job.prepare, self._foreign(digest), job.placed)
+            return self._foreign(digest)
         except LookupError:
             return None
 
