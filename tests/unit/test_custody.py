@@ -1388,6 +1388,7 @@ def test_a_worker_that_leaves_while_it_uploads_leaves_what_is_rendered(
             store=Store(scene.keeper, fails=fails),
             removal=SimpleNamespace(remove_files=lambda *_, **__: None),
             inputs=SimpleNamespace(place=lambda workflow, _: workflow),
+            object_info=dict,
             uploaders=uploaders,
             keeper=scene.keeper,
             listen_as=None,
