@@ -303,7 +303,7 @@ def test_a_refusal_is_explained_by_what_is_missing(plain: Scene) -> None:
     assert explained.message == "node 1 (C): the server does not know its class"
     plain.others(MORE, FEWER)
     assert plain.router.explained(wanted(C), refused).message.endswith(
-        " (and none of 2 other servers can run it)"
+        " (and no other server can run it)"
     )
 
 
