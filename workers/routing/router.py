@@ -18,6 +18,9 @@ from workers.routing.survey import Survey
 
 logger = logging.getLogger(__name__)
 
+# Seconds after which it is looked again whether a server has come back.
+_LOOK_SECONDS = 5.0
+
 # Capabilities of other servers that are kept at hand: a job is judged by all that differ.
 _MOST_KEPT = 32
 # Jobs for others that are sorted in a row while the server executes; and until it gets one of them
@@ -108,7 +111,10 @@ class Router:
             return self._decide(job, own, others)
         except JobError as error:
             logger.warning("a job goes nowhere else: %s", error)
-            return Here()
+        except Exception:
+            # Whatever it is, an attempt meets it again, where it is told.
+            logger.exception("a job cannot be judged")
+        return Here()
 
     def after_refusal(self, job: Wanted) -> Lane | Later | None:
         """Where a job goes that this server has not taken; None: nowhere.
@@ -123,9 +129,18 @@ class Router:
         if own is None or judgement.able:
             return None
         lane = self._lane_of_able(job, own, self._survey.look_at_others(), judgement)
-        if lane is None and (seconds := self._survey.settling_seconds) > 0:
+        if lane is None and (seconds := self._patience(job)) > 0:
             return Later(seconds)
         return lane
+
+    def _patience(self, job: Wanted) -> float:
+        """Seconds to wait, after this worker's start, for servers that may be about to come."""
+        survey = self._survey
+        if survey.settling_seconds > 0 or survey.returning_seconds == 0:
+            return survey.settling_seconds
+        known = (self._judgement(job, digest) for digest in self._servers.remembered())
+        may_return = any(one is not None and one.able for one in known)
+        return min(survey.returning_seconds, _LOOK_SECONDS) if may_return else 0.0
 
     def explained(self, job: Wanted, error: InvalidWorkflowError) -> InvalidWorkflowError:
         """The refusal of a job that no server takes, with what is missing here."""

@@ -17,6 +17,9 @@ logger = logging.getLogger(__name__)
 _TELL_SECONDS = 3.0
 _TELL_SECONDS_AT_FIRST = 0.5
 _SETTLING_SECONDS = 5.0
+# Seconds after its start in which a worker waits for those that it does not see any more: where all
+# are started again, some take longer.
+_RETURNING_SECONDS = 60.0
 # Seconds between two looks at the model files, which cost the server little.
 _MODELS_SECONDS = 30.0
 # Seconds between two looks at everything: to tell of all its nodes keeps a server busy.
@@ -74,6 +77,11 @@ class Survey:
         """What the server can do, as far as it is known."""
         self.others: tuple[Server, ...] = ()
         """The other servers of the fleet, as they were told of a moment ago."""
+
+    @property
+    def returning_seconds(self) -> float:
+        """Seconds until servers that were there before this worker must have come back."""
+        return max(0.0, self._began_at + _RETURNING_SECONDS - time.monotonic())
 
     @property
     def settling_seconds(self) -> float:
