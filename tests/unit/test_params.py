@@ -119,6 +119,12 @@ class TestAddresses:
         with pytest.raises(InvalidWorkflowError, match="set an input there"):
             check_params(circle, {"1.x": 1})
 
+    def test_of_an_export_only_the_form_is_known(self) -> None:
+        export = {"nodes": [{"id": 1, "type": "KSampler"}], "links": [], "version": 0.4}
+        check_params(export, {"1.seed": 5, "Sampler.cfg": 7})
+        with pytest.raises(InvalidWorkflowError, match="expected a node's id or title"):
+            check_params(export, {"1": 5})
+
 
 class TestValues:
     @pytest.mark.parametrize(
