@@ -73,6 +73,8 @@ def input_spec(node_class: Mapping[str, Any], name: str) -> InputSpec | None:
         for further, its_spec in _further(given, spec):
             if further == name:
                 return _read(node_class, name, its_spec, is_required=False)
+            if _has_any(its_spec) and name.startswith(f"{further}."):
+                return InputSpec(name, ("*",), is_required=False)
         if _has_any(spec) and name.startswith(f"{given}."):
             return InputSpec(name, ("*",), is_required=False)
     return None
@@ -148,7 +150,8 @@ def _given(node_class: Mapping[str, Any]) -> Iterator[tuple[str, Any, bool]]:
     sections = node_class.get("input")
     for section in ("required", "optional"):
         for name, spec in _mapping(sections, section).items():
-            yield name, spec, section == "required"
+            # Workflows have the inputs that it brings along, and not itself.
+            yield name, spec, section == "required" and not _has_any(spec)
 
 
 def _further(name: str, spec: object) -> Iterator[tuple[str, Any]]:
