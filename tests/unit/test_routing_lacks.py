@@ -84,13 +84,13 @@ def test_a_workflow_that_it_can_run_lacks_nothing() -> None:
         pytest.param(
             node("Loader", ckpt_name="b.safetensors"),
             "node 5 (Loader), input ckpt_name: the server does not have 'b.safetensors'; "
-            "it has sub/b-fp8.safetensors in checkpoints",
+            "near: sub/b-fp8.safetensors in checkpoints",
             id="a missing model with one near",
         ),
         pytest.param(
             node("Loader", ckpt_name="c.safetensors"),
             "node 5 (Loader), input ckpt_name: the server does not have 'c.safetensors'; "
-            "it has c.safetensors in loras",
+            "near: c.safetensors in loras",
             id="a model of another kind",
         ),
         pytest.param(

@@ -51,7 +51,7 @@ class Survey:
         self.capabilities: Capabilities | None = OWN
         self.others: tuple[Server, ...] = ()
         self.live: tuple[Server, ...] | None = None
-        self.settling_seconds = 0.0
+        self.settling_seconds = self.returning_seconds = 0.0
         self.after_complaint: Capabilities | None = OWN
         self.complaints = 0
         self.error: Exception | None = None
@@ -83,6 +83,9 @@ class Servers:
         self.warmth: Warmth = "here"
         self.warmed: list[tuple[Loaded, frozenset[str], bool, bool]] = []
         self.error: Exception | None = None
+
+    def remembered(self) -> list[str]:
+        return list(self.packed)
 
     def capabilities(self, digest: str) -> bytes | None:
         self.asked.append(digest)
@@ -269,6 +272,20 @@ def test_while_others_may_not_have_been_heard_of_it_is_too_early(plain: Scene) -
     assert plain.router.after_refusal(wanted(A)) is None
     plain.others(MORE)
     assert plain.router.after_refusal(wanted(B)) == Lane.of("", [OWN.digest])
+
+
+def test_a_fleet_that_was_started_again_comes_back_one_by_one(plain: Scene) -> None:
+    plain.others(MORE)
+    plain.others()
+    # Nobody who could do it is there, but somebody was.
+    plain.survey.returning_seconds = 50.0
+    assert plain.router.after_refusal(wanted(B)) == Later(5.0)
+    plain.survey.returning_seconds = 2.0
+    assert plain.router.after_refusal(wanted(B)) == Later(2.0)
+    # Nobody ever could.
+    assert plain.router.after_refusal(wanted(C)) is None
+    plain.survey.returning_seconds = 0.0
+    assert plain.router.after_refusal(wanted(B)) is None
 
 
 def test_a_refusal_that_was_not_foreseen_has_the_server_looked_at_again(plain: Scene) -> None:

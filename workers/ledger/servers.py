@@ -21,7 +21,7 @@ _SERVER = "comfyfleet:server:"
 _SERVERS = "comfyfleet:servers"
 # Capabilities by their digest: those of equal servers are told once.
 _CAPABILITIES = "comfyfleet:capabilities:"
-# Of the capabilities that servers have or had, by the server's time (seconds) until which they count.
+# Of the capabilities that servers have, or had, by the time (seconds) until which they count.
 DIGESTS = "comfyfleet:digests"
 # Members `models digest place` by the server's time (seconds) until which that holds.
 WARM = "comfyfleet:warm"
