@@ -121,7 +121,16 @@ def test_a_workflow_that_it_can_run_lacks_nothing() -> None:
     ],
 )
 def test_what_is_lacking_is_named(broken: dict[str, Any], message: str) -> None:
-    assert lacks({**SOUND, "5": broken}, SERVER) == (Lack("5", message),)
+    workflow = {**SOUND, "5": broken, "6": node("Save", images=["5", 0])}
+    assert lacks(workflow, SERVER) == (Lack("5", message),)
+
+
+def test_the_inputs_of_what_no_output_needs_do_not_count() -> None:
+    loose = node("Sampler", steps=0)
+    assert found({**SOUND, "5": loose, "6": node("Any", of=["5", 0])}) == [
+        "node 6 (Any): the server does not know its class"
+    ]
+    assert len(found({**SOUND, "5": loose, "6": node("Save", images=["5", 0])})) == 3
 
 
 def test_a_class_that_is_told_in_no_known_form_is_not_known() -> None:
@@ -130,7 +139,14 @@ def test_a_class_that_is_told_in_no_known_form_is_not_known() -> None:
 
 
 def test_each_lack_is_named_in_the_workflows_order() -> None:
-    workflow = {"9": node("Nope"), **SOUND, "5": sampler(steps=0, name="x"), "6": node("Nope")}
+    broken = sampler(steps=0, name="x")
+    workflow = {
+        "9": node("Nope"),
+        **SOUND,
+        "5": broken,
+        "6": node("Nope"),
+        "7": node("Save", images=["5", 0]),
+    }
     assert [one.node_id for one in lacks(workflow, SERVER)] == ["9", "5", "5", "6"]
 
 
@@ -144,7 +160,7 @@ def test_each_lack_is_named_in_the_workflows_order() -> None:
     ],
 )
 def test_what_servers_do_not_mind_is_no_lack(sound: dict[str, Any]) -> None:
-    assert found({**SOUND, "5": sound}) == []
+    assert found({**SOUND, "5": sound, "6": node("Save", images=["5", 0])}) == []
 
 
 def test_a_file_that_is_placed_first_is_there() -> None:

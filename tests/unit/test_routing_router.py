@@ -341,7 +341,7 @@ def test_a_refusal_that_nothing_explains_stays_as_it_is(plain: Scene) -> None:
 
 
 def save(node_id: str) -> dict[str, Any]:
-    return {node_id: {"class_type": "Save", "inputs": {}}}
+    return {node_id: {"class_type": "Save", "inputs": {"images": ["9", 0]}}}
 
 
 def test_a_workflow_that_would_run_in_part_is_refused(plain: Scene) -> None:
@@ -362,7 +362,7 @@ def test_what_a_node_may_see_otherwise_is_not_refused(plain: Scene) -> None:
         "Boxes": {"input": {"required": {"box": [[{"id": 1}]]}}},
     }
     plain.survey.capabilities = Capabilities.of(json.dumps(info), {})
-    boxes = {"1": {"class_type": "Boxes", "inputs": {"box": "first"}}}
+    boxes = {"9": {"class_type": "Boxes", "inputs": {"box": "first"}}}
     plain.router.refuse_parts({**boxes, **save("2"), **save("3")}, ())
 
 
