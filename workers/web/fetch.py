@@ -47,8 +47,8 @@ _UNCHANGED = Answer(iter(()), changed=False)
 class Web:
     """Hosts, as far as jobs may lead to them. Thread-safe; keeps no connection.
 
-    Neither the environment's proxies nor its stored passwords have a part in it, and nothing
-    that one host says (a cookie, say) is told to another.
+    Neither the environment's proxies nor its stored passwords have a part in it. Of what one host
+    says another is told nothing, such as a cookie, but the tag that the caller gives.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class Web:
             ends.callback(connection.close)
             with translated(target.host):
                 connection.request(
-                    "GET", target.path, headers=headers, preload_content=False, decode_content=True
+                    "GET", "/", headers=headers, preload_content=False, decode_content=True
                 )
                 response = connection.getresponse()
             ends.callback(response.close)
