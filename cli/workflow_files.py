@@ -11,6 +11,11 @@ from tasks.workflow_file import read_workflow
 STDIN = "-"
 
 
+def _stdin() -> bytes:
+    # Python has none if it was closed before the start.
+    return sys.stdin.buffer.read() if sys.stdin is not None else b""
+
+
 def workflow_in(file: str | Path) -> dict[str, Any]:
     """The workflow in a file, whatever of those that have one; `-` is stdin.
 
@@ -20,7 +25,7 @@ def workflow_in(file: str | Path) -> dict[str, Any]:
     """
     try:
         if str(file) == STDIN:
-            return read_workflow(sys.stdin.buffer.read())
+            return read_workflow(_stdin())
         return read_workflow(Path(file))
     except InvalidWorkflowError as error:
         raise CommandError(f"{file}: {error.message}") from error
