@@ -60,6 +60,7 @@ class _Conversion:
         self._choose = choose
         self._now = now
         self._allowance = Allowance()
+        self._named_values: dict[int, Mapping[str, Any]] = {}
 
     def workflow(self) -> Workflow:
         """The workflow, without links to what isn't sent."""
@@ -141,15 +142,20 @@ class _Conversion:
 
     def _found_value(self, node_name: str, widget: str) -> object:
         node = self._aliases.get(node_name) or self._titles.get(node_name)
-        node_class = self._classes.get(node.type) if node else None
         if node is None:
             return None
-        if node.type in _OWN_WIDGETS:
-            values = {_OWN_WIDGETS[node.type]: first_value(node)}
-        else:
-            values = widget_values(node, node_class) if node_class else {}
+        # The export keeps the node, and with it its identity, for as long as this lives.
+        if id(node) not in self._named_values:
+            self._named_values[id(node)] = self._values_of(node)
+        values = self._named_values[id(node)]
         value = values.get(widget)
         return "" if widget in values and value in (None, MISSING) else value
+
+    def _values_of(self, node: Node) -> Mapping[str, Any]:
+        if node.type in _OWN_WIDGETS:
+            return {_OWN_WIDGETS[node.type]: first_value(node)}
+        node_class = self._classes.get(node.type)
+        return widget_values(node, node_class) if node_class else {}
 
     @cached_property
     def _aliases(self) -> dict[str, Node]:
