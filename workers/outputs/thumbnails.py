@@ -73,11 +73,15 @@ def _small(picture: "Image", longest: int) -> "Image":
         )
     # A JPEG is read no larger than it has to be.
     picture.draft("RGB", (longest, longest))
-    if picture.mode.startswith("I"):
-        # 16 bits a pixel, of which the upper 8 are shown.
-        picture = picture.convert("I").point(lambda value: value * (1 / 256)).convert("L")
-    small = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
+    is_deep = picture.mode.startswith("I")
+    colours = "RGBA" if picture.has_transparency_data else "RGB"
+    small = picture.convert("I" if is_deep else colours)
+    # There is memory for two, and premultiplying takes another one.
+    picture.close()
     small.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+    if is_deep:
+        # 16 bits a pixel, of which the upper 8 are shown.
+        small = small.point(lambda value: value * (1 / 256)).convert("L").convert("RGB")
     return ImageOps.exif_transpose(small)
 
 
