@@ -157,6 +157,15 @@ def test_any_bytes_pass(start: bytes, rest: bytes) -> None:
     assert stripped or complete or not content
 
 
+def test_parts_of_a_few_bytes_come_together() -> None:
+    blocks = b"\x01a" * 100_000
+    content = b"GIF89a" + bytes(7) + b"\x2c" + bytes(9) + b"\x08" + blocks + b"\0;"
+    stripping = Stripping(BytesIO(content))
+    parts = list(iter(lambda: stripping.read(2**20), b""))
+    assert (b"".join(parts), stripping.complete) == (content, True)
+    assert len(parts) < 10
+
+
 def test_an_error_of_the_stream_is_the_readers() -> None:
     class Broken(Trickle):
         def read(self, size: int) -> bytes:
