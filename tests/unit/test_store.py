@@ -56,6 +56,13 @@ def test_an_object_that_is_known_is_not_read() -> None:
     assert client.asked == [{"Bucket": "b", "Key": "a", "IfNoneMatch": '"1"'}]
 
 
+def test_an_object_is_copied_to_a_file() -> None:
+    client, file = Client(), BytesIO()
+    assert store(client).download("a", file)
+    assert (file.getvalue(), client.body.closed) == (b"red", True)
+    assert not store(Client((404, "NoSuchKey"))).download("a", file)
+
+
 def test_another_bucket_is_asked_by_the_same_client() -> None:
     client = Client()
     assert store(client).beside("c").get("a") == b"red"
