@@ -4,12 +4,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+from cli.comfy.client import open_server
 from cli.errors import CommandError
-from settings import load
+from cli.workflow_files import workflow_in
 from tasks.workflow import Workflow, check_workflow
-from tasks.workflow_file import read_workflow
 from tasks.workflow_form import is_export
-from workers.bootstrap import comfyui_client
 from workers.conversion.convert import convert
 
 
@@ -22,11 +21,11 @@ def convert_file(file: Path, object_info: Path | None, url: str | None) -> Workf
         url: of the server to ask; default: that of the settings.
 
     Raises:
-        CommandError: the file for `/object_info` is none.
+        CommandError: the file for `/object_info` is none, or the URL.
         JobError: there is no workflow in the file, it cannot be converted, or the server cannot be
             asked.
     """
-    given = read_workflow(file)
+    given = workflow_in(file)
     workflow = convert(given, _object_info(object_info, url)) if is_export(given) else given
     check_workflow(workflow)
     return workflow
@@ -37,7 +36,7 @@ def _object_info(file: Path | None, url: str | None) -> dict[str, Any]:
         raise CommandError("--object-info and --url: only one of them can say what nodes there are")
     if file is not None:
         return _read(file)
-    with comfyui_client(load(), url) as server:
+    with open_server(url) as server:
         return server.object_info()
 
 

@@ -1,6 +1,5 @@
 """`comfyfleet submit`: a workflow as a job on the queue, or as one for each row of params."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,9 +13,9 @@ from cli.following import Download, Wait, follow
 from cli.output import AsJson, print_json
 from cli.rows import combine, pairs, read_params, read_sweeps, read_table
 from cli.sources import read_sources
+from cli.workflow_files import workflow_in
 from settings import load
 from tasks import Batch, JobError, enqueue, enqueue_batch
-from tasks.workflow_file import read_workflow
 
 _Many = list[str] | None
 
@@ -67,7 +66,7 @@ def submit(
         "metadata": pairs("--metadata", metadata or ()),
         "priority": int(priority) if priority and priority.isdecimal() else priority,
     }
-    workflow = _workflow(file)
+    workflow = workflow_in(file)
     with enqueuing():
         if rows is None:
             if batch_id is not None:
@@ -85,11 +84,6 @@ def submit(
         print_json(told)
     else:
         typer.echo(jobs.id)
-
-
-def _workflow(file: str) -> dict[str, Any]:
-    """The workflow in a file, or in what comes on stdin."""
-    return read_workflow(sys.stdin.buffer.read() if file == "-" else Path(file))
 
 
 @contextmanager

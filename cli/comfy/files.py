@@ -59,6 +59,8 @@ def view(
     path = _target(output, wanted)
     if not path.parent.is_dir():
         raise CommandError(f"{shown(str(path.parent))} is no folder")
+    if path.exists() and not path.is_file():
+        raise CommandError(f"{shown(str(path))} is no file; -o - writes to stdout")
     if path.exists() and not force:
         raise CommandError(f"{shown(str(path))} is there already; --force overwrites it")
     with open_server(url) as server, server.view(wanted) as download:

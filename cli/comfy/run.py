@@ -14,15 +14,15 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 
 from cli.comfy.client import Url, open_server
-from cli.convert import convert_file
 from cli.output import AsJson, cell, print_json, print_table
 from tasks.result import Progress
+from tasks.workflow_file import read_workflow
 from workers.comfyui import Execution
 
 
 def run(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A workflow: API format, or as the UI saves it.")
+        Path, typer.Argument(metavar="FILE", help="A workflow, as JSON or in an image.")
     ],
     *,
     output: Annotated[
@@ -42,12 +42,11 @@ def run(
 
     Ctrl-C takes its prompt back. No file in DIR is overwritten.
     """
-    with open_server(url) as server:
-        workflow = convert_file(file, None, server.base_url)
-        with _bar() as show:
-            execution = server.execute(
-                workflow, output, timeout=timeout, on_progress=show, include_temp=include_temp
-            )
+    workflow = read_workflow(file)
+    with open_server(url) as server, _bar() as show:
+        execution = server.execute(
+            workflow, output, timeout=timeout, on_progress=show, include_temp=include_temp
+        )
     if as_json:
         print_json(_as_json(execution))
     else:

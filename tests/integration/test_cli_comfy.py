@@ -1,6 +1,7 @@
 """`comfyfleet comfy`: each verb on a server of its own, with no broker anywhere."""
 
 import json
+import os
 import signal
 import time
 import uuid
@@ -242,6 +243,10 @@ def test_a_file_is_viewed(
     assert "expected a file's name" in refused("view", "../none.png", "-o", str(tmp_path / "x"))
     assert "is no folder" in refused("view", "none.png", "-o", str(tmp_path / "none" / "x"))
     assert [*tmp_path.iterdir()] == [path]
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    assert "is no file" in refused("view", output["file"], "-o", str(pipe), "--force")
+    assert pipe.is_fifo()
 
 
 def test_an_input_is_viewed_as_text_on_stdout(comfy: Callable[..., Ended], server: ComfyUI) -> None:

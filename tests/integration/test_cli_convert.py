@@ -73,6 +73,13 @@ def test_a_file_that_is_no_workflow_is_refused(tmp_path: Path, content: str, sen
     assert sentence in told
 
 
+@pytest.mark.parametrize("url", ["gpu:8188", "http://me:secret@127.0.0.1:1"])
+def test_a_url_that_is_none_is_refused(url: str) -> None:
+    sentence = Comfyfleet({}).refused("convert", EXPORT, "--url", url)
+    assert sentence.startswith("comfyfleet: --url: found ")
+    assert "secret" not in sentence
+
+
 def test_a_server_and_a_file_are_one_too_many() -> None:
     both = ("--object-info", OBJECT_INFO, "--url", "http://127.0.0.1:1")
     assert "only one of them" in Comfyfleet({}).refused("convert", EXPORT, *both)

@@ -42,7 +42,7 @@ def web(names: Any = None, *, timeout: float = LONG, opened: str = "127.0.0.1") 
     return Web(
         opened=OpenHosts.of(opened.split(",")),
         timeout=timeout,
-        tls=ssl.create_default_context(cafile=str(CERTIFICATE)),
+        tls=lambda: ssl.create_default_context(cafile=str(CERTIFICATE)),
         resolve=names or Names(),
     )
 

@@ -46,6 +46,7 @@ class Server:
         self.on_look: Callable[[], object] = self.go_on
         self.hint: Callable[[], object] = lambda: None
         self.submitted: list[tuple[Any, str, str]] = []
+        self.exports: list[Any] = []
         self.cancelled: list[str] = []
         self.classes_asked = 0
 
@@ -64,8 +65,9 @@ class Server:
         self.classes_asked += 1
         return {"SaveImage": {"input": {"required": {}}, "output_node": True}}
 
-    def submit(self, workflow: Any, prompt_id: str, client_id: str) -> None:
+    def submit(self, workflow: Any, prompt_id: str, client_id: str, *, export: Any) -> None:
         self.submitted.append((workflow, prompt_id, client_id))
+        self.exports.append(export)
         self.state = PromptState.QUEUED
         self.hint()
         self.on_submit()
@@ -182,10 +184,19 @@ def test_previews_are_saved_on_request(server: Server, tmp_path: Path) -> None:
 
 def test_an_export_is_converted_by_the_servers_own_nodes(server: Server, tmp_path: Path) -> None:
     node = {"id": 9, "type": "SaveImage", "inputs": [], "outputs": [], "widgets_values": []}
-    execute(server, tmp_path, {"nodes": [node], "links": [], "version": 0.4})
+    export = {"nodes": [node], "links": [], "version": 0.4}
+    execute(server, tmp_path, export)
     ((workflow, _, _),) = server.submitted
     assert workflow["9"]["class_type"] == "SaveImage"
     assert server.classes_asked == 1
+    # For images to have it embedded, as with the UI.
+    assert server.exports == [export]
+
+
+def test_what_is_in_api_format_is_sent_as_it_is(server: Server, tmp_path: Path) -> None:
+    execute(server, tmp_path)
+    ((workflow, _, _),) = server.submitted
+    assert (workflow, server.exports, server.classes_asked) == (WORKFLOW, [None], 0)
 
 
 @pytest.mark.parametrize(

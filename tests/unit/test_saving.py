@@ -1,5 +1,6 @@
 """Files on this machine: whole, in their folder, over no other one."""
 
+import os
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -85,3 +86,15 @@ def test_what_is_there_is_replaced_only_by_a_whole_one_and_on_request(tmp_path: 
     write(BytesIO(b"third").read, path, overwrite=True)
     assert path.read_bytes() == b"third"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
+    # Such as a device.
+    pipe, folder = tmp_path / "pipe", tmp_path / "folder"
+    os.mkfifo(pipe)
+    folder.mkdir()
+    for path in (pipe, folder):
+        with pytest.raises(FileExistsError):
+            write(BytesIO(b"x").read, path, overwrite=True)
+    assert pipe.is_fifo()
+    assert sorted(tmp_path.iterdir()) == [folder, pipe]

@@ -47,12 +47,13 @@ def write(read: Read, path: Path, *, overwrite: bool) -> None:
     """Write a file where it is wanted.
 
     Raises:
-        FileExistsError: there is one, and it is not to be overwritten.
+        FileExistsError: there is one that is not to be overwritten, or something that is no file.
         OSError: it cannot be written.
         Exception: what `read` raises.
     """
     with _part(read, path.parent) as part:
-        if not overwrite and not _reserved(path):
+        # A device would be replaced, too.
+        if not _reserved(path) and not (overwrite and path.is_file()):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
         part.replace(path)
 

@@ -41,14 +41,15 @@ def execute(
     """Run a workflow and save what it makes; arguments and errors as of `ComfyUI.execute`."""
     # Now, as nobody wants to hear of it after the render.
     output_dir.mkdir(parents=True, exist_ok=True)
-    sent = convert(workflow, comfyui.object_info()) if is_export(workflow) else workflow
+    export = workflow if is_export(workflow) else None
+    sent = workflow if export is None else convert(export, comfyui.object_info())
     check_workflow(sent)
     prompt_id = str(uuid.uuid4())
     with (
         _listening(comfyui, prompt_id) as (notifications, subscription),
         _cancelled_if_given_up(comfyui, prompt_id),
     ):
-        _submit(comfyui, sent, prompt_id, notifications.client_id)
+        _submit(comfyui, sent, prompt_id, notifications.client_id, export)
 
         def tick(running: bool) -> None:
             on_progress(_progress(comfyui, sent, subscription.progress, running=running))
@@ -92,9 +93,15 @@ def _cancelled_if_given_up(comfyui: ComfyUI, prompt_id: str) -> Iterator[None]:
         raise
 
 
-def _submit(comfyui: ComfyUI, workflow: Workflow, prompt_id: str, client_id: str) -> None:
+def _submit(
+    comfyui: ComfyUI,
+    workflow: Workflow,
+    prompt_id: str,
+    client_id: str,
+    export: Mapping[str, Any] | None,
+) -> None:
     try:
-        comfyui.submit(workflow, prompt_id, client_id)
+        comfyui.submit(workflow, prompt_id, client_id, export=export)
     except ComfyUIUnavailableError:
         # The answer was lost, the prompt perhaps not.
         if comfyui.state_of(prompt_id) is PromptState.UNKNOWN:

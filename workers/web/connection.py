@@ -2,7 +2,7 @@
 
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from ipaddress import ip_address
 from typing import Any
@@ -66,11 +66,11 @@ class _Tls(_Plain, urllib3.connection.HTTPSConnection):
 
 
 def over(
-    connected: socket.socket, target: Target, tls: ssl.SSLContext
+    connected: socket.socket, target: Target, tls: Callable[[], ssl.SSLContext]
 ) -> urllib3.connection.HTTPConnection:
     """Speak HTTP with a target over a socket; what is requested is its path."""
     connection = (
-        _Tls(target.host, target.port, ssl_context=tls)
+        _Tls(target.host, target.port, ssl_context=tls())
         if target.scheme == "https"
         else _Plain(target.host, target.port)
     )

@@ -56,7 +56,7 @@ class Web:
         *,
         opened: OpenHosts,
         timeout: float,
-        tls: ssl.SSLContext,
+        tls: Callable[[], ssl.SSLContext],
         resolve: Resolve = resolve,
     ) -> None:
         """Prepare; nothing is opened.
@@ -64,7 +64,7 @@ class Web:
         Args:
             opened: what the operator opens beside the public internet.
             timeout: seconds for one URL, from its name to its last byte.
-            tls: whose certificates are believed.
+            tls: whose certificates are believed; they take megabytes, and so are asked for late.
             resolve: the addresses of a name.
         """
         self._opened = opened
