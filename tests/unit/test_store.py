@@ -108,13 +108,9 @@ def test_any_other_answer_is_an_error(error: tuple[int, str], leaf: type[JobErro
 
 
 def test_an_object_is_copied_to_a_file() -> None:
-    class Streaming(Client):
-        def get_object(self, **question: Any) -> dict[str, Any]:
-            return {**super().get_object(**question), "Body": StreamingBody(BytesIO(b"red"), 3)}
-
-    file = BytesIO()
-    assert store(Streaming()).download("a", file)
-    assert file.getvalue() == b"red"
-    assert not store(Streaming((404, "NoSuchKey"))).download("a", file)
+    client, file = Client(), BytesIO()
+    assert store(client).download("a", file)
+    assert (file.getvalue(), client.body.closed) == (b"red", True)
+    assert not store(Client((404, "NoSuchKey"))).download("a", file)
     with pytest.raises(StorageDeniedError):
-        store(Streaming((403, "AccessDenied"))).download("a", file)
+        store(Client((403, "AccessDenied"))).download("a", file)

@@ -193,16 +193,12 @@ class ObjectStore:
 
     def download(self, key: str, file: IO[bytes]) -> bool:
         """Copy an object to a file, in bounded memory; whether there is such an object."""
-        try:
-            with translated(self.bucket):
-                found = self._client.get_object(Bucket=self.bucket, Key=key)
-                for part in found["Body"].iter_chunks(_MEBIBYTE):
-                    file.write(part)
-        except JobError as error:
-            if _answer(error) == (404, "NoSuchKey"):
+        with self.opened(key) as found:
+            if found is None:
                 return False
-            raise
-        return True
+            for piece in found.pieces:
+                file.write(piece)
+            return True
 
     def stat(self, key: str) -> ObjectStat | None:
         """What is known of an object, or None if there is no such object."""
