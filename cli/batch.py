@@ -5,7 +5,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from cli.following import Download, Wait, answering, counts, follow
+from cli.fleet import answering
+from cli.following import Download, Wait, counts, follow
 from cli.output import AsJson, print_json, print_table
 from tasks import Batch
 

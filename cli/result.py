@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from rich.table import Table
 
 from cli.errors import CommandError
-from cli.fleet import open_ledger
+from cli.fleet import answering, open_ledger
 from cli.output import attempts_table, cell, print_json, print_table
 from settings import load
 from tasks import app
@@ -86,15 +86,8 @@ def show(job_id: str, found: Found, *, as_json: bool) -> None:
 
 
 def _in_backend(job_id: str) -> Found:
-    try:
+    with answering():
         meta = app.backend.get_task_meta(job_id)
-    except Exception as error:
-        # Each backend has errors of its own.
-        url = load().masked()["CELERY_RESULT_BACKEND"]
-        raise CommandError(
-            f"the result backend did not answer ({type(error).__name__}); "
-            f"CELERY_RESULT_BACKEND is {url}"
-        ) from error
     state, content = meta["status"], meta["result"]
     try:
         match state:

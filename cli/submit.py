@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from kombu.exceptions import OperationalError
 
 from cli.errors import CommandError
 from cli.following import Download, Wait, follow
@@ -67,16 +66,16 @@ def submit(
         "metadata": pairs("--metadata", metadata or ()),
         "priority": int(priority) if priority and priority.isdecimal() else priority,
     }
+    if rows is None and batch_id is not None:
+        raise CommandError("--batch-id: this is one job; name it by --job-id")
+    if rows is not None and job_id is not None:
+        raise CommandError("--job-id: these are several jobs; name them by --batch-id")
     workflow = _workflow(file)
     with enqueuing():
         if rows is None:
-            if batch_id is not None:
-                raise CommandError("--batch-id: this is one job; name it by --job-id")
             job = enqueue(workflow, params=given, job_id=job_id, **shared)
             jobs, told = Batch(job.id, [job.id]), {"job_id": job.id}
         else:
-            if job_id is not None:
-                raise CommandError("--job-id: these are several jobs; name them by --batch-id")
             jobs = enqueue_batch(workflow, rows, batch_id=batch_id, **shared)
             told = {"batch_id": jobs.id, "job_ids": list(jobs.job_ids)}
     if wait or download is not None:
@@ -97,11 +96,12 @@ def enqueuing() -> Iterator[None]:
     """Tell why jobs were not enqueued, and which were.
 
     Raises:
-        CommandError: broker or result backend is away, or has no room.
+        CommandError: an argument is wrong, or broker or result backend is away or has no room.
     """
     try:
         yield
-    except (JobError, OperationalError, RuntimeError, OSError) as error:
+    except Exception as error:
+        # Broker and result backend each have errors of their own.
         why = str(error)
         if not isinstance(error, JobError):
             masked = load().masked()
