@@ -190,8 +190,8 @@ def test_a_batch_is_cancelled(
         (["{file}", "--priority", "soon"], "priority: found 'soon'"),
         (["{file}", "--input", "a=none.png"], "--input: there is no file none.png"),
         (["none.json"], "No such file or directory: 'none.json'"),
-        (["{broken}"], "broken.json: is no JSON"),
-        (["{list}"], "list.json: is no workflow"),
+        (["{broken}"], "is no JSON that can be read"),
+        (["{list}"], "there is no workflow in it"),
     ],
     ids=lambda value: "" if isinstance(value, str) else " ".join(value),
 )
