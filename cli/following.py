@@ -1,16 +1,15 @@
 """Waiting for jobs before somebody's eyes, and saying what became of them."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from celery.states import PENDING
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
 from cli.fleet import answering
 from cli.outcomes import collect, fail_if_any, print_outcomes
-from cli.output import print_json
+from cli.output import bar, print_json
 from tasks import Batch, BatchProgress
 
 Wait = Annotated[bool, typer.Option("--wait", help="Wait until all has ended.")]
@@ -64,21 +63,11 @@ def _watch(batch: Batch) -> BatchProgress:
     Raises:
         CommandError: the result backend is away.
     """
-    console = Console(stderr=True)
     with answering():
-        if not console.is_terminal:
+        if not sys.stderr.isatty():
             return batch.wait(_Lines())
-        columns = (
-            BarColumn(),
-            TaskProgressColumn(),
-            TextColumn("{task.description}"),
-            TimeElapsedColumn(),
-        )
-        with Progress(*columns, console=console, transient=True) as bars:
-            bar = bars.add_task("waiting", total=1.0)
-            return batch.wait(
-                lambda now: bars.update(bar, completed=now.value, description=counts(now))
-            )
+        with bar() as show:
+            return batch.wait(lambda now: show(now.value, counts(now)))
 
 
 def counts(progress: BatchProgress) -> str:

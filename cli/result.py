@@ -12,6 +12,7 @@ from rich.table import Table
 
 from cli.errors import CommandError
 from cli.fleet import answering, open_ledger
+from cli.outcomes import Outcome, print_shown
 from cli.output import attempts_table, cell, print_json, print_table
 from settings import load
 from tasks import app
@@ -178,7 +179,9 @@ def _show_result(content: dict[str, Any]) -> None:
         size = f"{output.size_bytes / 1000:.1f} kB"
         of_file = (output.node_id, output.kind, output.filename, size, output.uri)
         table.add_row(*map(cell, (*of_file, *([output.url] if presigned else []))))
-    print_table(table)
+    if result.outputs:
+        print_table(table)
+    print_shown([Outcome(result.job_id, None, result)])
     print_table(attempts_table(result.attempts))
 
 

@@ -1,7 +1,7 @@
 """`comfyfleet comfy history`: prompts that have ended."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -12,7 +12,7 @@ from rich.table import Table
 from cli.comfy.client import Url, open_server
 from cli.comfy.files import name_of
 from cli.comfy.prompts import unknown_prompt
-from cli.output import AsJson, cell, print_json, print_table
+from cli.output import AsJson, cell, id_column, print_json, print_table
 from tasks.errors import JobError
 from workers.comfyui.history import (
     OutputFile,
@@ -93,8 +93,14 @@ def _as_json(one: Ended) -> dict[str, Any]:
     }
 
 
-def _list(ended: Iterable[Ended]) -> None:
-    table = Table("prompt", "ended", "seconds", "outcome", "files")
+def _list(ended: Sequence[Ended]) -> None:
+    table = Table(
+        id_column("prompt", [one.prompt_id for one in ended]),
+        "ended",
+        "seconds",
+        "outcome",
+        "files",
+    )
     for one in ended:
         files = ", ".join(name_of(output.file) for output in one.files)
         table.add_row(cell(one.prompt_id), _time(one), _seconds(one), _outcome(one), cell(files))
