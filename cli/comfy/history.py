@@ -17,10 +17,10 @@ from tasks.errors import JobError
 from workers.comfyui.history import (
     OutputFile,
     executed_at,
+    executed_workflow,
     failure_in,
     output_files,
     shown_values,
-    workflow_of,
 )
 
 
@@ -69,7 +69,7 @@ def read(prompt_id: str, entry: Mapping[str, Any]) -> Ended:
     times = executed_at(entry)
     return Ended(
         prompt_id,
-        failure_in(entry, workflow_of(entry)),
+        failure_in(entry, executed_workflow(entry)),
         times[1] if times else None,
         round(times[1] - times[0], 3) if times else None,
         output_files(entry, include_temp=True),
