@@ -6,8 +6,8 @@ from typing import Any
 
 from cli.comfy.client import open_server
 from cli.errors import CommandError
+from cli.workflow_files import workflow_in
 from tasks.workflow import Workflow, check_workflow
-from tasks.workflow_file import read_workflow
 from tasks.workflow_form import is_export
 from workers.conversion.convert import convert
 
@@ -25,7 +25,7 @@ def convert_file(file: Path, object_info: Path | None, url: str | None) -> Workf
         JobError: there is no workflow in the file, it cannot be converted, or the server cannot be
             asked.
     """
-    given = read_workflow(file)
+    given = workflow_in(file)
     workflow = convert(given, _object_info(object_info, url)) if is_export(given) else given
     check_workflow(workflow)
     return workflow

@@ -1,4 +1,4 @@
-"""How commands reach the fleet: its ledger and its results, as the environment names them."""
+"""How commands reach the fleet: what Redis knows of it, where the environment says."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,9 +6,10 @@ from contextlib import contextmanager
 from pydantic import ValidationError
 
 from cli.errors import CommandError
-from settings import load
+from settings import Settings, load
 from tasks.errors import BrokerUnavailableError, JobError
 from workers.ledger import Ledger
+from workers.ledger.servers import Servers
 
 
 @contextmanager
@@ -20,9 +21,26 @@ def open_ledger() -> Iterator[Ledger]:
         BrokerFullError: Redis has no memory left for what was to be written.
     """
     settings = load()
+    with _explained(settings), Ledger(settings.ledger_url) as ledger:
+        yield ledger
+
+
+@contextmanager
+def open_servers() -> Iterator[Servers]:
+    """What workers tell of the fleet's servers.
+
+    Raises:
+        CommandError: Redis is away.
+    """
+    settings = load()
+    with _explained(settings), Servers(settings.ledger_url) as servers:
+        yield servers
+
+
+@contextmanager
+def _explained(settings: Settings) -> Iterator[None]:
     try:
-        with Ledger(settings.ledger_url) as ledger:
-            yield ledger
+        yield
     except BrokerUnavailableError as error:
         url = settings.masked()["CELERY_BROKER_URL"]
         raise CommandError(f"{error.message}; CELERY_BROKER_URL is {url}") from error

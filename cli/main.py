@@ -12,6 +12,7 @@ import typer
 from rich.table import Table
 
 from cli.batch import show_batch
+from cli.check import check_file, exit_code, show_findings
 from cli.comfy import comfy
 from cli.convert import convert_file
 from cli.dead import dead
@@ -84,6 +85,24 @@ def convert(
 ) -> None:
     """Print a workflow that ComfyUI's UI has saved, or embedded in an image, in API format."""
     print_json(convert_file(file, object_info, url))
+
+
+@app.command()
+def check(
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="A workflow, as JSON or in an image.", exists=True),
+    ],
+    as_json: AsJson = False,
+) -> None:
+    """Say for each live server of the fleet whether it can run a workflow, or what it lacks.
+
+    The exit code is 0 if a server that takes jobs can run it, 1 if none can, and 3 if no server
+    is live.
+    """
+    findings = check_file(file)
+    show_findings(findings, as_json=as_json)
+    raise typer.Exit(exit_code(findings))
 
 
 @app.command()

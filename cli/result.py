@@ -95,7 +95,7 @@ def _in_backend(job_id: str) -> Found:
             case "SUCCESS":
                 return _succeeded(content)
             case "PROGRESS":
-                return Found(state, progress=Progress.model_validate(content, extra="ignore"))
+                return Found(state, progress=Progress.model_validate(content))
             case "REVOKED":
                 return Found(state, error=JobCancelledError("the job was revoked"))
             case _:
@@ -154,7 +154,7 @@ def _in_manifest(key: str) -> Found | None:
 
 def _succeeded(content: Any) -> Found:
     # A later version may have written more than this one knows.
-    JobResult.model_validate(content, extra="ignore")
+    JobResult.model_validate(content)
     return Found("SUCCESS", content)
 
 
@@ -172,7 +172,7 @@ def _as_json(job_id: str, found: Found) -> dict[str, Any]:
 
 
 def _show_result(content: dict[str, Any]) -> None:
-    result = JobResult.model_validate(content, extra="ignore")
+    result = JobResult.model_validate(content)
     presigned = any(output.url for output in result.outputs)
     table = Table("node", "kind", "file", "size", "uri", *(["url"] if presigned else []))
     for output in result.outputs:

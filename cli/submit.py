@@ -1,6 +1,5 @@
 """`comfyfleet submit`: a workflow as a job on the queue, or as one for each row of params."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,9 +12,9 @@ from cli.following import Download, Wait, follow
 from cli.output import AsJson, print_json
 from cli.rows import combine, pairs, read_params, read_sweeps, read_table
 from cli.sources import read_sources
+from cli.workflow_files import workflow_in
 from settings import load
 from tasks import Batch, JobError, enqueue, enqueue_batch
-from tasks.workflow_file import read_workflow
 
 _Many = list[str] | None
 
@@ -70,7 +69,7 @@ def submit(
         raise CommandError("--batch-id: this is one job; name it by --job-id")
     if rows is not None and job_id is not None:
         raise CommandError("--job-id: these are several jobs; name them by --batch-id")
-    workflow = _workflow(file)
+    workflow = workflow_in(file)
     with enqueuing():
         if rows is None:
             job = enqueue(workflow, params=given, job_id=job_id, **shared)
@@ -84,11 +83,6 @@ def submit(
         print_json(told)
     else:
         typer.echo(jobs.id)
-
-
-def _workflow(file: str) -> dict[str, Any]:
-    """The workflow in a file, or in what comes on stdin."""
-    return read_workflow(sys.stdin.buffer.read() if file == "-" else Path(file))
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from celery import Celery
 from celery.backends.base import DisabledBackend
 
 from tasks.app import app
-from tasks.enqueue import Priority, checked, json_size, message_options, parsed, send
+from tasks.enqueue import Given, Priority, checked, json_size, message_options, parsed, send
 from tasks.errors import InvalidRequestError, InvalidWorkflowError
 from tasks.handle import Batch
 from tasks.params import check_params
@@ -38,7 +38,7 @@ def sweep(values: Mapping[str, Iterable[Any]]) -> list[dict[str, Any]]:
 
 
 def enqueue_batch(
-    workflow: Mapping[str, Any],
+    workflow: Given,
     rows: Iterable[Mapping[str, Any]],
     *,
     inputs: Mapping[str, str] | None = None,
@@ -71,6 +71,7 @@ def enqueue_batch(
     Raises:
         InvalidRequestError: an argument is wrong, or there is no row.
         InvalidWorkflowError: the workflow is no workflow, or a row does not fit it.
+        OSError: the workflow's file cannot be read.
         BrokerFullError: Redis has no memory left for all of them.
         kombu.exceptions.OperationalError: the broker cannot be reached.
     """

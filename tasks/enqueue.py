@@ -27,6 +27,9 @@ _COMPRESSION = "zlib"
 
 Priority = Literal["urgent", "normal", "batch"]
 
+Given = Mapping[str, Any] | bytes | str | Path
+"""A workflow, or a file that has one: its path, its content or a `data:` URL."""
+
 # Kombu's Redis transport takes the lowest first, and tells apart the steps 0, 3, 6 and 9.
 _ON_REDIS = {"urgent": 0, "normal": 3, "batch": 9}
 # RabbitMQ takes the highest first.
@@ -34,7 +37,7 @@ _ELSEWHERE = {"urgent": 9, "normal": 5, "batch": 1}
 
 
 def enqueue(
-    workflow: Mapping[str, Any] | bytes | str | Path,
+    workflow: Given,
     *,
     params: Mapping[str, Any] | None = None,
     inputs: Mapping[str, str] | None = None,
@@ -53,8 +56,9 @@ def enqueue(
             or a file that has either: JSON, or a PNG or WebP in which ComfyUI has embedded it, as
             its path, its content or a `data:` URL.
         params: node inputs to set, `{"6.text": "a cat"}`.
-        inputs: files to place before the run: name in the workflow to `s3://` or `data:` URL.
-        output: `prefix`, `presign_seconds`, `include_temp`.
+        inputs: files to place before the run: name in the workflow to `https://`, `s3://` or
+            `data:` URL.
+        output: fields of `OutputOptions`, such as `prefix`.
         timeout_seconds: seconds that its prompt may execute before it is stopped and the job fails.
         metadata: strings that come back with the result.
         job_id: Celery's task id; the same id twice is one job. Default: a new one.
@@ -77,7 +81,7 @@ def enqueue(
     """
     arguments = checked(
         {
-            "workflow": _read(workflow),
+            "workflow": workflow,
             "params": params,
             "inputs": inputs,
             "output": output,
@@ -94,11 +98,14 @@ def enqueue(
 def checked(given: Mapping[str, Any]) -> dict[str, Any]:
     """The task's arguments as they are sent, without those that are None.
 
+    A workflow that is a file is read.
+
     Raises:
         InvalidRequestError: an argument is wrong.
         InvalidWorkflowError: the workflow is no workflow, or a param names no input of it.
+        OSError: the workflow's file cannot be read.
     """
-    arguments, request = parsed(given)
+    arguments, request = parsed({**given, "workflow": _read(given["workflow"])})
     check_workflow(request.workflow)
     check_params(request.workflow, request.params)
     return arguments
@@ -155,7 +162,7 @@ def send(
         raise
 
 
-def _read(workflow: Mapping[str, Any] | bytes | str | Path) -> Any:
+def _read(workflow: Given) -> Any:
     match workflow:
         case str() if is_data_url(workflow):
             return read_data_url(workflow)

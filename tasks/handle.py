@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, overload
 
 from celery import Celery
-from celery.backends.base import KeyValueStoreBackend
+from celery.backends.base import BaseKeyValueStoreBackend
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 from celery.states import FAILURE, PENDING, READY_STATES, REVOKED, SUCCESS
 from vine import promise
@@ -199,7 +199,7 @@ class Batch:
     def _look(self, job_ids: Sequence[str]) -> Iterator[tuple[str, Mapping[str, Any]]]:
         """What the result backend says of each job, in as few requests as it can."""
         backend = self._celery.backend
-        if not isinstance(backend, KeyValueStoreBackend):
+        if not isinstance(backend, BaseKeyValueStoreBackend):
             yield from ((job_id, backend.get_task_meta(job_id)) for job_id in job_ids)
             return
         for start in range(0, len(job_ids), _AT_ONCE):
@@ -216,7 +216,7 @@ class Batch:
 def _saved(batch_id: str, celery: Celery) -> list[str] | None:
     """The jobs of a saved group."""
     backend = celery.backend
-    if not isinstance(backend, KeyValueStoreBackend):
+    if not isinstance(backend, BaseKeyValueStoreBackend):
         group = celery.GroupResult.restore(batch_id)
         return None if group is None else [job.id for job in group.results]
     # Celery's own reader begins to listen for each of the jobs, which may be thousands.
@@ -238,7 +238,7 @@ def _share(content: object) -> float:
 def _outcome(meta: Mapping[str, Any]) -> JobResult | Exception:
     if meta["status"] == SUCCESS:
         # A later version may have written more than this one knows.
-        return JobResult.model_validate(meta["result"], extra="ignore")
+        return JobResult.model_validate(meta["result"])
     if meta["status"] == REVOKED:
         return JobCancelledError("the job was revoked")
     error = meta["result"]

@@ -12,6 +12,7 @@ from typing import Any
 from tasks.errors import InvalidWorkflowError
 from tasks.request import did_you_mean, label, shown
 from tasks.workflow import Workflow, input_name, is_link, json_fault, node_name
+from tasks.workflow_form import is_export
 
 Input = tuple[str, str]
 """The id of a node and the name of an input."""
@@ -31,6 +32,10 @@ def check_params(workflow: Workflow, params: Mapping[str, Any]) -> None:
     Raises:
         InvalidWorkflowError: names the param and the reason in one sentence.
     """
+    if is_export(workflow):
+        # Which nodes and inputs it stands for only a server can tell.
+        check_form(params)
+        return
     found = locate(workflow, params)
     for address, (node_id, name) in found.items():
         if is_link(workflow[node_id]["inputs"].get(name)):

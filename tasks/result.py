@@ -6,7 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # Workers may be newer than the producer that reads this.
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
 
 class Thumbnail(_Model):

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from urllib.parse import urlsplit
 
 import boto3
@@ -225,14 +226,19 @@ def sources(settings: Settings, store: ObjectStore) -> Sources:
 
 def web(settings: Settings) -> Web:
     """The hosts that jobs may lead to."""
-    # What the system believes, and what comes with the HTTP library where the system has nothing.
-    tls = ssl.create_default_context()
-    tls.load_verify_locations(certifi.where())
     return Web(
         opened=OpenHosts.of(settings.input_allow_hosts),
         timeout=settings.inputs_timeout_seconds,
-        tls=tls,
+        tls=_believed,
     )
+
+
+@cache
+def _believed() -> ssl.SSLContext:
+    # What the system believes, and what comes with the HTTP library where the system has nothing.
+    tls = ssl.create_default_context()
+    tls.load_verify_locations(certifi.where())
+    return tls
 
 
 def object_store(settings: Settings, connections: int = 4) -> ObjectStore:

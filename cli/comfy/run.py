@@ -10,8 +10,8 @@ from rich.table import Table
 
 from cli.comfy.client import Url, open_server
 from cli.output import AsJson, bar, cell, print_json, print_table
+from cli.workflow_files import workflow_in
 from tasks.result import Progress
-from tasks.workflow_file import read_workflow
 from workers.comfyui import Execution
 
 
@@ -37,7 +37,7 @@ def run(
 
     Ctrl-C takes its prompt back. No file in DIR is overwritten.
     """
-    workflow = read_workflow(file)
+    workflow = workflow_in(file)
     # Without a websocket only the bar is less lively.
     logging.getLogger("workers.comfyui.notifications").setLevel(logging.ERROR)
     with open_server(url) as server, bar() as show:

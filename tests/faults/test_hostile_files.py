@@ -139,7 +139,7 @@ def test_files_that_are_not_there_fail_the_job(site: Site, seed: int, file: dict
 NO_OUTPUTS = {
     "a number": 5,
     "a list": [[["x"]]],
-    "no objects": {"1": None, "2": [{"filename": "x"}], "3": {"images": {"filename": "x"}}},
+    "no objects": {"1": None, "2": [{"filename": "x"}], "3": {"images": 7}},
     "no names": {"1": {"images": [{"filename": None}, {"filename": ["x"]}, {"filename": ""}]}},
     "odd numbers": {"1": {"n": [float("nan"), 10**400, 1e308]}},
     "half characters": {"\ud800": {"\ud800": ["\udfff", {"\ud800": 1}]}},

@@ -68,9 +68,10 @@ def test_a_dead_ones_lane_is_served_by_those_who_load_its_models(fleet: Fleet) -
     red = fleet.server(models=BOTH, step_seconds=0.1, model_seconds=1.0)
     blue = fleet.server(models=BOTH, step_seconds=0.1, model_seconds=1.0)
     workers = {red.url: fleet.worker(red), blue.url: fleet.worker(blue)}
-    first = {fleet.send(painted(one)).get(timeout=30)["instance"]: one for one in (RED, BLUE)}
+    first = {one: fleet.send(painted(one, steps=10)) for one in (RED, BLUE)}
+    at = first[RED].get(timeout=30)["instance"]
+    assert first[BLUE].get(timeout=30)["instance"] != at
     jobs = [fleet.send(painted(RED, steps=5)) for _ in range(6)]
-    at = next(url for url, checkpoint in first.items() if checkpoint == RED)
     server = red if at == red.url else blue
     executing(server, 2)
     workers[at].kill()
@@ -110,5 +111,24 @@ def test_a_broker_that_restarts_keeps_the_lanes(fleet: Fleet) -> None:
     fleet.valkey.start()
     fleet.reconnect()
     results = [fleet.job(job.id).get(timeout=60) for job in jobs]
+    assert ran_at(results) == {only.url: 5}
+    assert set(fleet.executions().values()) == {1}
+
+
+@together
+def test_a_fleet_that_comes_back_one_by_one_loses_nothing(fleet: Fleet) -> None:
+    only = fleet.server(models=[f"checkpoints/{RED}"], step_seconds=0.2)
+    other = fleet.server(models=[f"checkpoints/{BLUE}"])
+    workers = [fleet.worker(only), fleet.worker(other)]
+    jobs = [fleet.send(painted(RED, steps=10)) for _ in range(5)]
+    eventually(lambda: len(fleet.in_lanes()) >= 1)
+    for worker in workers:
+        worker.kill()
+    # Until nothing is known of them any more, and the messages are back.
+    eventually(lambda: fleet.redis.get(f"comfyfleet:server:{only.url}") is None)
+    other_worker = fleet.worker(other)
+    eventually(lambda: "waits for servers that may join" in other_worker.log.read_text(), 30)
+    fleet.worker(only)
+    results = [job.get(timeout=60) for job in jobs]
     assert ran_at(results) == {only.url: 5}
     assert set(fleet.executions().values()) == {1}

@@ -41,12 +41,12 @@ SAVE = {"class_type": "SaveImage", "inputs": {"images": ["9", 0], "filename_pref
         (
             {**bars(1, steps=0)},
             "InvalidWorkflowError",
-            "node 1 (BarsRender), input steps: Value 0 smaller than min of 1",
+            "node 1 (BarsRender), input steps: found 0, expected a whole number from 1 to 10000",
         ),
         (
             {**bars(1), "3": {"class_type": "SaveImage", "inputs": {"filename_prefix": "x"}}},
             "InvalidWorkflowError",
-            "node 3 (SaveImage), input images: Required input is missing",
+            "node 3 (SaveImage), input images: is required, and missing",
         ),
         (
             {"1": {"class_type": "SaveImage", "inputs": {"filename_prefix": "x" * 20_000_000}}},

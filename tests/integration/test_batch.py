@@ -37,12 +37,16 @@ def producer(stack: Stack) -> Iterator[Celery]:
         app.backend.client.connection_pool.disconnect()
 
 
-def test_a_batch_from_its_rows_to_its_results(celery: Celery, stack: Stack, seed: int) -> None:
+def test_a_batch_from_its_rows_to_its_results(
+    celery: Celery, stack: Stack, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rows = [{"1.seed": seed * 1000 + n, "1.seconds": 0.3 - n / 10} for n in range(3)]
     batch = enqueue_batch(bars(seed), rows, metadata={"a": "b"}, celery=celery)
     heard: list[BatchProgress] = []
     # As another process does it.
     with producer(stack) as other:
+        # Many at once, and not one by one.
+        monkeypatch.setattr(other.backend, "get_task_meta", None)
         restored = Batch.restore(batch.id, other)
         last = restored.wait(heard.append, timeout=30)
         results = restored.results()

@@ -190,8 +190,8 @@ def test_a_batch_is_cancelled(
         (["{file}", "--priority", "soon"], "priority: found 'soon'"),
         (["{file}", "--input", "a=none.png"], "--input: there is no file none.png"),
         (["none.json"], "No such file or directory: 'none.json'"),
-        (["{broken}"], "is no JSON that can be read"),
-        (["{list}"], "there is no workflow in it"),
+        (["{broken}"], "broken.json: the workflow's file is no PNG, no WebP, and is no JSON"),
+        (["{list}"], "list.json: the workflow's file is JSON, but there is no workflow in it"),
     ],
     ids=lambda value: "" if isinstance(value, str) else " ".join(value),
 )

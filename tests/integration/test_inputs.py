@@ -231,7 +231,7 @@ def test_what_is_secret_in_a_url_stays_so(opened: Opened) -> None:
     error = opened.producer.failure(passed_on("a.png"), inputs={"a.png": source})
     place = source.partition("?")[0]
     assert str(error) == (f"input 'a.png': {place} is not to be had: 127.0.0.1 answered 403")
-    assert "/a.png" in opened.worker.tail(200)
+    opened.worker.wait_until(lambda: "/a.png" in opened.worker.tail(200))
     assert "hidden" not in opened.worker.tail(1000)
 
 

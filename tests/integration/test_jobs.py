@@ -53,7 +53,8 @@ def test_the_manifest_is_the_result(client: Client, seed: int) -> None:
 
 def test_timings_add_up(client: Client, seed: int) -> None:
     timings = client.run(bars(seed, seconds=0.4))["timings"]
-    assert 0.4 <= timings["executed"] < 10
+    # It begins before the answer to its submission has come.
+    assert 0.4 <= timings["staged"] + timings["executed"] < 10
     # Taken between messages, so give or take what they took to arrive.
     assert 0.3 <= timings["nodes"]["1"] <= timings["executed"] + 0.1
     parts = timings["staged"] + timings["executed"] + timings["uploaded"]

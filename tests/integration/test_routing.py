@@ -72,8 +72,10 @@ def test_the_failure_says_what_is_missing_and_what_is_nearly_it(
         "node 2 (ImageInvertPlus): the server does not know its class"
     )
     quantised = message(diffused(seed, "flux1-dev-Q8_0.gguf"))
-    assert f"{HALF} in diffusion_models" in quantised or f"{EIGHTH} in diffusion" in quantised
-    assert "none of 1 other servers can run it" in quantised
+    # Whichever of the two servers has refused it, and whichever has what is near.
+    assert f"{EIGHTH} in diffusion_models" in quantised
+    assert f"{HALF} in diffusion_models" in quantised
+    assert "no other server can run it" in quantised
 
 
 def test_a_server_that_joins_later_gets_what_it_alone_can_run(

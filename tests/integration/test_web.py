@@ -42,7 +42,7 @@ def web(names: Any = None, *, timeout: float = LONG, opened: str = "127.0.0.1") 
     return Web(
         opened=OpenHosts.of(opened.split(",")),
         timeout=timeout,
-        tls=ssl.create_default_context(cafile=str(CERTIFICATE)),
+        tls=lambda: ssl.create_default_context(cafile=str(CERTIFICATE)),
         resolve=names or Names(),
     )
 
@@ -141,6 +141,15 @@ def test_the_environment_has_no_part_in_it(
     monkeypatch.setenv("NETRC", str(passwords))
     assert read(plain.url()) == b"red"
     assert "authorization" not in plain.asked[0].headers
+
+
+def test_a_header_that_cannot_be_read_does_not_have_the_url_logged(
+    plain: Host, caplog: pytest.LogCaptureFixture
+) -> None:
+    plain.paths["/a"] = lambda asked: asked.send(b"HTTP/1.1 200 OK\r\nno header\r\n\r\nred")
+    assert read(plain.url("/a?sig=secret")) == b"red"
+    assert plain.asked[0].path == "/a?sig=secret"
+    assert "secret" not in caplog.text
 
 
 # Redirects

@@ -1,6 +1,9 @@
 """Batches: what is sent for each row, and what the handle makes of what the backend says."""
 
+import base64
+import json
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -104,6 +107,21 @@ class TestEnqueue:
         enqueue_batch(WORKFLOW, [{}], metadata={"row": "mine"}, celery=app, queue="own")
         (message,) = sent(app, "own")
         assert message.payload[1]["metadata"]["row"] == "mine"
+
+    def test_the_workflow_may_be_a_file(self, app: Celery, tmp_path: Path) -> None:
+        content = json.dumps({"prompt": WORKFLOW}).encode()
+        file = tmp_path / "workflow.json"
+        file.write_bytes(content)
+        url = f"data:application/json;base64,{base64.b64encode(content).decode()}"
+        for source in (file, str(file), content, url):
+            enqueue_batch(source, [{"1.seed": 2}], celery=app, queue="file")
+        # Read once, not for each row, and by no worker.
+        assert [one.payload[1]["workflow"] for one in sent(app, "file")] == [WORKFLOW] * 4
+
+    def test_the_workflow_may_be_an_export(self, app: Celery) -> None:
+        export = {"nodes": [{"id": 1, "type": "Render"}], "links": []}
+        enqueue_batch(export, [{"1.seed": 2}, {}], celery=app, queue="export")
+        assert len(sent(app, "export")) == 2
 
     @pytest.mark.parametrize(
         ("rows", "error", "sentence"),

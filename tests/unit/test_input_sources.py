@@ -76,6 +76,14 @@ def test_only_buckets_that_were_opened_are_read() -> None:
             read(known, f"s3://{bucket}/a")
 
 
+@pytest.mark.parametrize("key", ["../other/a", "a/../../other/a", "./a", "a/..", ".", ".."])
+def test_a_key_that_may_lead_out_of_its_bucket_is_refused(key: str) -> None:
+    with pytest.raises(
+        InvalidInputError, match=r"input 'a\.png': the key .* has a part \. or \.\."
+    ):
+        read(sources(own=SimpleNamespace(opened=denied)), f"s3://own/{key}")
+
+
 @pytest.mark.parametrize(
     "source",
     ["file:/etc/passwd", "/etc/passwd", "ftp://h/a", "", "a.png", "s3:/own/a", "gopher://h/"],

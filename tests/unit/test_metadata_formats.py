@@ -453,6 +453,7 @@ def test_json_without_metadata_stays_as_it_is(make: Callable[[], bytes]) -> None
         (2**40).to_bytes(8, "little") + b"{}",
         glb([1]),
         glb({"asset": 5}),
+        glb({"asset": [5]}),
         b"glTF\2\0\0\0\x10\0\0\0\4\0\0\0BIN\0data",
     ],
 )

@@ -142,9 +142,18 @@ def test_inputs_that_a_choice_brings_along() -> None:
 
 def test_inputs_whose_names_are_made_up_as_they_come() -> None:
     node_class = {"input": {"required": {"images": ["COMFY_AUTOGROW_V3", {"template": {}}]}}}
-    grown = input_spec(node_class, "images.image0")
+    grown, group = input_spec(node_class, "images.image0"), input_spec(node_class, "images")
     assert grown is not None
     assert fault_in("anything", grown) is None
+    assert group is not None
+    # No workflow has the group itself.
+    assert not group.is_required
+
+
+def test_inputs_whose_names_are_made_up_in_a_choice() -> None:
+    inner = {"required": {"images": ["COMFY_AUTOGROW_V3", {"template": {}}]}}
+    how = ["COMFY_DYNAMICCOMBO_V3", {"options": [{"key": "all", "inputs": inner}]}]
+    assert input_spec({"input": {"required": {"how": how}}}, "how.images.image0") is not None
 
 
 def test_several_types_take_what_one_of_them_takes() -> None:
@@ -181,6 +190,9 @@ def test_a_description_that_is_none() -> None:
     for nothing in (None, [], "INT", [None], [{}]):
         assert fault_in("x", of(nothing)) is None
     assert of(["INT", {"min": None, "max": float("inf")}]).maximum is None
+    nameless = input_spec({"name": [], "input": {"required": {"x": [["a"]]}}}, "x")
+    assert nameless is not None
+    assert nameless.choices == ("a",)
 
 
 def test_a_list_of_thousands_is_not_told() -> None:

@@ -119,6 +119,12 @@ class TestAddresses:
         with pytest.raises(InvalidWorkflowError, match="set an input there"):
             check_params(circle, {"1.x": 1})
 
+    def test_of_an_export_only_the_form_is_known(self) -> None:
+        export = {"nodes": [{"id": 1, "type": "KSampler"}], "links": [], "version": 0.4}
+        check_params(export, {"1.seed": 5, "Sampler.cfg": 7})
+        with pytest.raises(InvalidWorkflowError, match="expected a node's id or title"):
+            check_params(export, {"1": 5})
+
 
 class TestValues:
     @pytest.mark.parametrize(
@@ -175,6 +181,8 @@ class TestValues:
             ({"3.steps": "1_0"}, "input steps: found '1_0', expected a whole number"),
             ({"3.steps": None}, "input steps: found None, expected a whole number"),
             ({"3.steps": "random"}, "input steps: found 'random', expected a whole number"),
+            ({"3.steps": 10**400}, "expected a whole number from 1 to 10000"),
+            ({"3.cfg": 10**400}, "expected a number from 0.0 to 100.0"),
             ({"3.cfg": "nan"}, "input cfg: found 'nan', expected a number from 0.0 to 100.0"),
             ({"3.cfg": 101}, "input cfg: found 101, expected a number from 0.0 to 100.0"),
             ({"3.sampler_name": "eular"}, "one of its 42 choices, did you mean 'euler'?"),
@@ -274,3 +282,9 @@ class TestSeeds:
         assert seeds_in(executed, submitted, params) == {"3.seed": 77}
         assert seeds_in({"3": None}, submitted, params) == {}
         assert set(seeds_in({}, submitted, params)) == {"3.seed"}
+        # Adopted from a server whose nodes are not known here: it tells what it has executed.
+        assert seeds_in(submitted, {}, params).keys() == {"3.seed"}
+
+    @pytest.mark.parametrize("executed", [{}, {"3": {}}, {"4": WORKFLOW["4"]}])
+    def test_nothing_fails_for_seeds_that_cannot_be_told(self, executed: dict[str, Any]) -> None:
+        assert seeds_in(executed, {}, {"3.seed": "random"}) == {}

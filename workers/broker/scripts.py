@@ -117,6 +117,12 @@ local function length(queue, lane)
   end
   return sum
 end
+local function forgotten(queue, lane)
+  if length(queue, lane) > 0 then return false end
+  redis.call('HDEL', '{LANES}' .. queue.name, lane.id)
+  redis.call('ZREM', '{LANES}' .. queue.name .. '{_SERVED}', lane.id)
+  return true
+end
 local function first(lane)
   if lane.unable[digest] then return lane.dead end
   return lane.models == '' or lane.models == loaded
@@ -143,7 +149,10 @@ local function take_from_lanes(i, queue, wanted)
     local from = lane.list .. string.sub(KEYS[i], #queue.name + 1)
     local found = wanted(lane, queue) and take(i, from, lane.id)
     if found then
-      redis.call('ZADD', '{LANES}' .. queue.name .. '{_SERVED}', now, lane.id)
+      -- A job that comes later has not waited since now.
+      if not forgotten(queue, lane) then
+        redis.call('ZADD', '{LANES}' .. queue.name .. '{_SERVED}', now, lane.id)
+      end
       return found
     end
   end
@@ -155,12 +164,7 @@ for i = lists, #KEYS do
   if found then return found end
 end
 for _, queue in pairs(queues) do
-  for _, lane in ipairs(queue.lanes) do
-    if length(queue, lane) == 0 then
-      redis.call('HDEL', '{LANES}' .. queue.name, lane.id)
-      redis.call('ZREM', '{LANES}' .. queue.name .. '{_SERVED}', lane.id)
-    end
-  end
+  for _, lane in ipairs(queue.lanes) do forgotten(queue, lane) end
 end
 if not hungry then return false end
 -- For the waiting that follows.

@@ -655,5 +655,4 @@ def _bypassing(workflow: Workflow, job: Job) -> dict[str, Any]:
 
 
 def _read_manifest(content: bytes) -> JobResult:
-    # A later version may have written more than this one knows.
-    return JobResult.model_validate(json.loads(content), extra="ignore")
+    return JobResult.model_validate(json.loads(content))

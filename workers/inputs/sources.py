@@ -84,6 +84,9 @@ class Sources:
                 f"input {shown(name)}: found bucket {shown(bucket)}, expected {known} "
                 "(INPUT_BUCKETS opens others)"
             )
+        # A store that takes keys for paths would read another bucket.
+        if {".", ".."} & set(key.split("/")):
+            raise InvalidInputError(f"input {shown(name)}: the key {label(key)} has a part . or ..")
         missing = InvalidInputError(f"input {shown(name)}: there is no object {label(source)}")
         if not key:
             raise missing

@@ -31,5 +31,5 @@ def failure_from(detail: str) -> JobFailed:
     """The failure that was kept in the ledger."""
     kept = json.loads(detail)
     leaf = getattr(errors, kept["type"], InternalError)
-    attempts = (Attempt.model_validate(one, extra="ignore") for one in kept["attempts"])
+    attempts = (Attempt.model_validate(one) for one in kept["attempts"])
     return JobFailed(leaf(kept["message"]), attempts)

@@ -21,7 +21,7 @@ _SERVER = "comfyfleet:server:"
 _SERVERS = "comfyfleet:servers"
 # Capabilities by their digest: those of equal servers are told once.
 _CAPABILITIES = "comfyfleet:capabilities:"
-# Of the capabilities that live servers have, by the server's time (seconds) until which they count.
+# Of the capabilities that servers have, or had, by the time (seconds) until which they count.
 DIGESTS = "comfyfleet:digests"
 # Members `models digest place` by the server's time (seconds) until which that holds.
 WARM = "comfyfleet:warm"
@@ -43,7 +43,7 @@ _TELL = f"""
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
 redis.call('SET', '{_SERVER}' .. ARGV[1], ARGV[2], 'EX', ARGV[4])
-redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now)
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - ARGV[5])
 redis.call('ZADD', KEYS[2], 'GT', now + ARGV[4], ARGV[3])
 redis.call('SADD', KEYS[1], ARGV[1])
 local known = redis.call('EXPIRE', KEYS[3], ARGV[5])
@@ -172,6 +172,12 @@ class Servers:
         with translated():
             packed: Any = self._redis.get(_CAPABILITIES + digest)
         return cast("bytes | None", packed)
+
+    def remembered(self) -> list[str]:
+        """The digests of capabilities that servers have, or had not long ago."""
+        with translated():
+            digests: list[Any] = list(self._redis.zrange(DIGESTS, 0, -1))
+        return [digest.decode() for digest in digests]
 
     def live(self) -> list[Server]:
         """The servers that workers have told of lately, by place."""

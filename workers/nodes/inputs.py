@@ -73,6 +73,8 @@ def input_spec(node_class: Mapping[str, Any], name: str) -> InputSpec | None:
         for further, its_spec in _further(given, spec):
             if further == name:
                 return _read(node_class, name, its_spec, is_required=False)
+            if _has_any(its_spec) and name.startswith(f"{further}."):
+                return InputSpec(name, ("*",), is_required=False)
         if _has_any(spec) and name.startswith(f"{given}."):
             return InputSpec(name, ("*",), is_required=False)
     return None
@@ -148,7 +150,8 @@ def _given(node_class: Mapping[str, Any]) -> Iterator[tuple[str, Any, bool]]:
     sections = node_class.get("input")
     for section in ("required", "optional"):
         for name, spec in _mapping(sections, section).items():
-            yield name, spec, section == "required"
+            # Workflows have the inputs that it brings along, and not itself.
+            yield name, spec, section == "required" and not _has_any(spec)
 
 
 def _further(name: str, spec: object) -> Iterator[tuple[str, Any]]:
@@ -210,7 +213,7 @@ def _read(node_class: Mapping[str, Any], name: str, spec: Any, *, is_required: b
 
 def _is_open(class_name: object, name: str, options: Mapping[str, Any], choices: list[Any]) -> bool:
     """Whether a server may take what is not among the choices."""
-    if (class_name, name) in _FILE_LISTS:
+    if (str(class_name), name) in _FILE_LISTS:
         return True
     if any(options.get(one) for one in _OPEN):
         return True

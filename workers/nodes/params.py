@@ -85,23 +85,21 @@ def seeds_in(
         params: of the job.
     """
     wanted = {address: value for address, value in params.items() if value == RANDOM}
-    known = workflow or _checked(executed)
-    if not wanted or not known:
+    if not wanted:
+        return {}
+    known = workflow or executed
+    try:
+        check_workflow(known)
+        found = locate(known, wanted)
+    except InvalidWorkflowError:
+        # It is rendered, and does not fail for what is told of it.
         return {}
     seeds = {}
-    for node_id, name in locate(known, wanted).values():
+    for node_id, name in found.values():
         match executed.get(node_id, known[node_id]):
             case {"inputs": Mapping() as inputs} if type(value := inputs.get(name)) is int:
                 seeds[f"{node_id}.{name}"] = value
     return seeds
-
-
-def _checked(executed: Mapping[str, Any]) -> Workflow:
-    try:
-        check_workflow(executed)
-    except InvalidWorkflowError:
-        return {}
-    return executed
 
 
 def _class_of(

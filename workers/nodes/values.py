@@ -76,7 +76,10 @@ def _whole_number(value: Any, _spec: InputSpec) -> int:
 def _number(value: Any, _spec: InputSpec) -> float:
     if isinstance(value, str) and _NUMBER.fullmatch(value.strip()):
         value = float(value)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise _Unfit
+    # Not of whole numbers: they may have more digits than a float.
+    if isinstance(value, float) and not math.isfinite(value):
         raise _Unfit
     return value
 

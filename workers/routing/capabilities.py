@@ -3,8 +3,9 @@
 import hashlib
 import json
 import re
+import sys
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
@@ -25,7 +26,8 @@ class Catalog(Mapping[str, Any]):
 
     def __init__(self, texts: Mapping[str, str]) -> None:
         """Take the JSON of each class."""
-        self.texts = texts
+        # Servers differ in few of their classes: what is equal is in memory once.
+        self.texts = {name: sys.intern(text) for name, text in texts.items()}
 
     def __getitem__(self, class_type: str) -> Any:
         return json.loads(self.texts[class_type])
@@ -64,7 +66,7 @@ class Capabilities:
         """Names the content."""
         hashed = hashlib.sha256(_dumps(self.models).encode())
         for name in sorted(self.nodes):
-            hashed.update(f"\n{name}\n{self.nodes.texts[name]}".encode())
+            hashed.update(f"\n{_dumps(name)}\n{self.nodes.texts[name]}".encode())
         return hashed.hexdigest()[:16]
 
     def packed(self) -> bytes:
@@ -75,11 +77,27 @@ class Capabilities:
 
     @classmethod
     def unpacked(cls, packed: bytes) -> Self:
-        """Read that form."""
-        models, *nodes = zlib.decompress(packed).decode().split("\n")
+        """Read that form.
+
+        Raises:
+            ValueError: it is another one.
+        """
+        try:
+            models, *nodes = zlib.decompress(packed).decode().split("\n")
+        except zlib.error as error:
+            raise ValueError(str(error)) from error
         texts = dict(line.split("\t", 1) for line in nodes)
         folders = {folder: tuple(files) for folder, files in json.loads(models).items()}
         return cls(Catalog({json.loads(name): text for name, text in texts.items()}), folders)
+
+
+def merged(servers: Iterable[Capabilities]) -> dict[str, tuple[str, ...]]:
+    """The model files of several servers, by folder."""
+    files: dict[str, dict[str, None]] = {}
+    for server in servers:
+        for folder, names in server.models.items():
+            files.setdefault(folder, {}).update(dict.fromkeys(names))
+    return {folder: tuple(names) for folder, names in files.items()}
 
 
 def members(text: str) -> Iterator[tuple[str, Any]]:

@@ -41,13 +41,14 @@ def lacks(
         placed: names of files that are placed on the server before the run.
     """
     found: list[Lack] = []
-    read: dict[str, Any] = {}
+    classes = _classes(workflow, capabilities)
+    needed = _needed(workflow, _outputs(workflow, classes))
     for node_id, node in workflow.items():
-        class_type = node["class_type"]
-        if class_type not in read:
-            read[class_type] = capabilities.nodes.get(class_type)
+        node_class = classes[node["class_type"]]
+        if node_class is not None and node_id not in needed:
+            continue
         where = node_name(workflow, node_id)
-        for fault, is_sure in _faults(node, read[class_type], capabilities, placed):
+        for fault, is_sure in _faults(node, node_class, capabilities, placed):
             found.append(Lack(node_id, f"{where}{fault}", is_sure))
     return tuple(found)
 
@@ -57,9 +58,7 @@ def would_run_in_part(workflow: Workflow, capabilities: Capabilities) -> bool:
 
     A prompt with one good output among bad ones is accepted (tests/fixtures/wire).
     """
-    classes = [capabilities.nodes.get(node["class_type"]) for node in workflow.values()]
-    outputs = [one for one in classes if isinstance(one, Mapping) and one.get("output_node")]
-    return len(outputs) > 1
+    return len(_outputs(workflow, _classes(workflow, capabilities))) > 1
 
 
 def told(found: Collection[Lack]) -> str:
@@ -69,11 +68,46 @@ def told(found: Collection[Lack]) -> str:
     return "; ".join(shown_ones) + (f"; and {rest} more" if rest else "")
 
 
+def _classes(workflow: Workflow, capabilities: Capabilities) -> dict[str, Mapping[str, Any] | None]:
+    """What the server says of each class in the workflow, None of those that it does not know."""
+    names = {node["class_type"] for node in workflow.values()}
+    found = {name: capabilities.nodes.get(name) for name in names}
+    return {name: one if isinstance(one, Mapping) else None for name, one in found.items()}
+
+
+def _outputs(workflow: Workflow, classes: Mapping[str, Mapping[str, Any] | None]) -> list[str]:
+    """The nodes that a prompt is executed for."""
+    return [
+        node_id
+        for node_id, node in workflow.items()
+        if (classes[node["class_type"]] or {}).get("output_node")
+    ]
+
+
+def _needed(workflow: Workflow, outputs: Collection[str]) -> set[str]:
+    """The nodes that are executed: servers know the classes of all, and mind no other's inputs.
+
+    All of them where there are no outputs: then nothing tells what is meant.
+    """
+    needed: set[str] = set()
+    waiting = list(outputs or workflow)
+    while waiting:
+        node_id = waiting.pop()
+        if node_id in workflow and node_id not in needed:
+            needed.add(node_id)
+            inputs = workflow[node_id]["inputs"].values()
+            waiting.extend(value[0] for value in inputs if is_link(value))
+    return needed
+
+
 def _faults(
-    node: Mapping[str, Any], node_class: Any, capabilities: Capabilities, placed: Collection[str]
+    node: Mapping[str, Any],
+    node_class: Mapping[str, Any] | None,
+    capabilities: Capabilities,
+    placed: Collection[str],
 ) -> Iterator[tuple[str, bool]]:
     """Each fault, and whether it is sure."""
-    if not isinstance(node_class, Mapping):
+    if node_class is None:
         hint = did_you_mean(node["class_type"], capabilities.nodes)
         yield f": the server does not know its class{hint}", True
         return
@@ -95,5 +129,5 @@ def _faults(
 
 def _missing_model(name: str, capabilities: Capabilities) -> str:
     near = near_models(name, capabilities.models)
-    hint = f"; it has {', '.join(label(one) for one in near)}" if near else ""
+    hint = f"; near: {', '.join(label(one) for one in near)}" if near else ""
     return f"the server does not have {shown(name)}{hint}"

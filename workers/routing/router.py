@@ -3,13 +3,13 @@
 import logging
 import threading
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from tasks.errors import InvalidWorkflowError, JobError
 from tasks.workflow import Workflow
 from workers.ledger.servers import Loaded, Server, Servers
-from workers.routing.capabilities import Capabilities
+from workers.routing.capabilities import Capabilities, merged
 from workers.routing.judgement import Judgement, Prepare, judge
 from workers.routing.lacks import lacks, told, would_run_in_part
 from workers.routing.lanes import Here, Lane, Later
@@ -18,8 +18,11 @@ from workers.routing.survey import Survey
 
 logger = logging.getLogger(__name__)
 
-# Capabilities of other servers that are kept at hand.
-_MOST_KEPT = 4
+# Seconds after which it is looked again whether a server has come back.
+_LOOK_SECONDS = 5.0
+
+# Capabilities of other servers that are kept at hand: a job is judged by all that differ.
+_MOST_KEPT = 32
 # Jobs for others that are sorted in a row while the server executes; and until it gets one of them
 # all the same, so that it does not idle.
 _SORTED_AHEAD = 16
@@ -96,17 +99,22 @@ class Router:
         own = self._survey.capabilities
         others = self._survey.others
         if own is None or not others:
+            # Nobody asks what is loaded here, and what is known of it is out of date from now on.
+            self.models = ""
             return Here()
         try:
             if job.in_lane:
                 # It may be here because those who could run it are gone.
                 others = self._survey.look_at_others()
             elif job.came_again:
-                return Here(unable=self._unable(job, others))
+                return self._go_on(job, own, others)
             return self._decide(job, own, others)
         except JobError as error:
             logger.warning("a job goes nowhere else: %s", error)
-            return Here()
+        except Exception:
+            # Whatever it is, an attempt meets it again, where it is told.
+            logger.exception("a job cannot be judged")
+        return Here()
 
     def after_refusal(self, job: Wanted) -> Lane | Later | None:
         """Where a job goes that this server has not taken; None: nowhere.
@@ -121,18 +129,30 @@ class Router:
         if own is None or judgement.able:
             return None
         lane = self._lane_of_able(job, own, self._survey.look_at_others(), judgement)
-        if lane is None and (seconds := self._survey.settling_seconds) > 0:
+        if lane is None and (seconds := self._patience(job)) > 0:
             return Later(seconds)
         return lane
 
+    def _patience(self, job: Wanted) -> float:
+        """Seconds to wait, after this worker's start, for servers that may be about to come."""
+        survey = self._survey
+        if survey.settling_seconds > 0 or survey.returning_seconds == 0:
+            return survey.settling_seconds
+        known = (self._judgement(job, digest) for digest in self._servers.remembered())
+        may_return = any(one is not None and one.able for one in known)
+        return min(survey.returning_seconds, _LOOK_SECONDS) if may_return else 0.0
+
     def explained(self, job: Wanted, error: InvalidWorkflowError) -> InvalidWorkflowError:
         """The refusal of a job that no server takes, with what is missing here."""
-        _, judgement = self._judged_here(job)
-        missing = judgement.lacks
+        own, others = self._survey.capabilities, self._survey.others
+        if own is None:
+            return error
+        # Another server may have what is nearly meant.
+        known = [one for other in others if (one := self._capabilities(other.digest)) is not None]
+        missing = judge(job.prepare, replace(own, models=merged([own, *known])), job.placed).lacks
         if not any(lack.node_id for lack in missing):
             return error
-        others = len(self._survey.others)
-        nobody = f" (and none of {others} other servers can run it)" if others else ""
+        nobody = " (and no other server can run it)" if others else ""
         return InvalidWorkflowError(f"{told(missing)}{nobody}")
 
     def refuse_parts(self, workflow: Workflow, placed: Collection[str]) -> None:
@@ -170,6 +190,14 @@ class Router:
             if lane is not None:
                 return lane
         return self._here(models, unable)
+
+    def _go_on(self, job: Wanted, own: Capabilities, others: tuple[Server, ...]) -> Here:
+        """A job that came to this worker by what another one made of it; it loads its models."""
+        judgement = judge(job.prepare, own, job.placed)
+        unable = self._unable(job, others) - {own.digest}
+        if self.wait_seconds and judgement.able and judgement.models:
+            return self._here(judgement.models, unable)
+        return Here(unable=unable)
 
     def _here(self, models: str, unable: frozenset[str]) -> Here:
         with self._lock:
@@ -220,8 +248,12 @@ class Router:
 
     def _judgement(self, job: Wanted, digest: str) -> Judgement | None:
         """Whether servers with such capabilities can run a job; None if they are not known."""
+        known = self._capabilities(digest)
+        return judge(job.prepare, known, job.placed) if known is not None else None
+
+    def _capabilities(self, digest: str) -> Capabilities | None:
         try:
-            return judge(job.prepare, self._foreign(digest), job.placed)
+            return self._foreign(digest)
         except LookupError:
             return None
 
@@ -230,7 +262,11 @@ class Router:
         if packed is None:
             # Raised, and so not kept: it may be told a moment later.
             raise LookupError(digest)
-        return Capabilities.unpacked(packed)
+        try:
+            return Capabilities.unpacked(packed)
+        except ValueError as error:
+            # Another version may tell it in another form.
+            raise LookupError(digest) from error
 
     def _stay_warm(self) -> None:
         """Have others know what is loaded here."""

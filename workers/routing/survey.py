@@ -17,6 +17,9 @@ logger = logging.getLogger(__name__)
 _TELL_SECONDS = 3.0
 _TELL_SECONDS_AT_FIRST = 0.5
 _SETTLING_SECONDS = 5.0
+# Seconds after its start in which a worker waits for those that it does not see any more: where all
+# are started again, some take longer.
+_RETURNING_SECONDS = 60.0
 # Seconds between two looks at the model files, which cost the server little.
 _MODELS_SECONDS = 30.0
 # Seconds between two looks at everything: to tell of all its nodes keeps a server busy.
@@ -74,6 +77,11 @@ class Survey:
         """What the server can do, as far as it is known."""
         self.others: tuple[Server, ...] = ()
         """The other servers of the fleet, as they were told of a moment ago."""
+
+    @property
+    def returning_seconds(self) -> float:
+        """Seconds until servers that were there before this worker must have come back."""
+        return max(0.0, self._began_at + _RETURNING_SECONDS - time.monotonic())
 
     @property
     def settling_seconds(self) -> float:
@@ -140,23 +148,29 @@ class Survey:
 
     def _run(self) -> None:
         while not self._stopping:
-            try:
-                # At first it is not known whether it answers.
-                if self._answers() or not self._begun.is_set():
-                    self._look()
-                self._tell()
-                self._reached = True
-            except JobError as error:
-                if self._reached:
-                    logger.warning("what the server can do cannot be told: %s", error)
-                self._reached = False
-            except Exception:
-                logger.exception("what the server can do cannot be told")
+            # What was known is told even if there is nothing new to be found out.
+            has_looked, has_told = self._succeeds(self._look), self._succeeds(self._tell)
+            self._reached = has_looked and has_told
             self._begun.set()
             self._nudged.wait(_TELL_SECONDS_AT_FIRST if self.settling_seconds else _TELL_SECONDS)
             self._nudged.clear()
 
+    def _succeeds(self, step: Callable[[], None]) -> bool:
+        try:
+            step()
+        except JobError as error:
+            if self._reached:
+                logger.warning("what the server can do cannot be told: %s", error)
+            return False
+        except Exception:
+            logger.exception("what the server can do cannot be told")
+            return False
+        return True
+
     def _look(self) -> None:
+        # At first it is not known whether it answers.
+        if self._begun.is_set() and not self._answers():
+            return
         with self._looking:
             if self._is_due():
                 self._look_at_all()
@@ -170,7 +184,12 @@ class Survey:
     def _look_at_all(self) -> Capabilities:
         models = self._files()
         self._stats = self._comfyui.system_stats()
-        found = Capabilities.of(self._comfyui.object_info_json(), models)
+        try:
+            found = Capabilities.of(self._comfyui.object_info_json(), models)
+        except (ValueError, RecursionError) as error:
+            raise ComfyUIProtocolError(
+                f"what {self._comfyui.base_url} answers to /object_info is no JSON object"
+            ) from error
         self._all_at, self._models = time.monotonic(), models
         if self.capabilities is None or self.capabilities.digest != found.digest:
             logger.info("the server has %d node classes (%s)", len(found.nodes), found.digest)

@@ -2,9 +2,10 @@
 
 import socket
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from ipaddress import ip_address
+from typing import Any
 
 import urllib3
 
@@ -49,9 +50,15 @@ class _Plain(urllib3.connection.HTTPConnection):
     """HTTP over a socket that is connected already, so that no name is resolved again."""
 
     dialled: socket.socket
+    path: str
 
     def _new_conn(self) -> socket.socket:
         return self.dialled
+
+    def putrequest(self, method: str, url: str, *args: Any, **options: Any) -> None:  # noqa: ARG002
+        """Begin a request, for the target's path whatever the URL is."""
+        # The URL that it is given the library logs, with its query, if it cannot read a header.
+        super().putrequest(method, self.path, *args, **options)
 
 
 class _Tls(_Plain, urllib3.connection.HTTPSConnection):
@@ -59,13 +66,13 @@ class _Tls(_Plain, urllib3.connection.HTTPSConnection):
 
 
 def over(
-    connected: socket.socket, target: Target, tls: ssl.SSLContext
+    connected: socket.socket, target: Target, tls: Callable[[], ssl.SSLContext]
 ) -> urllib3.connection.HTTPConnection:
-    """Speak HTTP with a target over a socket."""
+    """Speak HTTP with a target over a socket; what is requested is its path."""
     connection = (
-        _Tls(target.host, target.port, ssl_context=tls)
+        _Tls(target.host, target.port, ssl_context=tls())
         if target.scheme == "https"
         else _Plain(target.host, target.port)
     )
-    connection.dialled = connected
+    connection.dialled, connection.path = connected, target.path
     return connection

@@ -47,8 +47,8 @@ _UNCHANGED = Answer(iter(()), changed=False)
 class Web:
     """Hosts, as far as jobs may lead to them. Thread-safe; keeps no connection.
 
-    Neither the environment's proxies nor its stored passwords have a part in it, and nothing
-    that one host says (a cookie, say) is told to another.
+    Neither the environment's proxies nor its stored passwords have a part in it. Of what one host
+    says another is told nothing, such as a cookie, but the tag that the caller gives.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class Web:
         *,
         opened: OpenHosts,
         timeout: float,
-        tls: ssl.SSLContext,
+        tls: Callable[[], ssl.SSLContext],
         resolve: Resolve = resolve,
     ) -> None:
         """Prepare; nothing is opened.
@@ -64,7 +64,7 @@ class Web:
         Args:
             opened: what the operator opens beside the public internet.
             timeout: seconds for one URL, from its name to its last byte.
-            tls: whose certificates are believed.
+            tls: whose certificates are believed; they take megabytes, and so are asked for late.
             resolve: the addresses of a name.
         """
         self._opened = opened
@@ -121,7 +121,7 @@ class Web:
             ends.callback(connection.close)
             with translated(target.host):
                 connection.request(
-                    "GET", target.path, headers=headers, preload_content=False, decode_content=True
+                    "GET", "/", headers=headers, preload_content=False, decode_content=True
                 )
                 response = connection.getresponse()
             ends.callback(response.close)

@@ -49,7 +49,7 @@ def _changed(content: bytes, change: Callable[[Any], bool]) -> bytes | None:
         if not change(document):
             return content
         changed = json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
-    except (ValueError, RecursionError, AttributeError):
+    except (ValueError, RecursionError, AttributeError, TypeError):
         return None
     return changed.ljust(len(content)) if len(changed) <= len(content) else None
 
