@@ -12,7 +12,7 @@ from cli.following import Download, Wait, follow
 from cli.output import AsJson, print_json
 from cli.rows import combine, pairs, read_params, read_sweeps, read_table
 from cli.sources import read_sources
-from cli.workflow_files import workflow_in
+from cli.workflow_files import WorkflowFile, workflow_in
 from settings import load
 from tasks import Batch, JobError, enqueue, enqueue_batch
 
@@ -20,7 +20,7 @@ _Many = list[str] | None
 
 
 def submit(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="A workflow; - reads stdin.")],
+    file: WorkflowFile,
     *,
     param: Annotated[
         _Many, typer.Option(metavar="NODE.INPUT=VALUE", help="Set an input, by node id or title.")

@@ -10,15 +10,13 @@ from rich.table import Table
 
 from cli.comfy.client import Url, open_server
 from cli.output import AsJson, bar, cell, print_json, print_table
-from cli.workflow_files import workflow_in
+from cli.workflow_files import WorkflowFile, workflow_in
 from tasks.result import Progress
 from workers.comfyui import Execution
 
 
 def run(
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A workflow, as JSON or in an image.")
-    ],
+    file: WorkflowFile,
     *,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for what it makes.")
