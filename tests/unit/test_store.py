@@ -105,12 +105,3 @@ def test_an_object_that_is_gone_is_none() -> None:
 def test_any_other_answer_is_an_error(error: tuple[int, str], leaf: type[JobError]) -> None:
     with pytest.raises(leaf):
         store(Client(error)).get("a")
-
-
-def test_an_object_is_copied_to_a_file() -> None:
-    client, file = Client(), BytesIO()
-    assert store(client).download("a", file)
-    assert (file.getvalue(), client.body.closed) == (b"red", True)
-    assert not store(Client((404, "NoSuchKey"))).download("a", file)
-    with pytest.raises(StorageDeniedError):
-        store(Client((403, "AccessDenied"))).download("a", file)

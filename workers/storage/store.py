@@ -191,15 +191,6 @@ class ObjectStore:
                 return
             yield piece
 
-    def download(self, key: str, file: IO[bytes]) -> bool:
-        """Copy an object to a file, in bounded memory; whether there is such an object."""
-        with self.opened(key) as found:
-            if found is None:
-                return False
-            for piece in found.pieces:
-                file.write(piece)
-            return True
-
     def stat(self, key: str) -> ObjectStat | None:
         """What is known of an object, or None if there is no such object."""
         try:
