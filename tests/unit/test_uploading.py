@@ -398,14 +398,16 @@ def test_a_great_many_files_are_announced_in_no_time(scene: Attempt) -> None:
     uploads = scene.uploads()
     names = [f"{number}.png" for number in range(20_000)]
     scene.server.files = dict.fromkeys(names, b"x")
-    began = time.monotonic()
+    # The processor's time: whatever else the machine does.
+    began = time.process_time()
     uploads.begin("9", images(*names))
     assert scene.store.begun.wait(LONG)
-    # Each against each of the others would take half a minute.
-    assert time.monotonic() - began < 5
+    took = time.process_time() - began
     # All but the one that is being stored.
     assert uploads.abandon() == {key("9", 0, "0.png")}
     go_on.set()
+    # Each against each of the others would take half a minute.
+    assert took < 5
 
 
 def test_surplus_is_stored_no_more_and_what_is_being_stored_is_waited_for(clock: Clock) -> None:
