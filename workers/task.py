@@ -100,8 +100,9 @@ class RunWorkflow(celery.Task):  # type: ignore[misc]  # celery has no types for
             redelivered=bool(self.request.delivery_info.get("redelivered")),
             expired=_is_past(self.request.expires),
             revoked=job_id in state.revoked,
-            in_lane=bool(headers.get(LANE)),
-            unable=frozenset(headers.get(UNABLE) or ()),
+            # Beside the headers, so that none of a producer's can stand in their place.
+            in_lane=bool(self.request.get(LANE)),
+            unable=frozenset(self.request.get(UNABLE) or ()),
         )
 
     def _report(self, job_id: str) -> Report:
