@@ -24,7 +24,7 @@ from tasks.result import Attempt, JobResult, Progress
 from workers import timeline
 from workers.broker.consumer import RECEIVED_AT, ComesAgain, Request, Revoked
 from workers.broker.progress import ProgressWriter
-from workers.broker.transport import LANE
+from workers.broker.transport import LANE, UNABLE
 from workers.execution import Custody, NotNow, Order, Report
 from workers.ledger.outcomes import JobFailed
 
@@ -100,7 +100,9 @@ class RunWorkflow(celery.Task):  # type: ignore[misc]  # celery has no types for
             redelivered=bool(self.request.delivery_info.get("redelivered")),
             expired=_is_past(self.request.expires),
             revoked=job_id in state.revoked,
-            in_lane=bool(headers.get(LANE)),
+            # Beside the headers, so that none of a producer's can stand in their place.
+            in_lane=bool(self.request.get(LANE)),
+            unable=frozenset(self.request.get(UNABLE) or ()),
         )
 
     def _report(self, job_id: str) -> Report:

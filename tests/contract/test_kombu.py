@@ -761,7 +761,9 @@ class Giver:
             task_consumer=taker.consumer,
             controller=SimpleNamespace(
                 keeper=self.keeper,
-                router=SimpleNamespace(digest="able", models="", wait_seconds=30.0),
+                router=SimpleNamespace(
+                    digest="able", models="", wait_seconds=30.0, settling_seconds=0.0
+                ),
                 concurrency=7,
             ),
             call_soon=self.woken.append,

@@ -14,8 +14,8 @@ import pytest
 from sandbox.valkey import Valkey
 from settings.celery import QUEUE
 from tests.contract.test_kombu import AHEAD, HUNGER, Broker, Giver, Taker, name
-from workers.broker.scripts import HUNGRY, LANES, TAKERS, lane_name
-from workers.broker.transport import LANE, Standing
+from workers.broker.scripts import HUNGRY, LANES, PATIENT, TAKERS, lane_name
+from workers.broker.transport import LANE, UNABLE, Standing
 from workers.ledger.servers import DIGESTS, WARM
 from workers.routing.lanes import Here, Lane
 
@@ -29,9 +29,16 @@ FOREVER = 2.0**40
 class Worker(Taker):
     """A taker whose server is good for something."""
 
-    def stands(self, digest: str, models: str = "", wait_seconds: float = PATIENCE) -> None:
+    def stands(
+        self,
+        digest: str,
+        models: str = "",
+        wait_seconds: float = PATIENCE,
+        settling_seconds: float = 0.0,
+    ) -> None:
         """As a worker whose router says so."""
-        self.channel.standing = lambda: Standing(digest, models, wait_seconds)
+        standing = Standing(digest, models, wait_seconds, settling_seconds)
+        self.channel.standing = lambda: standing
 
     def takes(self) -> str | None:
         """What it takes at once, without waiting in between."""
@@ -311,7 +318,6 @@ def test_loading_models_once_more_must_be_worth_it(broker: Lanes, worker: Worker
     lane = Lane.of(FLUX, (), worth=3)
     broker.warm(FLUX, "able", "able")
     broker.put(lane, *"abcde")
-    broker.age(lane, PATIENCE + 2)
     assert worker.takes() is None
     # Of every priority, but first those of the queue.
     broker.put(lane, "f", priority=3)
@@ -319,6 +325,46 @@ def test_loading_models_once_more_must_be_worth_it(broker: Lanes, worker: Worker
     assert worker.takes() == "any"
     assert worker.takes() == "a"
     assert worker.takes() is None
+
+
+def test_who_has_nothing_to_do_leaves_a_lane_to_others_no_longer_than_it_may(
+    broker: Lanes, worker: Worker
+) -> None:
+    # As when the one that has its models loaded executes something for an hour.
+    lane = Lane.of(FLUX, ())
+    broker.warm(FLUX, "able")
+    broker.put(lane, "a", "b")
+    broker.age(lane, PATIENCE - 2)
+    worker.wants(AHEAD)
+    assert worker.takes() is None
+    broker.age(lane, PATIENCE + 2)
+    assert worker.takes() is None
+    broker.send("any")
+    worker.wants(HUNGER)
+    # It is served now: the next one has waited since then.
+    assert [worker.takes(), worker.takes(), worker.takes()] == ["a", "any", None]
+
+
+def test_who_executes_something_serves_a_lane_too_that_waits_without_end(
+    broker: Lanes, worker: Worker
+) -> None:
+    lane = Lane.of(FLUX, ())
+    broker.warm(FLUX, "able")
+    broker.put(lane, "a", "b")
+    broker.send("any")
+    worker.wants(AHEAD)
+    broker.age(lane, PATIENT * PATIENCE - 2)
+    assert worker.takes() == "any"
+    broker.age(lane, PATIENT * PATIENCE + 2)
+    assert [worker.takes(), worker.takes()] == ["a", None]
+
+
+def test_who_does_not_wait_for_loaded_models_serves_any_lane(broker: Lanes, worker: Worker) -> None:
+    worker.stands("able", wait_seconds=0.0)
+    worker.wants(AHEAD)
+    broker.warm(FLUX, "able")
+    broker.put(Lane.of(FLUX, ()), "a")
+    assert worker.takes() == "a"
 
 
 def test_only_the_hungry_load_models_once_more(broker: Lanes, worker: Worker) -> None:
@@ -365,10 +411,42 @@ def test_who_cannot_run_jobs_takes_them_neither_as_orphans_nor_for_their_number(
     assert worker.takes() is None
 
 
-def test_who_is_not_known_to_be_unable_may_try(broker: Lanes, worker: Worker) -> None:
-    worker.stands("")
+def test_what_cannot_be_run_is_left_alone_while_servers_may_not_have_been_heard_of(
+    broker: Lanes, worker: Worker
+) -> None:
+    # As when Redis was away for so long that all who told it something count as gone.
+    broker.live("unable")
     broker.put(Lane.of("", ["unable"]), "a")
+    worker.stands("unable", settling_seconds=3.0)
+    assert worker.takes() is None
+    worker.stands("unable")
     assert worker.takes() == "a"
+
+
+def test_who_is_not_known_leaves_to_others_what_not_everybody_can_run(
+    broker: Lanes, worker: Worker
+) -> None:
+    worker.stands("", FLUX)
+    broker.put(Lane.of(FLUX, ["unable"], worth=1), "a")
+    broker.live("unable", "able")
+    assert worker.takes() is None
+    broker.put(Lane.of(FLUX, ()), "b")
+    assert worker.takes() == "b"
+    # Perhaps it can, and nobody else.
+    broker.live("able", until=1.0)
+    assert worker.takes() == "a"
+
+
+def test_a_message_tells_who_cannot_run_it_as_far_as_its_lane_knows(
+    broker: Lanes, worker: Worker
+) -> None:
+    broker.send("a", "b")
+    worker.sends_to(Lane.of("", ["worse", "unable"]), worker.receives())
+    worker.wants(AHEAD)
+    from_lane, from_queue = worker.receives(), worker.receives()
+    assert name(from_lane) == "a"
+    assert from_lane.delivery_info[UNABLE] == ("unable", "worse")
+    assert from_queue.delivery_info[UNABLE] == ()
 
 
 def test_what_is_urgent_comes_first_wherever_it_waits(broker: Lanes, worker: Worker) -> None:

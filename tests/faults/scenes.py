@@ -110,6 +110,10 @@ class Fleet:
         found = [one for name in lists for one in self.redis.lrange(name, 0, -1)]  # type: ignore[union-attr]
         return [json.loads(one)["headers"]["id"] for one in reversed(found)]
 
+    def told_of(self) -> set[str]:
+        """The servers that workers tell each other of, by the keys where they do."""
+        return set(self.redis.scan_iter("comfyfleet:server:*"))
+
     def has_drained(self) -> bool:
         """Whether no message is left, neither waiting nor unacknowledged."""
         keys = ("comfyui", "comfyfleet:unacked", "comfyfleet:unacked_index")

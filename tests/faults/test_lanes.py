@@ -125,10 +125,30 @@ def test_a_fleet_that_comes_back_one_by_one_loses_nothing(fleet: Fleet) -> None:
     for worker in workers:
         worker.kill()
     # Until nothing is known of them any more, and the messages are back.
-    eventually(lambda: fleet.redis.get(f"comfyfleet:server:{only.url}") is None)
+    eventually(lambda: not fleet.told_of())
     other_worker = fleet.worker(other)
     eventually(lambda: "waits for servers that may join" in other_worker.log.read_text(), 30)
     fleet.worker(only)
     results = [job.get(timeout=60) for job in jobs]
     assert ran_at(results) == {only.url: 5}
     assert set(fleet.executions().values()) == {1}
+
+
+@together
+def test_a_full_broker_makes_nobody_count_as_gone(fleet: Fleet) -> None:
+    only = fleet.server(models=[f"checkpoints/{RED}"])
+    other = fleet.server(models=[f"checkpoints/{BLUE}"])
+    fleet.worker(only)
+    fleet.worker(other)
+    only.stop()
+    job = fleet.send(painted(RED))
+    eventually(lambda: fleet.in_lanes() == [job.id])
+    fleet.redis.config_set("maxmemory", 1)
+    # As if that had been so for so long that what was told is forgotten.
+    told = fleet.told_of()
+    fleet.redis.delete(*told)
+    eventually(lambda: fleet.told_of() == told)
+    assert fleet.in_lanes() == [job.id]
+    fleet.redis.config_set("maxmemory", 0)
+    only.start()
+    assert ran_at([job.get(timeout=60)]) == {only.url: 1}

@@ -13,6 +13,7 @@ import pytest
 from tasks.errors import (
     BrokerFullError,
     BrokerUnavailableError,
+    CancelledError,
     ComfyUIUnavailableError,
     InternalError,
     InvalidWorkflowError,
@@ -41,7 +42,7 @@ from workers.execution.place import Place
 from workers.ledger import Cancelled, Claimed, Ended, Held, Record, Route
 from workers.ledger.dead_letters import DeadLetter
 from workers.ledger.outcomes import JobFailed, failure_detail, failure_from
-from workers.routing.lanes import Here, Lane
+from workers.routing.lanes import Here, Lane, Later
 from workers.routing.router import Wanted
 from workers.storage.store import StoredObject
 
@@ -269,21 +270,26 @@ class Router:
 
     def __init__(self) -> None:
         self.way: Here | Lane = Here()
-        self.after: Lane | JobError | None = None
-        self.unfit_places: set[str] = set()
+        self.after: Lane | Later | Exception | None = None
+        self.unexplained: Exception | None = None
+        self.unfit_places: set[str] | Exception = set()
 
     def decide(self, _job: Wanted) -> Here | Lane:
         return self.way
 
-    def after_refusal(self, _job: Wanted) -> Lane | None:
-        if isinstance(self.after, JobError):
+    def after_refusal(self, _job: Wanted) -> Lane | Later | None:
+        if isinstance(self.after, Exception):
             raise self.after
         return self.after
 
     def explained(self, _job: Wanted, error: InvalidWorkflowError) -> InvalidWorkflowError:
+        if self.unexplained is not None:
+            raise self.unexplained
         return InvalidWorkflowError(f"explained: {error.message}")
 
     def unfit(self, _job: Wanted) -> set[str]:
+        if isinstance(self.unfit_places, Exception):
+            raise self.unfit_places
         return self.unfit_places
 
 
@@ -540,6 +546,66 @@ def test_a_cancellation_that_only_this_worker_heard_is_recorded_first() -> None:
         scene.run(replace(ORDER, revoked=True))
     assert scene.ledger.steps == ["cancel", "end"]
     assert scene.ledger.last("cancel") == ("job", False)
+
+
+@pytest.mark.parametrize("field", ["expired", "revoked"])
+def test_what_is_not_to_be_begun_need_not_wait_for_another_server(field: str) -> None:
+    scene = new() if field == "expired" else Scene(Cancelled(TOKEN, None))
+    scene.router.way = Lane.of("", ["here"])
+    with pytest.raises(CancelledError):
+        scene.run(replace(ORDER, **{field: True}))
+    assert scene.executor.jobs == []
+
+
+# What the server refuses
+
+
+REFUSED = AttemptFailed(InvalidWorkflowError("the server refuses it"))
+
+
+def refused(after: Lane | Later | Exception | None = None) -> Scene:
+    scene = new()
+    scene.executor.end, scene.router.after = REFUSED, after
+    return scene
+
+
+def test_what_another_server_can_run_goes_there_at_no_cost() -> None:
+    lane = Lane.of("", ["here"])
+    scene = refused(lane)
+    later = scene.postponed()
+    assert (later.seconds, later.lane, later.error) == (0.0, lane, None)
+    record, pause = scene.ledger.last("release")
+    assert (record.attempts, record.spent, pause) == ((), True, 0.0)
+
+
+def test_what_no_server_can_run_fails_and_says_why() -> None:
+    assert refused().failed().error.message == "explained: the server refuses it"
+
+
+@pytest.mark.parametrize("leaf", [BrokerUnavailableError, BrokerFullError])
+@pytest.mark.parametrize("step", ["after", "unexplained"])
+def test_while_redis_does_not_tell_what_others_can_do_nothing_is_decided(
+    leaf: type[JobError], step: str
+) -> None:
+    scene = refused()
+    setattr(scene.router, step, leaf("Redis is away"))
+    later = scene.postponed()
+    assert (later.lane, later.error) == (None, None)
+    assert scene.ledger.last("release")[0].attempts == ()
+
+
+def test_a_refused_job_that_cannot_be_judged_fails_as_the_server_has_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert refused(KeyError("a fault")).failed().error.message == "the server refuses it"
+    assert "a fault" in caplog.text
+
+
+def test_a_job_that_cannot_be_judged_is_tried_again_all_the_same() -> None:
+    scene = new()
+    scene.executor.end = AttemptFailed(OutOfMemoryError("x"))
+    scene.router.unfit_places = KeyError("a fault")
+    assert scene.postponed().error is not None
 
 
 def test_a_worker_that_takes_no_jobs_leaves_them_alone() -> None:

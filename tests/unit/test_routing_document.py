@@ -8,6 +8,7 @@ import pytest
 
 from cli.check import Finding, exit_code, show_findings
 from settings.model import Settings
+from workers.broker import scripts
 from workers.ledger.servers import TOLD_SECONDS, Server
 from workers.routing import survey
 from workers.routing.lacks import Lack
@@ -37,6 +38,8 @@ def test_times_in_words_are_those_of_the_code() -> None:
     assert "every ten minutes" in PAGE
     assert survey._FRESH_SECONDS == 30
     assert "half a minute ago" in PAGE
+    assert scripts.PATIENT == 10
+    assert "any server after ten times as long" in PAGE
 
 
 def test_the_fields_of_check_are_those_that_it_prints(capsys: pytest.CaptureFixture[str]) -> None:

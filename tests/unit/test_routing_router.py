@@ -314,6 +314,35 @@ def test_after_a_refusal_what_is_unknown_is_said(plain: Scene) -> None:
         plain.router.after_refusal(wanted(B))
 
 
+def test_who_cannot_be_looked_at_again_leaves_what_it_refuses_to_others(plain: Scene) -> None:
+    plain.others(MORE, FEWER)
+    plain.survey.complain = fails  # type: ignore[method-assign]
+    expected = Lane.of("", [OWN.digest, FEWER.digest])
+    assert plain.router.after_refusal(wanted(A)) == expected
+    # Nor does it take from there what it can only refuse.
+    plain.survey.capabilities = None
+    expected = Lane.of("", ["", FEWER.digest])
+    assert plain.router.after_refusal(wanted(A)) == expected
+    assert plain.router.after_refusal(wanted(C)) is None
+
+
+def fails() -> None:
+    raise ComfyUIUnavailableError("away")
+
+
+@pytest.mark.parametrize("step", ["decide", "after_refusal"])
+def test_who_is_known_elsewhere_to_be_unable_is_not_sent_the_job_again(
+    plain: Scene, step: str
+) -> None:
+    # As when each of two workers cannot read what the other has told: neither knows better.
+    plain.others(MORE, FEWER, told=False)
+    job = wanted(C, in_lane=True, unable=frozenset({MORE.digest, "of one that is gone"}))
+    ask = getattr(plain.router, step)
+    assert ask(job) == Lane.of("", [OWN.digest, MORE.digest])
+    plain.others(MORE, told=False)
+    assert ask(job) == (Here() if step == "decide" else None)
+
+
 def test_a_refusal_is_explained_by_what_is_missing(plain: Scene) -> None:
     refused = InvalidWorkflowError("the server refuses it")
     explained = plain.router.explained(wanted(C), refused)

@@ -7,12 +7,19 @@ it remembers.
 import json
 import logging
 import queue
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from tasks.errors import BrokerUnavailableError, ComfyUIProtocolError, ComfyUIUnavailableError
+from tasks.errors import (
+    BrokerFullError,
+    BrokerUnavailableError,
+    ComfyUIProtocolError,
+    ComfyUIUnavailableError,
+    InvalidInputError,
+)
 from workers.ledger.servers import Device, Server
 from workers.routing import survey as module
 from workers.routing.capabilities import Capabilities
@@ -38,11 +45,15 @@ class ComfyUI:
         self.folders: dict[str, list[str]] = {**FOLDERS}
         self.stats: Any = STATS
         self.is_old = False
+        self.holds: threading.Event | None = None
+        self.unlisted: dict[str, Exception] = {}
         self.asked: list[str] = []
         self.error: Exception | None = None
 
     def object_info_json(self) -> str:
         self._ask("all")
+        if self.holds is not None:
+            assert self.holds.wait(SECONDS)
         return self.info if isinstance(self.info, str) else json.dumps(self.info)
 
     def model_folders(self) -> list[str]:
@@ -53,6 +64,8 @@ class ComfyUI:
 
     def models(self, folder: str) -> list[str]:
         self._ask(folder)
+        if folder in self.unlisted:
+            raise self.unlisted[folder]
         return list(self.folders[folder])
 
     def system_stats(self) -> Any:
@@ -72,6 +85,7 @@ class Servers:
         self.told: queue.Queue[Server] = queue.Queue()
         self.capabilities: dict[str, bytes] = {}
         self.others: list[Server] = []
+        self.is_full = False
         self.errors: queue.Queue[Exception] = queue.Queue()
         self.has_failed: queue.Queue[None] = queue.Queue()
 
@@ -83,6 +97,8 @@ class Servers:
         return server.digest in self.capabilities, [*self.others, server]
 
     def tell_capabilities(self, digest: str, packed: bytes) -> None:
+        if self.is_full:
+            raise BrokerFullError("full")
         self.capabilities[digest] = packed
 
     def live(self) -> list[Server]:
@@ -101,6 +117,7 @@ class Scene:
     def __init__(self) -> None:
         self.comfyui, self.servers = ComfyUI(), Servers()
         self.takes_jobs, self.answers = True, True
+        self._begun = False
         self.survey = Survey(
             self.comfyui,  # type: ignore[arg-type]
             self.servers,  # type: ignore[arg-type]
@@ -112,7 +129,10 @@ class Scene:
 
     def next(self) -> Server:
         """What is told next."""
-        self.survey._nudged.set()
+        # What it tells first comes by itself.
+        if self._begun or (self.survey.wait_begun(0.0) and self.servers.told.empty()):
+            self.survey._nudged.set()
+        self._begun = True
         return self.servers.told.get(timeout=SECONDS)
 
     def after(self, models: float = 0.0, everything: float = 0.0) -> Server:
@@ -349,3 +369,83 @@ def test_it_settles(scene: Scene) -> None:
     assert 0 < scene.survey.settling_seconds <= module._SETTLING_SECONDS
     scene.survey._began_at -= 6
     assert scene.survey.settling_seconds == 0
+
+
+def test_it_settles_anew_when_redis_may_have_forgotten_the_others(scene: Scene) -> None:
+    scene.survey._began_at -= 61
+    scene.survey._heard_at -= 7
+    scene.survey.look_at_others()
+    assert (scene.survey.settling_seconds, scene.survey.returning_seconds) == (0, 0)
+    # Nothing was heard for so long that they may not have told of themselves, either.
+    scene.survey._heard_at -= 9
+    for look in (tuple, scene.survey.look_at_others):
+        look()
+        assert 4 < scene.survey.settling_seconds <= 5
+        assert 59 < scene.survey.returning_seconds <= 60
+    scene.survey._began_at -= 61
+    assert (scene.survey.settling_seconds, scene.survey.returning_seconds) == (0, 0)
+
+
+def test_a_server_that_takes_its_time_to_answer_is_told_meanwhile(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_LOOK_SECONDS", 0.01)
+    scene.survey.start()
+    before = scene.next()
+    scene.comfyui.info, scene.comfyui.holds = {**INFO, "New": {}}, threading.Event()
+    for _ in range(3):
+        assert scene.after(everything=601) == before
+    scene.comfyui.holds.set()
+    # It was one look all the time: nothing more has been asked since the last one began.
+    assert scene.comfyui.asked == []
+    looker = scene.survey._looker
+    assert looker is not None
+    looker.join(SECONDS)
+    assert scene.next().digest != before.digest
+
+
+def test_who_does_not_know_its_server_hears_of_others(scene: Scene) -> None:
+    scene.comfyui.error = ComfyUIUnavailableError("away")
+    scene.servers.others = [server("there")]
+    scene.survey.start()
+    assert scene.survey.wait_begun(SECONDS)
+    assert [one.place for one in scene.survey.others] == ["there"]
+
+
+def test_nobody_is_called_while_no_jobs_are_taken(scene: Scene) -> None:
+    calls: queue.Queue[str] = queue.Queue()
+    scene.survey.subscribe(lambda: calls.put("called"))
+    scene.takes_jobs = False
+    scene.survey.start()
+    for _ in range(2):
+        scene.next()
+    scene.takes_jobs = True
+    scene.next()
+    assert calls.get(timeout=SECONDS) == "called"
+    assert calls.empty()
+
+
+@pytest.mark.parametrize(
+    "error", [ComfyUIProtocolError("html"), InvalidInputError("no such folder")]
+)
+def test_a_folder_that_cannot_be_listed_takes_nothing_from_the_others(
+    scene: Scene, error: Exception
+) -> None:
+    scene.comfyui.folders["odd/one"] = []
+    scene.comfyui.unlisted = {"odd/one": error}
+    scene.survey.start()
+    scene.next()
+    known = scene.survey.capabilities
+    assert known is not None
+    assert known.models == {"checkpoints": ("a.safetensors",)}
+
+
+def test_what_a_full_redis_does_not_take_keeps_nothing_else_from_being_told(scene: Scene) -> None:
+    calls: queue.Queue[str] = queue.Queue()
+    scene.survey.subscribe(lambda: calls.put("called"))
+    scene.servers.is_full = True
+    scene.servers.others = [server("there")]
+    scene.survey.start()
+    scene.next()
+    assert calls.get(timeout=SECONDS) == "called"
+    assert [one.place for one in scene.survey.others] == ["there"]

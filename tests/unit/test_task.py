@@ -101,6 +101,8 @@ def play(task: RunWorkflow) -> Play:
         priority: Any = None,
         redelivered: Any = False,
         expires: Any = None,
+        lane: Any = None,
+        unable: Any = None,
         **arguments: Any,
     ) -> Any:
         task.custody = custody  # type: ignore[assignment]
@@ -108,6 +110,8 @@ def play(task: RunWorkflow) -> Play:
             id="job",
             headers=headers,
             expires=expires,
+            lane=lane,
+            unable=unable,
             delivery_info={"redelivered": redelivered, "priority": priority},
             args=[],
             kwargs={"workflow": WORKFLOW, **arguments},
@@ -148,6 +152,16 @@ def test_the_order_says_whether_the_message_came_before(
     custody = Custody(RESULT)
     play(custody, redelivered=said)
     assert custody.orders[0].redelivered is redelivered
+
+
+def test_the_order_says_from_which_lane_it_comes_whatever_a_producer_says(play: Play) -> None:
+    custody = Custody(RESULT)
+    headers = {"lane": "x", "unable": 7}
+    play(custody, headers=headers, lane="y", unable=("a", "b"))
+    play(custody, headers=headers, lane="", unable=())
+    in_lane, not_in_one = custody.orders
+    assert (in_lane.in_lane, in_lane.unable) == (True, {"a", "b"})
+    assert (not_in_one.in_lane, not_in_one.unable) == (False, set())
 
 
 @pytest.mark.parametrize("nonsense", ["noon", None, -1, 0, float("nan"), 1e15, [1]])

@@ -16,7 +16,7 @@ from celery.worker.request import Request as CeleryRequest
 from tasks.errors import InvalidRequestError
 from workers import timeline
 from workers.broker.envelopes import MALFORMED
-from workers.broker.transport import LANE
+from workers.broker.transport import LANE, UNABLE
 from workers.routing.lanes import Lane
 
 logger = logging.getLogger(__name__)
@@ -90,7 +90,8 @@ class Request(CeleryRequest):  # type: ignore[misc]  # celery has no types for i
         # Where the older protocol has it in the body.
         message.job_id = self.id
         self._request_dict[RECEIVED_AT] = time.time()
-        self._request_dict[LANE] = (message.delivery_info or {}).get(LANE)
+        delivery_info = message.delivery_info or {}
+        self._request_dict |= {name: delivery_info.get(name) for name in (LANE, UNABLE)}
         self._argsrepr = self._request_dict["argsrepr"] = _NOT_SHOWN
         self._kwargsrepr = self._request_dict["kwargsrepr"] = _NOT_SHOWN
 

@@ -38,10 +38,14 @@ _LANE = "comfyfleet:lane:"
 LANES = "comfyfleet:lanes:"
 _SERVED = ":served"
 
+# Of servers that execute something, how many times longer they leave a lane to those that have its
+# models loaded than others leave it. To load models costs little against jobs that take so long.
+PATIENT = 10
+
 # Lanes are told apart by who wants them: at first those of the models that are loaded here, what
 # has waited for too long, and what nobody can run any more, for it to be told so; who has nothing
-# to do, then what nobody has loaded; and after the queue itself what waits for others in such
-# numbers that it pays to load the models once more.
+# to do, then what nobody has loaded, or nobody has served for long; and after the queue itself what
+# waits for others in such numbers that it pays to load the models once more.
 _LANES_OF = f"""
 local function warm_digests()
   local warm = {{}}
@@ -69,11 +73,11 @@ local function lanes_of(queue, warm, live)
       if not unable[digest] then places = places + 1 end
     end
     local dead = true
-    for _, digest in ipairs(live) do dead = dead and unable[digest] end
+    for _, one in ipairs(live) do dead = dead and unable[one] end
     local since = redis.call('ZSCORE', key .. '{_SERVED}', all[k])
     table.insert(found, {{id = all[k], list = '{_LANE}' .. queue .. ':' .. all[k],
-      models = told.models, unable = unable, worth = told.worth, places = places, dead = dead,
-      waited = now - (since or now)}})
+      told = all[k + 1], models = told.models, unable = unable, worth = told.worth,
+      places = places, dead = dead, waited = now - (since or now)}})
   end
   table.sort(found, function(a, b)
     if a.waited ~= b.waited then return a.waited > b.waited end
@@ -86,11 +90,12 @@ end
 # KEYS: takers, the hungry of each queue, then the lists to take from, the most urgent first, of
 # each level one a queue in the same order. ARGV: how taken lists begin, this channel among the
 # hungry, the number of queues, for how long (seconds) it is hungry if it finds nothing, or 0; the
-# digest of what its server can do, what that has loaded, and for how long (seconds) a job waits for
-# servers that have its models loaded.
+# digest of what its server can do, what that has loaded, for how long (seconds) a job waits for
+# servers that have its models loaded, and in how many seconds all live servers must have been heard
+# of.
 # What has been taken before, with a reply that got lost or a failed registration, comes first.
 # Who is not hungry leaves a queue to those who are.
-# Answers with list and item, and the lane if it was not the list that it came from.
+# Answers with list and item, and if it came from a lane with that and what is known of it.
 TAKE = f"""
 {NOW}
 {_LANES_OF}
@@ -101,6 +106,7 @@ for i = lists, #KEYS do
 end
 local hungry = ARGV[4] ~= '0'
 local digest, loaded, patience = ARGV[5], ARGV[6], tonumber(ARGV[7])
+local settled = tonumber(ARGV[8]) <= 0
 local warm, live, queues = warm_digests(), live_digests(), {{}}
 for i = 2, lists - 1 do
   if not hungry then redis.call('ZREM', KEYS[i], ARGV[2]) end
@@ -123,16 +129,20 @@ local function forgotten(queue, lane)
   redis.call('ZREM', '{LANES}' .. queue.name .. '{_SERVED}', lane.id)
   return true
 end
-local function first(lane)
-  if lane.unable[digest] then return lane.dead end
-  return lane.models == '' or lane.models == loaded
-    or (lane.places == 0 and lane.waited > patience)
+local function able(lane)
+  -- Who does not know its server leaves jobs that not every server can run to those who do.
+  return not lane.unable[digest] and (digest ~= '' or next(lane.unable) == nil)
 end
-local function orphaned(lane)
-  return hungry and not lane.unable[digest] and lane.places == 0
+local function first(lane)
+  if not able(lane) then return lane.dead and settled end
+  return lane.models == '' or lane.models == loaded
+    or lane.waited > patience * (lane.places == 0 and 1 or {PATIENT})
+end
+local function neglected(lane)
+  return hungry and able(lane) and (lane.places == 0 or lane.waited > patience)
 end
 local function worth_it(lane, queue)
-  return hungry and not lane.unable[digest] and length(queue, lane) >= lane.worth * lane.places
+  return hungry and able(lane) and length(queue, lane) >= lane.worth * lane.places
 end
 local function take(i, from, lane)
   -- A full server allows this as a first write, and no LMOVE.
@@ -142,12 +152,12 @@ local function take(i, from, lane)
   redis.call('LPUSH', taken, item)
   redis.call('ZADD', KEYS[1], 'NX', now, taken)
   for j = 2, hungry and lists - 1 or 1 do redis.call('ZREM', KEYS[j], ARGV[2]) end
-  return {{KEYS[i], item, lane}}
+  return {{KEYS[i], item, lane and lane.id, lane and lane.told}}
 end
 local function take_from_lanes(i, queue, wanted)
   for _, lane in ipairs(queue.lanes) do
     local from = lane.list .. string.sub(KEYS[i], #queue.name + 1)
-    local found = wanted(lane, queue) and take(i, from, lane.id)
+    local found = wanted(lane, queue) and take(i, from, lane)
     if found then
       -- A job that comes later has not waited since now.
       if not forgotten(queue, lane) then
@@ -159,7 +169,7 @@ local function take_from_lanes(i, queue, wanted)
 end
 for i = lists, #KEYS do
   local queue = queues[2 + (i - lists) % (lists - 2)]
-  local found = take_from_lanes(i, queue, first) or take_from_lanes(i, queue, orphaned)
+  local found = take_from_lanes(i, queue, first) or take_from_lanes(i, queue, neglected)
     or (queue.free and take(i, KEYS[i])) or take_from_lanes(i, queue, worth_it)
   if found then return found end
 end

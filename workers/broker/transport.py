@@ -51,8 +51,10 @@ from workers.routing.lanes import Lane
 
 logger = logging.getLogger(__name__)
 
-# Where a message tells from which lane it was taken.
+# Where a message tells from which lane it was taken, and which capabilities do not suffice for it
+# as far as that lane tells: digests.
 LANE = "lane"
+UNABLE = "unable"
 
 # A taken list's name ends with that of the list whose messages it takes.
 _TAKEN = "comfyfleet:taken:{channel}:"
@@ -93,11 +95,22 @@ class Standing(NamedTuple):
         digest: of its capabilities; empty if they are not known.
         models: names those that it has loaded; empty for none.
         wait_seconds: that a job waits for servers which have its models loaded.
+        settling_seconds: until what is known of other servers is all that there is to know.
     """
 
     digest: str = ""
     models: str = ""
     wait_seconds: float = 0.0
+    settling_seconds: float = 0.0
+
+
+class _Found(NamedTuple):
+    """A message in a taken list."""
+
+    source: str
+    item: bytes
+    lane: str = ""
+    unable: tuple[str, ...] = ()
 
 
 def _always(_taken: int) -> Appetite:
@@ -392,7 +405,7 @@ class Channel(redis_transport.Channel):  # type: ignore[misc]  # kombu has no ty
         self._deliver(*found)
         return True
 
-    def _read_reply(self) -> tuple[str, bytes, str] | None:
+    def _read_reply(self) -> _Found | None:
         self._next = _Ask.LOOK
         try:
             reply = self.client.parse_response(self.client.connection, "")
@@ -414,8 +427,12 @@ class Channel(redis_transport.Channel):  # type: ignore[misc]  # kombu has no ty
             return None
         if self._asked is _Ask.LOOK:
             source, item, *lane = reply
-            return source.decode(), item, lane[0].decode() if lane else ""
-        return self._awaited, reply, ""
+            if lane:
+                lane_id, told = lane
+                unable = tuple(json.loads(told)["unable"])
+                return _Found(source.decode(), item, lane_id.decode(), unable)
+            return _Found(source.decode(), item)
+        return _Found(self._awaited, reply)
 
     def _look_later(self) -> None:
         self._look_at = time.monotonic() + _AHEAD_SECONDS
@@ -423,12 +440,14 @@ class Channel(redis_transport.Channel):  # type: ignore[misc]  # kombu has no ty
             # For the loop to ask then whether more is wanted.
             hub.call_later(_AHEAD_SECONDS, _nothing)
 
-    def _deliver(self, source: str, item: bytes, lane: str = "") -> None:
+    def _deliver(
+        self, source: str, item: bytes, lane: str = "", unable: tuple[str, ...] = ()
+    ) -> None:
         queue = source.rsplit(self.sep, 1)[0]
         self._queue_cycle.rotate(queue)
         envelope, text = read_entry(item, queue)
         # Not in what is kept: if it comes again it comes from the queue.
-        envelope["properties"]["delivery_info"][LANE] = lane
+        envelope["properties"]["delivery_info"] |= {LANE: lane, UNABLE: unable}
         kept = f'[{text}, "", {json.dumps(queue)}]'
         self.taken = Taken(self._taken_prefix + source, item, kept)
         try:

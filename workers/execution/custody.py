@@ -83,6 +83,7 @@ class Order:
         expired: whether it is too late to begin with it.
         revoked: whether this worker has heard that it is not to be begun.
         in_lane: whether it comes from a lane of the queue.
+        unable: digests of capabilities that do not suffice, as far as that lane tells.
     """
 
     job_id: str
@@ -93,6 +94,7 @@ class Order:
     expired: bool = False
     revoked: bool = False
     in_lane: bool = False
+    unable: frozenset[str] = frozenset()
 
     @property
     def enqueued_at(self) -> float:
@@ -280,6 +282,7 @@ class Custody:
             prepared,
             placed=order.request.inputs,
             in_lane=order.in_lane,
+            unable=order.unable,
             came_again=order.redelivered,
         )
 
@@ -289,6 +292,9 @@ class Custody:
         Raises:
             NotNow: it is for other servers.
         """
+        if order.revoked or order.expired:
+            # It need not wait for another server to be told so.
+            return Here()
         match self._router.decide(self._wanted(order)):
             case Here() as here:
                 return here
@@ -498,12 +504,16 @@ class Custody:
         wanted = self._wanted(order)
         try:
             way = self._router.after_refusal(wanted)
-        except JobError as unknown:
-            logger.warning("job %s: goes nowhere else: %s", order.job_id, unknown)
+            if way is None:
+                return self._router.explained(wanted, error)
+        except (BrokerUnavailableError, BrokerFullError) as unknown:
+            # Perhaps another one can: for good it fails only if that is known.
+            logger.warning("job %s: where it could go is not known: %s", order.job_id, unknown)
+            way = Later(_REDIS_PAUSE)
+        except Exception:
+            logger.exception("job %s: where it could go cannot be told", order.job_id)
             return error
         match way:
-            case None:
-                return self._router.explained(wanted, error)
             case Later(seconds):
                 logger.info("job %s: waits for servers that may join", order.job_id)
                 later = NotNow(seconds)
@@ -528,6 +538,9 @@ class Custody:
             others = self._ledger.live_places() - {self._place.key}
             return bool(others - self._router.unfit(self._wanted(order)))
         except JobError:
+            return False
+        except Exception:
+            logger.exception("job %s: cannot be judged", order.job_id)
             return False
 
     def _hand_on(

@@ -45,8 +45,9 @@ return told
 _TELL = f"""
 local time = redis.call('TIME')
 local now = time[1] + time[2] / 1000000
-redis.call('SET', '{_SERVER}' .. ARGV[1], ARGV[2], 'EX', ARGV[4])
+-- A full server (maxmemory) lets a script go on that has begun to write.
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - ARGV[5])
+redis.call('SET', '{_SERVER}' .. ARGV[1], ARGV[2], 'EX', ARGV[4])
 redis.call('ZADD', KEYS[2], 'GT', now + ARGV[4], ARGV[3])
 redis.call('SADD', KEYS[1], ARGV[1])
 local known = redis.call('EXPIRE', KEYS[3], ARGV[5])

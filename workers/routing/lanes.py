@@ -60,6 +60,6 @@ class Here:
 
 @dataclass(frozen=True)
 class Later:
-    """It is too early to say where the job goes: so many seconds after this worker's start."""
+    """It is too early to say where the job goes: not for so many seconds."""
 
     seconds: float

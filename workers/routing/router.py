@@ -37,12 +37,14 @@ class Wanted:
         prepare: makes its workflow for a server with such node classes.
         placed: the names of its input files.
         in_lane: whether it comes from a lane.
+        unable: digests of capabilities that do not suffice, as far as that lane tells.
         came_again: whether a worker had it before.
     """
 
     prepare: Prepare
     placed: Collection[str] = ()
     in_lane: bool = False
+    unable: frozenset[str] = frozenset()
     came_again: bool = False
 
 
@@ -90,6 +92,11 @@ class Router:
         return known.digest if known is not None else ""
 
     @property
+    def settling_seconds(self) -> float:
+        """Seconds until servers of which nothing was heard are none."""
+        return self._survey.settling_seconds
+
+    @property
     def tired(self) -> bool:
         """Whether it is enough of sorting for others until the server has nothing to do."""
         return self._sorted >= _SORTED_AHEAD
@@ -120,15 +127,20 @@ class Router:
         """Where a job goes that this server has not taken; None: nowhere.
 
         Raises:
-            JobError: nobody tells what others can do.
+            JobError: Redis does not tell what others can do.
         """
-        own, judgement = self._judged_here(job)
+        judgement = self._judged_here(job)
         if judgement.able:
-            self._survey.complain()
-            own, judgement = self._judged_here(job)
-        if own is None or judgement.able:
-            return None
-        lane = self._lane_of_able(job, own, self._survey.look_at_others(), judgement)
+            try:
+                self._survey.complain()
+            except JobError as error:
+                # That it has refused the job is all that there is to know of it.
+                logger.warning("why the server refuses a job is not known: %s", error)
+            else:
+                judgement = self._judged_here(job)
+                if judgement.able:
+                    return None
+        lane = self._lane_of_able(job, self._survey.look_at_others(), judgement)
         if lane is None and (seconds := self._patience(job)) > 0:
             return Later(seconds)
         return lane
@@ -181,7 +193,7 @@ class Router:
             return Here()
         judgement = judge(job.prepare, own, job.placed)
         if not judgement.able:
-            lane = self._lane_of_able(job, own, others, judgement)
+            lane = self._lane_of_able(job, others, judgement)
             return lane or Here(models=judgement.models)
         unable = self._unable(job, others) - {own.digest}
         models = judgement.models if self.wait_seconds else ""
@@ -222,18 +234,20 @@ class Router:
             self._sorted += 1
         return Lane.of(models, unable, self._pace.worth(models) or Lane.worth)
 
-    def _judged_here(self, job: Wanted) -> tuple[Capabilities | None, Judgement]:
+    def _judged_here(self, job: Wanted) -> Judgement:
         own = self._survey.capabilities
-        return own, judge(job.prepare, own, job.placed) if own is not None else Judgement(())
+        return judge(job.prepare, own, job.placed) if own is not None else Judgement(())
 
     def _lane_of_able(
-        self, job: Wanted, own: Capabilities, others: Iterable[Server], judgement: Judgement
+        self, job: Wanted, others: Iterable[Server], judgement: Judgement
     ) -> Lane | None:
         """The lane for a job that this server cannot run; None if no other one can, either."""
-        digests = {one.digest for one in others} - {own.digest}
+        own = self.digest
+        digests = {one.digest for one in others} - {own}
         models = judgement.models
-        unable = {own.digest}
-        for digest in digests:
+        # Those that another worker knows of this one may not: they would send it back for ever.
+        unable = {own, *(job.unable & digests)}
+        for digest in digests - unable:
             its = self._judgement(job, digest)
             if its is not None and not its.able:
                 unable.add(digest)

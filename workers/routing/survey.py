@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from tasks.errors import ComfyUIProtocolError, JobError
+from tasks.errors import ComfyUIProtocolError, InvalidInputError, JobError
 from workers.comfyui import ComfyUI
 from workers.ledger.servers import Device, Server, Servers
 from workers.routing.capabilities import Capabilities
@@ -17,6 +17,10 @@ logger = logging.getLogger(__name__)
 _TELL_SECONDS = 3.0
 _TELL_SECONDS_AT_FIRST = 0.5
 _SETTLING_SECONDS = 5.0
+# Seconds without a word from Redis after which others may have been forgotten there.
+_UNHEARD_SECONDS = 8.0
+# Seconds that a look holds up the telling.
+_LOOK_SECONDS = 3.0
 # Seconds after its start in which a worker waits for those that it does not see any more: where all
 # are started again, some take longer.
 _RETURNING_SECONDS = 60.0
@@ -71,8 +75,10 @@ class Survey:
         self._nudged = threading.Event()
         self._begun = threading.Event()
         self._reached = True
-        self._began_at = time.monotonic()
+        self._began_at = self._heard_at = time.monotonic()
         self._thread = threading.Thread(target=self._run, name="survey", daemon=True)
+        self._looker: threading.Thread | None = None
+        self._has_looked = True
         self.capabilities: Capabilities | None = None
         """What the server can do, as far as it is known."""
         self.others: tuple[Server, ...] = ()
@@ -81,12 +87,21 @@ class Survey:
     @property
     def returning_seconds(self) -> float:
         """Seconds until servers that were there before this worker must have come back."""
-        return max(0.0, self._began_at + _RETURNING_SECONDS - time.monotonic())
+        return self._still(_RETURNING_SECONDS)
 
     @property
     def settling_seconds(self) -> float:
         """Seconds until others that have begun at the same time must have been heard of."""
-        return max(0.0, self._began_at + _SETTLING_SECONDS - time.monotonic())
+        return self._still(_SETTLING_SECONDS)
+
+    def _still(self, seconds: float) -> float:
+        return max(0.0, self._began_at_last() + seconds - time.monotonic())
+
+    def _began_at_last(self) -> float:
+        """When it began to hear of others, at its start or when Redis had been away."""
+        now = time.monotonic()
+        # In such a time others could not tell of themselves, either.
+        return now if now - self._heard_at > _UNHEARD_SECONDS else self._began_at
 
     def start(self) -> None:
         """Begin to look."""
@@ -104,7 +119,7 @@ class Survey:
             self._thread.join(_STOP_SECONDS)
 
     def subscribe(self, on_told: Callable[[], None]) -> None:
-        """Have it called, from the survey's thread, each time that the server was told of."""
+        """Have it called, from the survey's thread, each time it was told that jobs are taken."""
         self._on_told.append(on_told)
 
     def renew(self) -> None:
@@ -143,13 +158,14 @@ class Survey:
         return self._note_others(self._servers.live())
 
     def _note_others(self, live: Iterable[Server]) -> tuple[Server, ...]:
+        self._began_at, self._heard_at = self._began_at_last(), time.monotonic()
         self.others = tuple(one for one in live if one.place != self._place)
         return self.others
 
     def _run(self) -> None:
         while not self._stopping:
-            # What was known is told even if there is nothing new to be found out.
-            has_looked, has_told = self._succeeds(self._look), self._succeeds(self._tell)
+            # What was known is told even if there is nothing new to be found out, or not in time.
+            has_looked, has_told = self._look(), self._succeeds(self._tell)
             self._reached = has_looked and has_told
             self._begun.set()
             self._nudged.wait(_TELL_SECONDS_AT_FIRST if self.settling_seconds else _TELL_SECONDS)
@@ -167,10 +183,27 @@ class Survey:
             return False
         return True
 
-    def _look(self) -> None:
+    def _look(self) -> bool:
+        """Look if it is time, without waiting long for the answers; whether all is well so far."""
+        if self._looker is None or not self._looker.is_alive():
+            if not self._is_time():
+                return True
+            self._looker = threading.Thread(target=self._look_now, name="look", daemon=True)
+            self._looker.start()
+        self._looker.join(_LOOK_SECONDS)
+        return self._has_looked
+
+    def _is_time(self) -> bool:
         # At first it is not known whether it answers.
         if self._begun.is_set() and not self._answers():
-            return
+            return False
+        now = time.monotonic()
+        return now - self._all_at > _ALL_SECONDS or now - self._models_at > _MODELS_SECONDS
+
+    def _look_now(self) -> None:
+        self._has_looked = self._succeeds(self._look_at_what_is_due)
+
+    def _look_at_what_is_due(self) -> None:
         with self._looking:
             if self._is_due():
                 self._look_at_all()
@@ -203,18 +236,29 @@ class Survey:
         except ComfyUIProtocolError:
             # It is older than these answers.
             return {}
-        return {folder: self._comfyui.models(folder) for folder in folders}
+        return {folder: self._files_in(folder) for folder in folders}
+
+    def _files_in(self, folder: str) -> list[str]:
+        try:
+            return self._comfyui.models(folder)
+        except (ComfyUIProtocolError, InvalidInputError):
+            # It names the folder, and does not say what is in it; the others count.
+            return []
 
     def _tell(self) -> None:
         known = self.capabilities
         if known is None:
+            self.look_at_others()
             return
-        are_told, live = self._servers.tell(self._server(known))
-        if not are_told:
-            self._servers.tell_capabilities(known.digest, known.packed())
+        server = self._server(known)
+        are_told, live = self._servers.tell(server)
         self._note_others(live)
-        for on_told in self._on_told:
-            on_told()
+        if server.takes_jobs:
+            for on_told in self._on_told:
+                on_told()
+        if not are_told:
+            # The last one: it is large, and a full Redis does not take it.
+            self._servers.tell_capabilities(known.digest, known.packed())
 
     def _server(self, known: Capabilities) -> Server:
         system = self._stats.get("system") or {}
