@@ -216,7 +216,7 @@ def test_who_subscribes_is_called_each_time(scene: Scene) -> None:
 def test_nothing_is_looked_at_again_at_once(scene: Scene) -> None:
     scene.survey.start()
     scene.next()
-    scene.after(models=29, everything=590)
+    scene.after(models=14, everything=590)
     assert scene.comfyui.asked == []
 
 
@@ -301,9 +301,14 @@ def test_a_server_that_is_away_is_told_when_it_is_back(
     scene.survey.start()
     # Whoever waits for it to be told does not wait for the server.
     assert scene.survey.wait_begun(SECONDS)
-    assert scene.servers.told.empty()
+    # Others count on it all the same.
+    first = scene.next()
+    assert (first.digest, first.version) == ("", "")
     scene.comfyui.error = None
-    assert scene.next().version == "0.8.0"
+    told = scene.next()
+    while not told.digest:
+        told = scene.next()
+    assert told.version == "0.8.0"
     assert [one.levelno for one in caplog.records].count(logging.WARNING) == 1
 
 
