@@ -12,6 +12,7 @@ import pytest
 
 from tasks.errors import (
     ComfyUIUnavailableError,
+    InputUnavailableError,
     InvalidInputError,
     JobCancelledError,
     JobError,
@@ -21,7 +22,7 @@ from workers.comfyui.model import FileRef
 from workers.inputs import Inputs, Sources
 from workers.inputs import inputs as module
 from workers.storage.store import OpenObject
-from workers.web import Answer
+from workers.web import Answer, WebError
 
 LONG = 20.0
 MOST = 1000
@@ -444,3 +445,37 @@ def test_a_source_that_is_none_is_named(scene: Scene, source: str, sentence: str
         scene.place(source)
     assert sentence in caught.value.message
     assert (scene.store.fetched, scene.server.uploads) == ([], [])
+
+
+def test_who_waited_for_a_source_that_cannot_be_had_does_not_try_it_again(
+    monkeypatch: pytest.MonkeyPatch, scene: Scene
+) -> None:
+    trying, go_on = threading.Event(), threading.Event()
+
+    @contextmanager
+    def silent(url: str, etag: str = "") -> Iterator[Answer]:
+        scene.web.asked.append((url, etag))
+        trying.set()
+        assert go_on.wait(LONG)
+        raise WebError("is silent")
+        yield
+
+    monkeypatch.setattr(scene.web, "get", silent)
+    waiting = threading.Event()
+    source = {"a.png": "https://silent/a.png"}
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(scene.inputs.place, using("a.png"), source)
+        assert trying.wait(LONG)
+        monkeypatch.setattr(module, "_CHECK_SECONDS", 0.01)
+        second = pool.submit(scene.inputs.place, using("a.png"), source, waiting.set)
+        # It looks at whether it is still to wait.
+        assert waiting.wait(LONG)
+        go_on.set()
+        for one in (first, second):
+            with pytest.raises(InputUnavailableError, match="is silent"):
+                one.result(LONG)
+    assert len(scene.web.asked) == 1
+    scene.inputs._failed.clear()
+    with pytest.raises(InputUnavailableError):
+        scene.inputs.place(using("a.png"), source)
+    assert len(scene.web.asked) == 2

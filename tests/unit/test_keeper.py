@@ -561,6 +561,21 @@ def test_whoever_wants_to_know_hears_each_time_that_the_gpu_has_done_with_a_job(
     assert lease.phase is Phase.STORING
 
 
+def test_who_waits_long_for_its_files_keeps_no_other_job_from_the_gpu(
+    keeper: Keeper, hold: Hold
+) -> None:
+    slow = hold()
+    assert keeper.appetite(1) is Appetite.AHEAD
+    assert not keeper.is_idle
+    slow.taken_at -= module._STAGING_SECONDS
+    assert keeper.appetite(1) is Appetite.HUNGER
+    assert keeper.is_idle
+    # Its files have come.
+    slow.queued_at = time.monotonic()
+    assert keeper.appetite(1) is Appetite.AHEAD
+    assert not keeper.is_idle
+
+
 # What a server elsewhere could begin
 
 

@@ -33,6 +33,9 @@ _POLITE_SECONDS = 0.5
 # What the newest job says about how long jobs execute, against all before it.
 _NEWEST_SHARE = 0.3
 
+# Seconds after which a job that is still being staged keeps no other one from being taken.
+_STAGING_SECONDS = 2.0
+
 # Seconds after which a prompt that should have begun stands behind somebody else's.
 _HELD_UP_SECONDS = 1.0
 
@@ -61,6 +64,8 @@ class Lease:
     phase: Phase = Phase.WAITING
     # When its prompt was queued, on the monotonic clock.
     queued_at: float | None = None
+    # When it was taken, on the monotonic clock.
+    taken_at: float = 0.0
     # Somebody else has the job.
     lost: bool = False
     # Until when no other server would do as well as this one, by the ledger's clock.
@@ -146,7 +151,7 @@ class Keeper:
         """Keep a job that was claimed at this moment of the monotonic clock."""
         token = claim.token
         valid_until, offset = claimed_at + LEASE_SECONDS, claim.now - claimed_at
-        lease = Lease(job_id, token, valid_until, offset)
+        lease = Lease(job_id, token, valid_until, offset, taken_at=claimed_at)
         with self._lock:
             self._leases[job_id, token] = lease
             if self._leaving is not None:
@@ -181,9 +186,10 @@ class Keeper:
     def appetite(self, taken: int) -> Appetite:
         """Whether one more job is to be taken, beside so many that are in this worker's hands."""
         with self._lock:
-            storing = sum(lease.phase is Phase.STORING for lease in self._leases.values())
+            # The GPU has done with these, or waits for them in vain.
+            others = sum(not _needs_gpu(lease) for lease in self._leases.values())
             # What was taken over an earlier connection may not be among those yet.
-            unrendered = max(taken - storing - len(self._unsettled), len(self._leases) - storing)
+            unrendered = max(taken - others - len(self._unsettled), len(self._leases) - others)
         return appetite(
             unrendered,
             ahead=0 if self._is_tired() else jobs_ahead(self._seconds),
@@ -194,7 +200,7 @@ class Keeper:
     def is_idle(self) -> bool:
         """Whether the server has nothing to do."""
         with self._lock:
-            return all(lease.phase is Phase.STORING for lease in self._leases.values())
+            return not any(_needs_gpu(lease) for lease in self._leases.values())
 
     @property
     def spare(self) -> Lease | None:
@@ -304,6 +310,13 @@ class Keeper:
                     self._ledger.stopped(self._place, stopped)
             except JobError as error:
                 logger.warning("prompts were stopped, which could not be noted: %s", error)
+
+
+def _needs_gpu(lease: Lease) -> bool:
+    """Whether a job needs the GPU now or soon: one whose input files take long to come does not."""
+    if lease.phase is not Phase.WAITING or lease.queued_at is not None:
+        return lease.phase is not Phase.STORING
+    return time.monotonic() - lease.taken_at < _STAGING_SECONDS
 
 
 def _is_spare(lease: Lease, *, is_next: bool, now: float) -> bool:

@@ -2,13 +2,14 @@
 
 import hashlib
 import threading
-from collections.abc import Callable, Mapping
-from contextlib import closing
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing, contextmanager
 from functools import partial
 from typing import Any, TypeVar
 from weakref import WeakValueDictionary
 
-from tasks.errors import InvalidInputError
+from tasks.errors import InputUnavailableError, InvalidInputError
 from tasks.request import shown
 from tasks.workflow import Workflow
 from workers.comfyui import ComfyUI
@@ -23,6 +24,10 @@ V = TypeVar("V")
 
 # Placed files that are remembered, and sources of known content.
 _MOST_REMEMBERED = 10_000
+# Seconds for which nobody tries again what could not be had: for those who waited for it together.
+_FAILED_SECONDS = 0.5
+# Seconds between two looks of one who waits at whether he is still to.
+_CHECK_SECONDS = 0.5
 # More characters than any URL or key of a bucket may have.
 _LONGEST_PLACE = 16 * 1024
 
@@ -50,6 +55,8 @@ class Inputs:
         self._remembering = threading.Lock()
         self._placed: dict[tuple[str, str], FileRef] = {}
         self._contents: dict[bytes, tuple[str, Content]] = {}
+        # Sources that could not be had: when that was found (monotonic clock), and why.
+        self._failed: dict[bytes, tuple[float, str]] = {}
 
     def place(
         self,
@@ -81,7 +88,7 @@ class Inputs:
         placed: dict[str, str] = {}
         for name, source in inputs.items():
             fits = partial(check_kind, name, workflow=workflow, users=users[name])
-            with self._lock(source):
+            with self._alone_with(source, check):
                 file = self._place(name, source, fits, check)
             placed[name] = f"{file.subfolder}/{file.filename}" if file.subfolder else file.filename
         return with_names(workflow, placed)
@@ -129,9 +136,36 @@ class Inputs:
         self._remember(self._placed, (name, content.digest), file)
         return file
 
-    def _lock(self, source: str) -> threading.Lock:
+    @contextmanager
+    def _alone_with(self, source: str, check: Callable[[], object]) -> Iterator[None]:
+        """Wait for those who have the source in hand.
+
+        Raises:
+            InputUnavailableError: one of them has just found that it cannot be had.
+            Exception: what the check raises.
+        """
         with self._remembering:
-            return self._locks.setdefault(source, threading.Lock())
+            lock = self._locks.setdefault(source, threading.Lock())
+        while not lock.acquire(timeout=_CHECK_SECONDS):
+            check()
+        try:
+            self._raise_if_failed(source)
+        except InputUnavailableError:
+            lock.release()
+            raise
+        try:
+            yield
+        except InputUnavailableError as error:
+            # Who waits behind this one is not to wait for the same silence once more.
+            self._remember(self._failed, _key(source), (time.monotonic(), error.message))
+            raise
+        finally:
+            lock.release()
+
+    def _raise_if_failed(self, source: str) -> None:
+        failed_at, message = self._failed.get(_key(source), (float("-inf"), ""))
+        if time.monotonic() - failed_at < _FAILED_SECONDS:
+            raise InputUnavailableError(message)
 
     def _remember(self, known: dict[K, V], key: K, value: V) -> None:
         with self._remembering:
