@@ -31,11 +31,11 @@ class Store:
         pass
 
 
-def output(key: str, content: bytes) -> Output:
+def output(key: str, content: bytes, filename: str = "a.png") -> Output:
     return Output(
         node_id="9",
         kind="images",
-        filename="../../a.png",
+        filename=filename,
         bucket="b",
         key=key,
         uri=f"s3://b/{key}",
@@ -68,11 +68,13 @@ def test_what_is_there_already_is_not_fetched_again(tmp_path: Path) -> None:
     assert (tmp_path / "a.png").read_bytes() == b"mine"
 
 
-@pytest.mark.parametrize("name", ["..", ".", "", "a-b.tar.gz", ".hidden"])
-def test_no_name_leads_out_of_the_folder(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    "filename", ["..", ".", "", "../../a.png", "/a.png", "a-b.tar.gz", ".hidden", "x/.."]
+)
+def test_no_name_leads_out_of_the_folder(tmp_path: Path, filename: str) -> None:
     folder = tmp_path / "in" / "here"
-    key = f"j/1/9/0-{name}"
-    save(folder, {key: b"x"}, output(key, b"x"))
+    key = "j/1/9/0-a.png"
+    save(folder, {key: b"x"}, output(key, b"x", filename))
     (saved,) = folder.iterdir()
     assert saved.read_bytes() == b"x"
     assert list(tmp_path.rglob("*")) == [tmp_path / "in", folder, saved]
