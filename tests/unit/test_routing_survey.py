@@ -286,12 +286,27 @@ def test_a_server_older_than_its_lists_of_models_is_told_without(scene: Scene) -
     assert scene.comfyui.asked == ["folders"]
 
 
-@pytest.mark.parametrize("stats", [{}, {"system": None, "devices": None}, {"system": {}}])
+@pytest.mark.parametrize(
+    "stats",
+    [
+        {},
+        {"system": None, "devices": None},
+        {"system": {}},
+        {"system": "Linux", "devices": 1},
+        {"system": {"ram_total": "much", "ram_free": None}, "devices": ["cuda:0"]},
+    ],
+)
 def test_a_server_that_says_little_of_itself_is_told(scene: Scene, stats: Any) -> None:
     scene.comfyui.stats = stats
     scene.survey.start()
     told = scene.next()
     assert (told.version, told.devices, told.ram_total_bytes) == ("", (), None)
+
+
+def test_a_device_that_says_nothing_of_its_memory_is_told(scene: Scene) -> None:
+    scene.comfyui.stats = {"devices": [{"name": "npu", "type": "npu", "vram_total": "?"}]}
+    scene.survey.start()
+    assert scene.next().devices == (Device(name="npu", kind="npu"),)
 
 
 def test_a_server_that_is_away_is_told_when_it_is_back(
