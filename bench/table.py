@@ -219,10 +219,12 @@ def _warm(report: Report) -> list[str]:
 
 
 def _rare(one: RareRun) -> str:
+    more = one.overtakers
+    overtaking = f"{more} overtook it" if more >= 0 else f"it overtook {-more}"
     return (
         f"A job of one more checkpoint, number {one.warm.ahead + 1} of {one.warm.crowd + 1} that "
         f"were sent at once, began after {one.wait:.1f} s, {one.late:.1f} s after its turn; "
-        f"{one.overtakers} overtook it, and the last of all began after {one.crowd:.1f} s."
+        f"{overtaking}, and the last of all began after {one.crowd:.1f} s."
     )
 
 

@@ -5,8 +5,9 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from cli.following import Download, Wait, answering, counts, follow
-from cli.output import AsJson, print_json, print_table
+from cli.fleet import answering
+from cli.following import Download, Wait, counts, follow
+from cli.output import AsJson, id_column, print_json, print_table
 from tasks import Batch
 
 _NOT_ENDED = 3
@@ -36,7 +37,7 @@ def show_batch(
         states = dict(progress.states)
         print_json({"batch_id": batch.id, "value": round(progress.value, 4), "states": states})
     else:
-        table = Table("batch", "jobs", "done")
+        table = Table(id_column("batch", [batch.id]), "jobs", "done")
         table.add_row(batch.id, counts(progress), f"{progress.value:.0%}")
         print_table(table)
     if cancel:

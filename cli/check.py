@@ -21,9 +21,12 @@ from workers.execution.preparation import prepare
 from workers.ledger.servers import Device, Server, Servers
 from workers.routing.capabilities import Capabilities
 from workers.routing.judgement import Prepare, judge
-from workers.routing.lacks import Lack
+from workers.routing.lacks import Lack, hinted
 
 _CANNOT, _NO_SERVER = 1, 3
+
+# Lacks that are told with what is nearly meant.
+_MOST_HINTS = 20
 
 # Decides between the branches of an export that chooses at random.
 _JOB = "check"
@@ -97,7 +100,8 @@ def _lacks(prepared: Prepare, servers: Servers, digest: str) -> tuple[Lack, ...]
         capabilities = Capabilities.unpacked(packed)
     except ValueError:
         return None
-    return judge(prepared, capabilities).lacks
+    found = judge(prepared, capabilities).lacks
+    return hinted(found, capabilities.nodes, capabilities.models, most=_MOST_HINTS)
 
 
 def _as_json(one: Finding) -> dict[str, Any]:

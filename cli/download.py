@@ -1,15 +1,13 @@
 """Saving what jobs have made to a folder on this machine."""
 
 import hashlib
-from collections.abc import Iterator
-from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
-from uuid import uuid4
 
 from cli.errors import CommandError
 from settings import load
 from tasks.result import JobResult, Output
+from workers.direct.saving import places, save
 
 if TYPE_CHECKING:
     from workers.storage import ObjectStore
@@ -40,21 +38,15 @@ class Downloads:
             store.close()
 
     def _save(self, output: Output, folder: Path) -> Path:
-        for path in _names(output, folder):
+        for path in places(folder, output.filename):
             if not path.exists():
                 break
             if _digest(path) == output.sha256:
                 return path
-        # Under its name there is only what is whole.
-        part = folder / f".{uuid4().hex}.part"
-        try:
-            with part.open("wb") as file:
-                if not self._store(output.bucket).download(output.key, file):
-                    raise CommandError(f"{output.uri} is gone")
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
-        return path
+        with self._store(output.bucket).opened(output.key) as found:
+            if found is None:
+                raise CommandError(f"{output.uri} is gone")
+            return save(found.pieces, folder, output.filename)
 
     def _store(self, bucket: str) -> "ObjectStore":
         if bucket not in self._stores:
@@ -64,15 +56,6 @@ class Downloads:
             settings = load().model_copy(update={"s3_bucket": bucket})
             self._stores[bucket] = object_store(settings)
         return self._stores[bucket]
-
-
-def _names(output: Output, folder: Path) -> Iterator[Path]:
-    """Where a file may be saved, best first; the store's own name for it leads nowhere else."""
-    _, _, name = output.key.rpartition("/")[2].partition("-")
-    given = Path(name or "file")
-    yield folder / given
-    for number in count(2):
-        yield folder / f"{given.stem}-{number}{given.suffix}"
 
 
 def _digest(path: Path) -> str | None:

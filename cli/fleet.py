@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from cli.errors import CommandError
 from settings import Settings, load
-from tasks.errors import BrokerUnavailableError
+from tasks.errors import BrokerUnavailableError, JobError
 from workers.ledger import Ledger
 from workers.ledger.servers import Servers
 
@@ -47,4 +47,24 @@ def _explained(settings: Settings) -> Iterator[None]:
     except ValidationError as error:
         raise CommandError(
             "Redis holds an entry that cannot be read; perhaps another version has written it"
+        ) from error
+
+
+@contextmanager
+def answering() -> Iterator[None]:
+    """Tell what it means that the result backend does not answer.
+
+    Raises:
+        CommandError: that it does not.
+    """
+    try:
+        yield
+    except JobError:
+        raise
+    except Exception as error:
+        # Each backend has errors of its own.
+        url = load().masked()["CELERY_RESULT_BACKEND"]
+        raise CommandError(
+            f"the result backend did not answer ({type(error).__name__}); "
+            f"CELERY_RESULT_BACKEND is {url}"
         ) from error

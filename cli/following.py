@@ -1,20 +1,16 @@
 """Waiting for jobs before somebody's eyes, and saying what became of them."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from celery.states import PENDING
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from cli.errors import CommandError
+from cli.fleet import answering
 from cli.outcomes import collect, fail_if_any, print_outcomes
-from cli.output import print_json
-from settings import load
-from tasks import Batch, BatchProgress, JobError
+from cli.output import bar, print_json
+from tasks import Batch, BatchProgress
 
 Wait = Annotated[bool, typer.Option("--wait", help="Wait until all has ended.")]
 Download = Annotated[
@@ -67,21 +63,11 @@ def _watch(batch: Batch) -> BatchProgress:
     Raises:
         CommandError: the result backend is away.
     """
-    console = Console(stderr=True)
     with answering():
-        if not console.is_terminal:
+        if not sys.stderr.isatty():
             return batch.wait(_Lines())
-        columns = (
-            BarColumn(),
-            TaskProgressColumn(),
-            TextColumn("{task.description}"),
-            TimeElapsedColumn(),
-        )
-        with Progress(*columns, console=console, transient=True) as bars:
-            bar = bars.add_task("waiting", total=1.0)
-            return batch.wait(
-                lambda now: bars.update(bar, completed=now.value, description=counts(now))
-            )
+        with bar() as show:
+            return batch.wait(lambda now: show(now.value, counts(now)))
 
 
 def counts(progress: BatchProgress) -> str:
@@ -94,26 +80,6 @@ def counts(progress: BatchProgress) -> str:
     }
     others = "".join(f", {number} {what}" for what, number in numbers.items() if number)
     return f"{ended - progress.failed} of {progress.total} done{others}"
-
-
-@contextmanager
-def answering() -> Iterator[None]:
-    """Tell what it means that the result backend does not answer.
-
-    Raises:
-        CommandError: that it does not.
-    """
-    try:
-        yield
-    except JobError:
-        raise
-    except Exception as error:
-        # Each backend has errors of its own.
-        url = load().masked()["CELERY_RESULT_BACKEND"]
-        raise CommandError(
-            f"the result backend did not answer ({type(error).__name__}); "
-            f"CELERY_RESULT_BACKEND is {url}"
-        ) from error
 
 
 class _Lines:

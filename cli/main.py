@@ -20,6 +20,7 @@ from cli.errors import CommandError
 from cli.output import AsJson, cell, print_json, print_table
 from cli.result import find, show
 from cli.submit import submit
+from cli.workflow_files import WorkflowFile
 from sandbox.processes import StartupError
 from settings import SettingsError, load
 from tasks import JobError
@@ -72,10 +73,7 @@ def result(
 
 @app.command()
 def convert(
-    file: Annotated[
-        Path,
-        typer.Argument(metavar="FILE", help="A workflow, as JSON or in an image.", exists=True),
-    ],
+    file: WorkflowFile,
     object_info: Annotated[
         Path | None, typer.Option(help="File with a server's /object_info, instead of a server.")
     ] = None,
@@ -89,10 +87,7 @@ def convert(
 
 @app.command()
 def check(
-    file: Annotated[
-        Path,
-        typer.Argument(metavar="FILE", help="A workflow, as JSON or in an image.", exists=True),
-    ],
+    file: WorkflowFile,
     as_json: AsJson = False,
 ) -> None:
     """Say for each live server of the fleet whether it can run a workflow, or what it lacks.

@@ -1,6 +1,7 @@
 """What became of the jobs that a command has waited for."""
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,31 +75,51 @@ def collect(
 
 
 def print_outcomes(outcomes: Sequence[Outcome]) -> None:
-    """Print a table of the files that were made, and of seeds that were random."""
-    files, seeds = list(_files(outcomes)), list(_seeds(outcomes))
+    """Print a table of the files that were made, and what else there is to tell."""
+    _print(outcomes, ("node", "kind", "size", "file"), _files)
+    print_shown(outcomes)
+
+
+def print_shown(outcomes: Sequence[Outcome]) -> None:
+    """Print tables of what nodes have shown that is no file, and of seeds that were random."""
+    _print(outcomes, ("node", "shown", "value"), _values)
+    _print(outcomes, ("input", "seed"), _seeds)
+
+
+def _print(
+    outcomes: Sequence[Outcome],
+    columns: Sequence[str],
+    lines_of: Callable[[Outcome], Iterable[Sequence[str]]],
+) -> None:
+    """Print a table of some lines of each outcome, unless there is none."""
+    lines = [(str(one.row), *line) for one in outcomes for line in lines_of(one)]
+    if not lines:
+        return
     are_rows = any(one.row is not None for one in outcomes)
-    for columns, lines in ((("node", "kind", "size", "file"), files), (("input", "seed"), seeds)):
-        if lines:
-            table = Table(*(["row"] if are_rows else []), *columns)
-            for row, *cells in lines:
-                table.add_row(*map(cell, [row, *cells] if are_rows else cells))
-            print_table(table)
+    table = Table(*(["row"] if are_rows else []), *columns)
+    for line in lines:
+        table.add_row(*map(cell, line if are_rows else line[1:]))
+    print_table(table)
 
 
-def _files(outcomes: Sequence[Outcome]) -> Iterator[list[str]]:
-    for one in outcomes:
-        outputs = one.result.outputs if isinstance(one.result, JobResult) else []
-        for number, output in enumerate(outputs):
-            file = str(one.files[number]) if one.files else output.uri
-            size = f"{output.size_bytes / 1000:.1f} kB"
-            yield [str(one.row), output.node_id, output.kind, size, file]
+def _files(one: Outcome) -> Iterator[Sequence[str]]:
+    outputs = one.result.outputs if isinstance(one.result, JobResult) else []
+    for number, output in enumerate(outputs):
+        file = str(one.files[number]) if one.files else output.uri
+        yield output.node_id, output.kind, f"{output.size_bytes / 1000:.1f} kB", file
 
 
-def _seeds(outcomes: Sequence[Outcome]) -> Iterator[list[str]]:
-    for one in outcomes:
-        seeds = one.result.seeds if isinstance(one.result, JobResult) else {}
-        for address, seed in seeds.items():
-            yield [str(one.row), address, str(seed)]
+def _values(one: Outcome) -> Iterator[Sequence[str]]:
+    values = one.result.values if isinstance(one.result, JobResult) else {}
+    for node_id, shown in values.items():
+        for name, value in shown.items():
+            yield node_id, name, json.dumps(value, ensure_ascii=False)
+
+
+def _seeds(one: Outcome) -> Iterator[Sequence[str]]:
+    seeds = one.result.seeds if isinstance(one.result, JobResult) else {}
+    for address, seed in seeds.items():
+        yield address, str(seed)
 
 
 def fail_if_any(outcomes: Sequence[Outcome]) -> None:

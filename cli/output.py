@@ -1,15 +1,19 @@
-"""What commands print: JSON for programs, tables for people."""
+"""What commands print: JSON for programs, tables and bars for people."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+from rich.table import Column, Table
 from rich.text import Text
 
 from tasks.result import Attempt
+
+_UUID_LENGTH = 36
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -26,9 +30,31 @@ def print_table(table: Table) -> None:
     Console().print(table)
 
 
+def id_column(title: str, ids: Iterable[str]) -> Column:
+    """A column of ids that people copy: each in one line, unless it is longer than a UUID."""
+    return Column(title, no_wrap=all(len(one) <= _UUID_LENGTH for one in ids))
+
+
 def cell(text: str | None) -> Text:
     """Text from outside: no markup in it, and nothing that a terminal obeys."""
     return Text("".join(c if c.isprintable() else " " for c in text or ""))
+
+
+@contextmanager
+def bar() -> Iterator[Callable[[float, str], None]]:
+    """A bar on stderr, where that is a terminal; it is told how far it is, 0 to 1, and at what."""
+    console = Console(stderr=True)
+    columns = (
+        BarColumn(),
+        TaskProgressColumn(),
+        TextColumn("{task.description}", markup=False),
+        TimeElapsedColumn(),
+    )
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as bars:
+        task = bars.add_task("waiting", total=1.0)
+        yield lambda share, what: bars.update(task, completed=share, description=what)
 
 
 def attempts_table(attempts: Iterable[Attempt]) -> Table:

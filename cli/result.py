@@ -11,7 +11,8 @@ from pydantic import ValidationError
 from rich.table import Table
 
 from cli.errors import CommandError
-from cli.fleet import open_ledger
+from cli.fleet import answering, open_ledger
+from cli.outcomes import Outcome, print_shown
 from cli.output import attempts_table, cell, print_json, print_table
 from settings import load
 from tasks import app
@@ -86,15 +87,8 @@ def show(job_id: str, found: Found, *, as_json: bool) -> None:
 
 
 def _in_backend(job_id: str) -> Found:
-    try:
+    with answering():
         meta = app.backend.get_task_meta(job_id)
-    except Exception as error:
-        # Each backend has errors of its own.
-        url = load().masked()["CELERY_RESULT_BACKEND"]
-        raise CommandError(
-            f"the result backend did not answer ({type(error).__name__}); "
-            f"CELERY_RESULT_BACKEND is {url}"
-        ) from error
     state, content = meta["status"], meta["result"]
     try:
         match state:
@@ -185,7 +179,9 @@ def _show_result(content: dict[str, Any]) -> None:
         size = f"{output.size_bytes / 1000:.1f} kB"
         of_file = (output.node_id, output.kind, output.filename, size, output.uri)
         table.add_row(*map(cell, (*of_file, *([output.url] if presigned else []))))
-    print_table(table)
+    if result.outputs:
+        print_table(table)
+    print_shown([Outcome(result.job_id, None, result)])
     print_table(attempts_table(result.attempts))
 
 

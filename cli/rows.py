@@ -45,9 +45,16 @@ def read_sweeps(given: Iterable[str]) -> dict[str, list[Any]]:
     """Values of `--sweep`: `3.cfg=5,7,9`, or a JSON list after the equals sign.
 
     Raises:
-        CommandError: one of them is none, or two are for the same address.
+        CommandError: one of them is none, or has no values, or two are for the same address.
     """
-    return {address: _several(text) for address, text in pairs("--sweep", given).items()}
+    sweeps = {address: _several(text) for address, text in pairs("--sweep", given).items()}
+    for address, values in sweeps.items():
+        if not values:
+            raise CommandError(
+                f"--sweep: {shown(address)}: expected values between commas, or a JSON list; what "
+                "has a comma or a line break in it stands in quotes"
+            )
+    return sweeps
 
 
 def pairs(option: str, given: Iterable[str]) -> dict[str, str]:
@@ -106,8 +113,11 @@ def _several(text: str) -> list[Any]:
     if isinstance(value, list):
         return value
     # As in a table: what has a comma in it stands in quotes.
-    (cells,) = csv.reader([text], skipinitialspace=True)
-    return [read_value(cell) for cell in cells]
+    try:
+        rows = list(csv.reader([text], skipinitialspace=True, strict=True))
+    except csv.Error:
+        return []
+    return [read_value(cell) for cells in rows for cell in cells]
 
 
 def _from_lines(path: Path, text: str) -> Iterator[Row]:

@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from kombu.exceptions import OperationalError
 
 from cli.errors import CommandError
 from cli.following import Download, Wait, follow
 from cli.output import AsJson, print_json
 from cli.rows import combine, pairs, read_params, read_sweeps, read_table
 from cli.sources import read_sources
-from cli.workflow_files import workflow_in
+from cli.workflow_files import WorkflowFile, workflow_in
 from settings import load
 from tasks import Batch, JobError, enqueue, enqueue_batch
 
@@ -21,7 +20,7 @@ _Many = list[str] | None
 
 
 def submit(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="A workflow; - reads stdin.")],
+    file: WorkflowFile,
     *,
     param: Annotated[
         _Many, typer.Option(metavar="NODE.INPUT=VALUE", help="Set an input, by node id or title.")
@@ -66,16 +65,16 @@ def submit(
         "metadata": pairs("--metadata", metadata or ()),
         "priority": int(priority) if priority and priority.isdecimal() else priority,
     }
+    if rows is None and batch_id is not None:
+        raise CommandError("--batch-id: this is one job; name it by --job-id")
+    if rows is not None and job_id is not None:
+        raise CommandError("--job-id: these are several jobs; name them by --batch-id")
     workflow = workflow_in(file)
     with enqueuing():
         if rows is None:
-            if batch_id is not None:
-                raise CommandError("--batch-id: this is one job; name it by --job-id")
             job = enqueue(workflow, params=given, job_id=job_id, **shared)
             jobs, told = Batch(job.id, [job.id]), {"job_id": job.id}
         else:
-            if job_id is not None:
-                raise CommandError("--job-id: these are several jobs; name them by --batch-id")
             jobs = enqueue_batch(workflow, rows, batch_id=batch_id, **shared)
             told = {"batch_id": jobs.id, "job_ids": list(jobs.job_ids)}
     if wait or download is not None:
@@ -91,11 +90,12 @@ def enqueuing() -> Iterator[None]:
     """Tell why jobs were not enqueued, and which were.
 
     Raises:
-        CommandError: broker or result backend is away, or has no room.
+        CommandError: an argument is wrong, or broker or result backend is away or has no room.
     """
     try:
         yield
-    except (JobError, OperationalError, RuntimeError, OSError) as error:
+    except Exception as error:
+        # Broker and result backend each have errors of their own.
         why = str(error)
         if not isinstance(error, JobError):
             masked = load().masked()

@@ -2,7 +2,9 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from cli.errors import CommandError
 from tasks.errors import InvalidWorkflowError
@@ -10,13 +12,17 @@ from tasks.workflow_file import read_workflow
 
 STDIN = "-"
 
+WorkflowFile = Annotated[
+    Path, typer.Argument(metavar="FILE", help="A workflow, as JSON or in an image; - reads stdin.")
+]
+
 
 def _stdin() -> bytes:
     # Python has none if it was closed before the start.
     return sys.stdin.buffer.read() if sys.stdin is not None else b""
 
 
-def workflow_in(file: str | Path) -> dict[str, Any]:
+def workflow_in(file: Path) -> dict[str, Any]:
     """The workflow in a file, whatever of those that have one; `-` is stdin.
 
     Raises:
@@ -26,6 +32,6 @@ def workflow_in(file: str | Path) -> dict[str, Any]:
     try:
         if str(file) == STDIN:
             return read_workflow(_stdin())
-        return read_workflow(Path(file))
+        return read_workflow(file)
     except InvalidWorkflowError as error:
         raise CommandError(f"{file}: {error.message}") from error

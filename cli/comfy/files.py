@@ -12,11 +12,8 @@ from cli.comfy.client import Url, open_server
 from cli.errors import CommandError
 from cli.output import AsJson, cell, print_json
 from tasks.request import shown
-from workers.comfyui.download import Download
 from workers.comfyui.model import FileRef
-from workers.direct.saving import local_name, write
-
-_PIECE_BYTES = 256 * 1024
+from workers.direct.saving import local_name, pieces, write
 
 
 class Folder(StrEnum):
@@ -54,7 +51,8 @@ def view(
     wanted = file_named(file, folder, subfolder)
     if output == Path("-"):
         with open_server(url) as server, server.view(wanted) as download:
-            _copy_to_stdout(download)
+            sys.stdout.buffer.writelines(pieces(download.read))
+            sys.stdout.buffer.flush()
         return
     path = _target(output, wanted)
     if not path.parent.is_dir():
@@ -64,7 +62,7 @@ def view(
     if path.exists() and not force:
         raise CommandError(f"{shown(str(path))} is there already; --force overwrites it")
     with open_server(url) as server, server.view(wanted) as download:
-        write(download.read, path, overwrite=force)
+        write(pieces(download.read), path, overwrite=force)
     size = path.stat().st_size
     if as_json:
         print_json({"path": str(path), "size_bytes": size})
@@ -100,9 +98,3 @@ def _target(output: Path | None, file: FileRef) -> Path:
     if output is None:
         return Path(local_name(file.filename))
     return output / local_name(file.filename) if output.is_dir() else output
-
-
-def _copy_to_stdout(download: Download) -> None:
-    while piece := download.read(_PIECE_BYTES):
-        sys.stdout.buffer.write(piece)
-    sys.stdout.buffer.flush()

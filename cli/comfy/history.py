@@ -1,7 +1,7 @@
 """`comfyfleet comfy history`: prompts that have ended."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -12,15 +12,15 @@ from rich.table import Table
 from cli.comfy.client import Url, open_server
 from cli.comfy.files import name_of
 from cli.comfy.prompts import unknown_prompt
-from cli.output import AsJson, cell, print_json, print_table
+from cli.output import AsJson, cell, id_column, print_json, print_table
 from tasks.errors import JobError
 from workers.comfyui.history import (
     OutputFile,
     executed_at,
+    executed_workflow,
     failure_in,
     output_files,
     shown_values,
-    workflow_of,
 )
 
 
@@ -69,7 +69,7 @@ def read(prompt_id: str, entry: Mapping[str, Any]) -> Ended:
     times = executed_at(entry)
     return Ended(
         prompt_id,
-        failure_in(entry, workflow_of(entry)),
+        failure_in(entry, executed_workflow(entry)),
         times[1] if times else None,
         round(times[1] - times[0], 3) if times else None,
         output_files(entry, include_temp=True),
@@ -93,8 +93,14 @@ def _as_json(one: Ended) -> dict[str, Any]:
     }
 
 
-def _list(ended: Iterable[Ended]) -> None:
-    table = Table("prompt", "ended", "seconds", "outcome", "files")
+def _list(ended: Sequence[Ended]) -> None:
+    table = Table(
+        id_column("prompt", [one.prompt_id for one in ended]),
+        "ended",
+        "seconds",
+        "outcome",
+        "files",
+    )
     for one in ended:
         files = ", ".join(name_of(output.file) for output in one.files)
         table.add_row(cell(one.prompt_id), _time(one), _seconds(one), _outcome(one), cell(files))

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from cli.comfy.client import Url, open_server
 from cli.errors import CommandError
-from cli.output import AsJson, cell, print_json, print_table
+from cli.output import AsJson, cell, id_column, print_json, print_table
 from tasks.request import did_you_mean, shown
 from workers.comfyui import ComfyUI
 
@@ -54,7 +54,13 @@ def show_queue(url: Url = None, as_json: AsJson = False) -> None:
     if not prompts:
         typer.echo("Nothing runs, nothing waits.")
         return
-    table = Table("prompt", "state", "number", "nodes", "client")
+    table = Table(
+        id_column("prompt", [one.prompt_id for _, one in prompts]),
+        "state",
+        "number",
+        "nodes",
+        "client",
+    )
     for state, one in prompts:
         nodes = str(len(one.workflow))
         number = cell(str(one.number))

@@ -2,28 +2,21 @@
 
 import json
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, TaskProgressColumn, TextColumn, TimeElapsedColumn
-from rich.progress import Progress as Bars
 from rich.table import Table
 
 from cli.comfy.client import Url, open_server
-from cli.output import AsJson, cell, print_json, print_table
+from cli.output import AsJson, bar, cell, print_json, print_table
+from cli.workflow_files import WorkflowFile, workflow_in
 from tasks.result import Progress
-from tasks.workflow_file import read_workflow
 from workers.comfyui import Execution
 
 
 def run(
-    file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A workflow, as JSON or in an image.")
-    ],
+    file: WorkflowFile,
     *,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for what it makes.")
@@ -42,36 +35,21 @@ def run(
 
     Ctrl-C takes its prompt back. No file in DIR is overwritten.
     """
-    workflow = read_workflow(file)
-    with open_server(url) as server, _bar() as show:
+    workflow = workflow_in(file)
+    # Without a websocket only the bar is less lively.
+    logging.getLogger("workers.comfyui.notifications").setLevel(logging.ERROR)
+    with open_server(url) as server, bar() as show:
         execution = server.execute(
-            workflow, output, timeout=timeout, on_progress=show, include_temp=include_temp
+            workflow,
+            output,
+            timeout=timeout,
+            on_progress=lambda now: show(now.value, _description(now)),
+            include_temp=include_temp,
         )
     if as_json:
         print_json(_as_json(execution))
     else:
         _print(execution)
-
-
-@contextmanager
-def _bar() -> Iterator[Callable[[Progress], None]]:
-    """A bar for people, where they see it; nothing of it goes where the result goes."""
-    # Without a websocket only the bar is less lively.
-    logging.getLogger("workers.comfyui.notifications").setLevel(logging.ERROR)
-    console = Console(stderr=True)
-    columns = (
-        BarColumn(),
-        TaskProgressColumn(),
-        TextColumn("{task.description}", markup=False),
-        TimeElapsedColumn(),
-    )
-    with Bars(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
-        bar = bars.add_task("waiting", total=1.0)
-
-        def show(progress: Progress) -> None:
-            bars.update(bar, completed=progress.value, description=_description(progress))
-
-        yield show
 
 
 def _description(progress: Progress) -> str:

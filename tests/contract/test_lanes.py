@@ -432,8 +432,12 @@ def test_who_is_not_known_leaves_to_others_what_not_everybody_can_run(
     assert worker.takes() is None
     broker.put(Lane.of(FLUX, ()), "b")
     assert worker.takes() == "b"
-    # Perhaps it can, and nobody else.
+    # Who is known to be unable waits for it, too: perhaps it can, and nobody else.
+    broker.live("")
     broker.live("able", until=1.0)
+    worker.stands("unable")
+    assert worker.takes() is None
+    worker.stands("")
     assert worker.takes() == "a"
 
 

@@ -114,6 +114,14 @@ class Fleet:
         """The servers that workers tell each other of, by the keys where they do."""
         return set(self.redis.scan_iter("comfyfleet:server:*"))
 
+    def silence(self, server: StandIn) -> None:
+        """Have all count a server as if nothing had been heard of it for too long."""
+        for key in self.told_of():
+            told = json.loads(str(self.redis.get(key)))
+            if told["instance"] == server.url:
+                self.redis.delete(key)
+                self.redis.zadd("comfyfleet:digests", {told["digest"]: time.time() - 1})
+
     def has_drained(self) -> bool:
         """Whether no message is left, neither waiting nor unacknowledged."""
         keys = ("comfyui", "comfyfleet:unacked", "comfyfleet:unacked_index")

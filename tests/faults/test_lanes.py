@@ -1,5 +1,6 @@
 """Jobs that wait in lanes: none is lost, whoever ends, and a server with nothing to do helps."""
 
+import signal
 from collections import Counter
 from itertools import count
 
@@ -56,6 +57,7 @@ def test_what_only_a_dead_one_could_run_fails_and_is_not_forgotten(fleet: Fleet)
     executing(only)
     worker.kill()
     only.kill()
+    fleet.silence(only)
     for job in jobs:
         error = job.get(timeout=60, propagate=False)
         assert "the server does not have 'red.safetensors'" in str(error)
@@ -124,8 +126,8 @@ def test_a_fleet_that_comes_back_one_by_one_loses_nothing(fleet: Fleet) -> None:
     eventually(lambda: len(fleet.in_lanes()) >= 1)
     for worker in workers:
         worker.kill()
-    # Until nothing is known of them any more, and the messages are back.
-    eventually(lambda: not fleet.told_of())
+    for server in (only, other):
+        fleet.silence(server)
     other_worker = fleet.worker(other)
     eventually(lambda: "waits for servers that may join" in other_worker.log.read_text(), 30)
     fleet.worker(only)
@@ -152,3 +154,33 @@ def test_a_full_broker_makes_nobody_count_as_gone(fleet: Fleet) -> None:
     fleet.redis.config_set("maxmemory", 0)
     only.start()
     assert ran_at([job.get(timeout=60)]) == {only.url: 1}
+
+
+@together
+def test_a_server_that_starts_after_its_worker_gets_what_it_alone_can_run(fleet: Fleet) -> None:
+    late = fleet.server(models=[f"checkpoints/{RED}"])
+    other = fleet.server(models=[f"checkpoints/{BLUE}"])
+    fleet.worker(other)
+    late.stop()
+    fleet.worker(late)
+    jobs = [fleet.send(painted(RED)) for _ in range(4)]
+    eventually(lambda: len(fleet.in_lanes()) == 4)
+    late.start()
+    assert ran_at([job.get(timeout=60) for job in jobs]) == {late.url: 4}
+    assert eventually(fleet.has_drained)
+
+
+@together
+def test_a_frozen_worker_loses_none_of_its_jobs(fleet: Fleet) -> None:
+    only = fleet.server(models=[f"checkpoints/{RED}"], step_seconds=0.1)
+    other = fleet.server(models=[f"checkpoints/{BLUE}"])
+    worker = fleet.worker(only)
+    fleet.worker(other)
+    jobs = [fleet.send(painted(RED, steps=10)) for _ in range(4)]
+    executing(only)
+    worker.send_signal(signal.SIGSTOP)
+    # Its messages come to the other one meanwhile.
+    eventually(lambda: len(fleet.in_lanes()) + len(fleet.waiting()) >= 3, 40)
+    worker.send_signal(signal.SIGCONT)
+    assert ran_at([job.get(timeout=60) for job in jobs]) == {only.url: 4}
+    assert eventually(fleet.has_drained)

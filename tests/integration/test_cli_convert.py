@@ -44,6 +44,12 @@ def test_what_is_in_api_format_stays_as_it_is(tmp_path: Path) -> None:
     assert Comfyfleet({})("convert", str(file)).json == bars(1)
 
 
+def test_a_file_may_be_stdin_and_need_not_be_there() -> None:
+    # Nothing comes on it here.
+    assert "-: the workflow's file is no PNG" in Comfyfleet({}).refused("convert", "-")
+    assert "'none.json'" in Comfyfleet({}).refused("convert", "none.json")
+
+
 def test_what_is_embedded_in_an_image_is_printed() -> None:
     image = PAIRS.parent / "embedded" / "moving.webp"
     assert Comfyfleet({})("convert", str(image)).json["3"]["class_type"] == "SaveAnimatedWEBP"

@@ -244,7 +244,7 @@ def test_all_redirects_have_one_time(host: Host) -> None:
 
     host.paths["/"] = slowly
     in_time(host.url(), web(timeout=SHORT))
-    assert 2 <= len(host.asked) <= 4
+    assert len(host.asked) <= 4
 
 
 def test_who_accepts_and_says_nothing_does_not_outlast_the_time() -> None:

@@ -121,6 +121,15 @@ def test_the_table_has_what_was_measured() -> None:
 
 
 @pytest.mark.parametrize(
+    ("overtakers", "text"),
+    [(30, "; 30 overtook it, and"), (0, "; 0 overtook it, and"), (-5, "; it overtook 5, and")],
+)
+def test_who_overtook_whom_is_told(overtakers: int, text: str) -> None:
+    rare = (replace(REPORT.rare[0], overtakers=overtakers),)
+    assert text in markdown(replace(REPORT, rare=rare))
+
+
+@pytest.mark.parametrize(
     ("values", "text"),
     [([], "-"), ([1.0], "1.000"), ([1.0, 3.0, 2.0], "2.000 [1.000, 3.000]")],
 )

@@ -75,6 +75,8 @@ def test_programs_get_json(capsys: pytest.CaptureFixture[str]) -> None:
         "node_id": "4",
         "message": "node 4 lacks a file",
         "is_sure": True,
+        "node_class": "",
+        "model": "",
     }
     assert (unknown["can_run"], unknown["lacks"]) == (None, None)
 

@@ -10,7 +10,7 @@ from cli.comfy.files import Folder, file_named, name_of
 from cli.comfy.history import read
 from cli.comfy.nodes import Input, inputs_of, pack_of
 from cli.errors import CommandError
-from workers.comfyui.history import executed_at, workflow_of
+from workers.comfyui.history import executed_at, executed_workflow
 from workers.comfyui.model import FileRef
 
 
@@ -143,7 +143,7 @@ def test_an_entry_that_does_not_say_when_is_one_still(odd: dict[str, Any]) -> No
 
 @pytest.mark.parametrize("prompt", [None, [], [1, "p"], [1, "p", "x"], {}], ids=str)
 def test_an_entry_without_a_workflow_has_an_empty_one(prompt: Any) -> None:
-    assert workflow_of({"prompt": prompt}) == {}
+    assert executed_workflow({"prompt": prompt}) == {}
 
 
 def test_the_servers_headers_go_with_every_request(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tasks.errors import InvalidWorkflowError
+from workers.conversion import allowance
 from workers.conversion.convert import convert
 
 PAIRS = Path(__file__).parent.parent / "fixtures" / "convert"
@@ -196,9 +197,30 @@ def many_proxies():
     return {"nodes": nodes, "definitions": {"subgraphs": subgraphs}, "extra": extra}
 
 
+def prompt(text):
+    return {"id": 1, "type": "CLIPTextEncode", "widgets_values": [text]}
+
+
+def much_from_little(kind):
+    """A subgraph with a long text, many times over."""
+    inner = {"id": 1, "type": kind, "widgets_values": ["x" * 100_000]}
+    nodes = [{"id": index, "type": "S"} for index in range(5000)]
+    return {"nodes": nodes, "definitions": {"subgraphs": [{**subgraph("S"), "nodes": [inner]}]}}
+
+
+def replacements(value):
+    """File names that name a long text many times, and what they are made of."""
+    named = {**prompt(value), "title": "T"}
+    saver = {"id": 2, "type": "SaveImage", "widgets_values": ["%T.text%" * 10_000]}
+    return {"nodes": [named, saver]}
+
+
 @pytest.mark.parametrize(
     ("export", "words"),
     [
+        (much_from_little("CLIPTextEncode"), "more than 33,554,432 characters"),
+        (much_from_little("StringConcatenate"), "more than 33,554,432 characters"),
+        (replacements("x" * 100_000), "more than 33,554,432 characters"),
         (proxies_in_circles(), "itself"),
         (many_proxies(), "values for widgets inside"),
         (chain_of_subgraphs(200), "nested deeper"),
@@ -219,3 +241,11 @@ def test_is_refused_soon(export, words):
         convert(export, read("object_info"))
     assert len(caught.value.message) < 1001
     assert process_time() - started < 5
+
+
+def test_each_level_of_choices_counts(monkeypatch):
+    monkeypatch.setattr(allowance, "_MOST_CHARACTERS", 100_000)
+    info = read("object_info")
+    assert convert({"nodes": [prompt("{" * 5 + "x" * 10_000)]}, info)
+    with pytest.raises(InvalidWorkflowError, match="more than 100,000 characters"):
+        convert({"nodes": [prompt("{" * 49 + "x" * 10_000)]}, info)

@@ -22,8 +22,10 @@ class Trickle:
     def __init__(self, content: bytes, most: int) -> None:
         self._stream = BytesIO(content)
         self._most = most
+        self.reads = 0
 
     def read(self, size: int) -> bytes:
+        self.reads += 1
         return self._stream.read(min(size, self._most))
 
 
@@ -155,6 +157,17 @@ def test_any_bytes_pass(start: bytes, rest: bytes) -> None:
     stripped, complete = strip(content)
     assert len(stripped) <= len(content)
     assert stripped or complete or not content
+
+
+def test_parts_of_a_few_bytes_come_together() -> None:
+    blocks = b"\x01a" * 100_000
+    content = b"GIF89a" + bytes(7) + b"\x2c" + bytes(9) + b"\x08" + blocks + b"\0;"
+    stream = Trickle(content, 2**20)
+    stripping = Stripping(stream)
+    parts = list(iter(lambda: stripping.read(2**20), b""))
+    assert (b"".join(parts), stripping.complete) == (content, True)
+    assert len(parts) < 10
+    assert stream.reads < 10
 
 
 def test_an_error_of_the_stream_is_the_readers() -> None:

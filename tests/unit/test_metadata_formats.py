@@ -261,6 +261,11 @@ def test_elements_that_make_no_sense_pass_with_all_that_follows(broken: bytes) -
     assert strip(content) == (content, False)
 
 
+def test_an_element_that_is_cut_short_of_a_void_one_passes() -> None:
+    content = element(EBML, b"") + TAGS + b"\x90xyz"
+    assert strip(content) == (content, False)
+
+
 # Sound
 
 

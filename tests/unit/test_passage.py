@@ -1,5 +1,6 @@
 """A file's one way through the worker."""
 
+import errno
 import tempfile
 from io import BytesIO
 from pathlib import Path
@@ -75,6 +76,25 @@ def test_where_there_is_no_room_for_a_copy_the_file_is_stored_all_the_same(
 ) -> None:
     monkeypatch.setattr(passage, "_IN_MEMORY_BYTES", 1000)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "gone"))
+    content = png()
+    with Passage(BytesIO(content), strip=False, thumbnail=16) as one:
+        assert read(one) == content
+        with pytest.raises(NoThumbnailError, match="it cannot be copied"):
+            one.thumbnail()
+
+
+@pytest.mark.parametrize("when", ["write", "seek"])
+def test_where_the_room_for_a_copy_ends_the_file_is_stored_all_the_same(
+    monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    class Full(BytesIO):
+        """A file on a disk without space: who closes it tries to write what is left, too."""
+
+        def close(self, *_: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    setattr(Full, when, Full.close)
+    monkeypatch.setattr(tempfile, "SpooledTemporaryFile", lambda _: Full())
     content = png()
     with Passage(BytesIO(content), strip=False, thumbnail=16) as one:
         assert read(one) == content

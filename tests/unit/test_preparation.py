@@ -86,3 +86,12 @@ def test_the_export_itself_has_a_limit() -> None:
     export = {**EXPORT, "extra": {"notes": "x" * 10_000}}
     assert "(WORKFLOW_MAX_BYTES)" in refusal(export)
     assert converted(job(export), max_bytes=20_000)
+
+
+def test_what_an_export_stands_for_has_the_same_limit() -> None:
+    inner = {"id": 1, "type": "Prompt", "widgets_values": ["x" * 1000]}
+    subgraph = {"id": "S", "nodes": [inner], "links": []}
+    nodes = [{"id": index, "type": "S"} for index in range(50)]
+    export = {"nodes": nodes, "links": [], "definitions": {"subgraphs": [subgraph]}}
+    assert "(WORKFLOW_MAX_BYTES)" in refusal(export)
+    assert len(converted(job(export), max_bytes=100_000)) == 50

@@ -2,11 +2,16 @@
 
 import errno
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
 
 from tasks.errors import InputUnavailableError, InvalidInputError
 from workers.inputs.received import Received
+
+
+def no_space(*_: object) -> int:
+    raise OSError(errno.ENOSPC, "No space left on device")
 
 
 @pytest.fixture
@@ -40,12 +45,15 @@ def test_what_is_announced_is_checked(received: Received, size: int | None, allo
         received.expect(size)
 
 
+@pytest.mark.parametrize("when", ["write", "seek"])
 def test_a_disk_that_is_full_may_have_space_later(
-    received: Received, monkeypatch: pytest.MonkeyPatch
+    received: Received, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
-    def write(_: bytes) -> int:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(received.file, "write", write)
-    with pytest.raises(InputUnavailableError, match=r"worker's disk \(No space left on device\)"):
+    monkeypatch.setattr(received.file, when, no_space)
+    # What is left to be written is tried again.
+    monkeypatch.setattr(received.file, "close", no_space)
+    with (
+        pytest.raises(InputUnavailableError, match=r"worker's disk \(No space left on device\)"),
+        closing(received),
+    ):
         received.receive([b"x"], lambda: None)

@@ -36,8 +36,10 @@ def test_times_in_words_are_those_of_the_code() -> None:
     assert (survey._TELL_SECONDS, survey._SETTLING_SECONDS) == (3, 5)
     assert survey._ALL_SECONDS == 600
     assert "every ten minutes" in PAGE
-    assert survey._FRESH_SECONDS == 30
-    assert "half a minute ago" in PAGE
+    assert survey._FRESH_SECONDS == 5
+    assert "in the last 5 s" in PAGE
+    assert survey._UNKNOWN_SECONDS == 300
+    assert "wait for 300 s to see it" in " ".join(PAGE.split())
     assert scripts.PATIENT == 10
     assert "any server after ten times as long" in PAGE
 

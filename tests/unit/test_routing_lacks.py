@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tasks.errors import InvalidWorkflowError
 from workers.routing.capabilities import Capabilities
 from workers.routing.judgement import Judgement, judge
-from workers.routing.lacks import Lack, lacks, told, would_run_in_part
+from workers.routing.lacks import Lack, hinted, lacks, told, would_run_in_part
 from workers.routing.models import models_key
 
 MODELS = {"checkpoints": ["a.safetensors", "sub/b-fp8.safetensors"], "loras": ["c.safetensors"]}
@@ -122,7 +122,8 @@ def test_a_workflow_that_it_can_run_lacks_nothing() -> None:
 )
 def test_what_is_lacking_is_named(broken: dict[str, Any], message: str) -> None:
     workflow = {**SOUND, "5": broken, "6": node("Save", images=["5", 0])}
-    assert lacks(workflow, SERVER) == (Lack("5", message),)
+    (lack,) = hinted(lacks(workflow, SERVER), SERVER.nodes, SERVER.models)
+    assert (lack.node_id, lack.message, lack.is_sure) == ("5", message, True)
 
 
 def test_the_inputs_of_what_no_output_needs_do_not_count() -> None:

@@ -63,6 +63,11 @@ class TestTyped:
             "3.seed": [1],
         }
 
+    @pytest.mark.parametrize("text", ["3.seed=", "3.seed=[]", '6.text="a', "6.text=a\nb"])
+    def test_what_has_no_values(self, text: str) -> None:
+        with pytest.raises(CommandError, match=r"^--sweep: '[36]\.\w+': expected values"):
+            read_sweeps([text])
+
 
 class TestTables:
     def table(self, tmp_path: Path, content: bytes | str, name: str = "rows.csv") -> Path:

@@ -1,8 +1,7 @@
 """Files on this machine: whole, in their folder, over no other one."""
 
 import os
-from collections.abc import Callable
-from io import BytesIO
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -44,7 +43,7 @@ def test_no_name_leads_anywhere_else(filename: str) -> None:
 
 
 def test_a_name_that_is_taken_gets_a_number(tmp_path: Path) -> None:
-    saved = [save(BytesIO(b"%d" % n).read, tmp_path, "a/b.tar.gz") for n in range(3)]
+    saved = [save([b"%d" % n], tmp_path, "a/b.tar.gz") for n in range(3)]
     assert [path.name for path in saved] == ["b.tar.gz", "b.tar-2.gz", "b.tar-3.gz"]
     assert [path.read_bytes() for path in saved] == [b"0", b"1", b"2"]
 
@@ -52,19 +51,13 @@ def test_a_name_that_is_taken_gets_a_number(tmp_path: Path) -> None:
 def test_a_link_is_not_followed(tmp_path: Path) -> None:
     aim = tmp_path / "aim"
     (tmp_path / "a").symlink_to(aim)
-    assert save(BytesIO(b"x").read, tmp_path, "a").name == "a-2"
+    assert save([b"x"], tmp_path, "a").name == "a-2"
     assert not aim.exists()
 
 
-def failing() -> Callable[[int], bytes]:
-    pieces = iter([b"half of it"])
-
-    def read(_: int) -> bytes:
-        for piece in pieces:
-            return piece
-        raise ConnectionError("cut")
-
-    return read
+def failing() -> Iterator[bytes]:
+    yield b"half of it"
+    raise ConnectionError("cut")
 
 
 def test_what_does_not_come_whole_is_not_there(tmp_path: Path) -> None:
@@ -77,13 +70,13 @@ def test_what_does_not_come_whole_is_not_there(tmp_path: Path) -> None:
 
 def test_what_is_there_is_replaced_only_by_a_whole_one_and_on_request(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
-    write(BytesIO(b"first").read, path, overwrite=False)
+    write([b"first"], path, overwrite=False)
     with pytest.raises(FileExistsError):
-        write(BytesIO(b"second").read, path, overwrite=False)
+        write([b"second"], path, overwrite=False)
     with pytest.raises(ConnectionError):
         write(failing(), path, overwrite=True)
     assert path.read_bytes() == b"first"
-    write(BytesIO(b"third").read, path, overwrite=True)
+    write([b"third"], path, overwrite=True)
     assert path.read_bytes() == b"third"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -95,6 +88,6 @@ def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
     folder.mkdir()
     for path in (pipe, folder):
         with pytest.raises(FileExistsError):
-            write(BytesIO(b"x").read, path, overwrite=True)
+            write([b"x"], path, overwrite=True)
     assert pipe.is_fifo()
     assert sorted(tmp_path.iterdir()) == [folder, pipe]

@@ -76,7 +76,17 @@ def test_the_backend_follows_a_redis_broker(monkeypatch: pytest.MonkeyPatch) -> 
         ("INPUT_BUCKETS", "a/b", "'a/b'", "names of buckets, separated by commas"),
         *(
             ("INPUT_ALLOW_HOSTS", value, f"'{value}'", "host names, addresses or networks")
-            for value in ("http://x", "x:80", "127.1", "10.0.0.1/8", "*.lan", "a b", "[::1]")
+            for value in (
+                "http://x",
+                "x:80",
+                "127.1",
+                "1",
+                "0x7f",
+                "10.0.0.1/8",
+                "*.lan",
+                "a b",
+                "[::1]",
+            )
         ),
         ("LOG_LEVEL", "loud", "'LOUD'", "'DEBUG', 'INFO'"),
     ],
@@ -96,10 +106,10 @@ def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = read(
         monkeypatch,
         INPUT_BUCKETS="photos, scans-2,",
-        INPUT_ALLOW_HOSTS="Files.LAN., localhost,10.1.2.3,10.2.0.0/16,fd00::/8",
+        INPUT_ALLOW_HOSTS="Files.LAN., localhost,4f3c2b1a,10.1.2.3,10.2.0.0/16,fd00::/8",
     )
     assert settings.input_buckets == ("photos", "scans-2")
-    hosts = ("files.lan", "localhost", "10.1.2.3", "10.2.0.0/16", "fd00::/8")
+    hosts = ("files.lan", "localhost", "4f3c2b1a", "10.1.2.3", "10.2.0.0/16", "fd00::/8")
     assert settings.input_allow_hosts == hosts
     assert settings.masked()["INPUT_ALLOW_HOSTS"] == ",".join(hosts)
     load.cache_clear()

@@ -105,16 +105,3 @@ def test_an_object_that_is_gone_is_none() -> None:
 def test_any_other_answer_is_an_error(error: tuple[int, str], leaf: type[JobError]) -> None:
     with pytest.raises(leaf):
         store(Client(error)).get("a")
-
-
-def test_an_object_is_copied_to_a_file() -> None:
-    class Streaming(Client):
-        def get_object(self, **question: Any) -> dict[str, Any]:
-            return {**super().get_object(**question), "Body": StreamingBody(BytesIO(b"red"), 3)}
-
-    file = BytesIO()
-    assert store(Streaming()).download("a", file)
-    assert file.getvalue() == b"red"
-    assert not store(Streaming((404, "NoSuchKey"))).download("a", file)
-    with pytest.raises(StorageDeniedError):
-        store(Streaming((403, "AccessDenied"))).download("a", file)

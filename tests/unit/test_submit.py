@@ -2,13 +2,18 @@
 
 import pytest
 from kombu.exceptions import OperationalError
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from cli.errors import CommandError
 from cli.submit import enqueuing
 from tasks.errors import BrokerFullError
 
 
-@pytest.mark.parametrize("error", [OperationalError("x"), RuntimeError("x"), OSError("x")])
+@pytest.mark.parametrize(
+    "error",
+    [OperationalError("x"), RuntimeError("x"), OSError("x"), RedisConnectionError("x")],
+    ids=lambda error: type(error).__module__,
+)
 def test_a_broker_that_is_away_is_named(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     monkeypatch.setenv("CELERY_BROKER_URL", "redis://:secret@nowhere/0")
     error.add_note("1 of the 3 jobs were enqueued")

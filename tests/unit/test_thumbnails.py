@@ -180,6 +180,15 @@ def test_more_pixels_than_a_worker_has_memory_for_are_not_decoded(
         make_thumbnail(BytesIO(encoded(Image.new("RGB", (65, 64)), kind)), 32)
 
 
+def test_a_jpeg_that_draws_its_picture_again_and_again_is_not_decoded() -> None:
+    content = encoded(halves(), "JPEG", progressive=True)
+    start = content.rindex(b"\xff\xda")
+    scan, end = content[start:-2], content[-2:]
+    assert made(content[:-2] + scan * 80 + end).size == (32, 16)
+    with pytest.raises(NoThumbnailError, match="a JPEG of more than 100 scans"):
+        make_thumbnail(BytesIO(content[:-2] + scan * 100 + end), 32)
+
+
 @pytest.mark.parametrize(
     ("head", "expected"),
     [

@@ -61,7 +61,7 @@ end
 local function live_digests()
   return redis.call('ZRANGE', '{DIGESTS}', '(' .. now, '+inf', 'BYSCORE')
 end
-local function lanes_of(queue, warm, live)
+local function lanes_of(queue, warm, live, own)
   local key, found = '{LANES}' .. queue, {{}}
   local all = redis.call('HGETALL', key)
   for k = 1, #all, 2 do
@@ -73,7 +73,8 @@ local function lanes_of(queue, warm, live)
       if not unable[digest] then places = places + 1 end
     end
     local dead = true
-    for _, one in ipairs(live) do dead = dead and unable[one] end
+    -- Of oneself one knows: whose server says nothing waits for no such server.
+    for _, one in ipairs(live) do dead = dead and (unable[one] or one == own) end
     local since = redis.call('ZSCORE', key .. '{_SERVED}', all[k])
     table.insert(found, {{id = all[k], list = '{_LANE}' .. queue .. ':' .. all[k],
       told = all[k + 1], models = told.models, unable = unable, worth = told.worth,
@@ -111,7 +112,7 @@ local warm, live, queues = warm_digests(), live_digests(), {{}}
 for i = 2, lists - 1 do
   if not hungry then redis.call('ZREM', KEYS[i], ARGV[2]) end
   local name = string.sub(KEYS[i], {len(HUNGRY) + 1})
-  queues[i] = {{name = name, lanes = lanes_of(name, warm, live),
+  queues[i] = {{name = name, lanes = lanes_of(name, warm, live, digest),
     free = hungry or redis.call('ZCOUNT', KEYS[i], '(' .. now, '+inf') == 0}}
 end
 local function length(queue, lane)

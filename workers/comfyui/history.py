@@ -60,7 +60,7 @@ def failure_in(entry: Mapping[str, Any], workflow: Workflow) -> JobError | None:
     return _execution_error(error, workflow)
 
 
-def executed_workflow(entry: Mapping[str, Any]) -> Mapping[str, Any]:
+def executed_workflow(entry: Mapping[str, Any]) -> Workflow:
     """The workflow as the server executed it; empty if it does not tell."""
     match entry.get("prompt"):
         case [_, _, Mapping() as workflow, *_]:
@@ -139,15 +139,6 @@ def executed_at(entry: Mapping[str, Any]) -> tuple[float, float] | None:
         if isinstance(data.get("timestamp"), int) and 0 <= data["timestamp"] < _LATEST
     ]
     return (times[0], times[-1]) if times else None
-
-
-def workflow_of(entry: Mapping[str, Any]) -> Workflow:
-    """The workflow that was executed; an empty one if the entry does not have it."""
-    match entry.get("prompt"):
-        case [_, _, Mapping() as workflow, *_]:
-            return workflow
-        case _:
-            return {}
 
 
 def _files(entry: Mapping[str, Any], *, include_temp: bool) -> Iterator[tuple[str, str, FileRef]]:

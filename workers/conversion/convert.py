@@ -1,12 +1,13 @@
 """From an export of ComfyUI's UI to a workflow in API format, as the frontend itself does it."""
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from typing import Any
 
 from tasks.workflow import Workflow
+from workers.conversion.allowance import Allowance
 from workers.conversion.export import read_export
 from workers.conversion.graph import BYPASSED, MUTED, Node, first_value
 from workers.conversion.links import Links, Origin, Primitive, Promoted
@@ -58,6 +59,8 @@ class _Conversion:
         self._links = Links(expansion, definitions, self._classes)
         self._choose = choose
         self._now = now
+        self._allowance = Allowance()
+        self._named_values: dict[int, Mapping[str, Any]] = {}
 
     def workflow(self) -> Workflow:
         """The workflow, without links to what isn't sent."""
@@ -79,11 +82,13 @@ class _Conversion:
         return node.mode not in (MUTED, BYPASSED) and not self._links.is_virtual(node)
 
     def _node(self, placed: Placed, node_class: NodeClass) -> dict[str, Any]:
-        return {
+        node = {
             "inputs": self._inputs(placed, node_class),
             "class_type": node_class.name,
             "_meta": {"title": placed.node.title or node_class.title},
         }
+        self._allowance.take({placed.id: node})
+        return node
 
     def _inputs(self, placed: Placed, node_class: NodeClass) -> dict[str, Any]:
         values = widget_values(placed.node, node_class)
@@ -107,12 +112,17 @@ class _Conversion:
         for name, value in values.items():
             match value:
                 case str() if name in dynamic:
-                    sent[name] = dynamic_prompt(value, self._choose)
+                    sent[name] = dynamic_prompt(value, self._chosen)
                 case str() if name == "filename_prefix" and node_class.name in _SAVERS:
                     sent[name] = with_replacements(value, self._widget_value, self._now)
                 case _ if value is not MISSING:
                     sent[name] = _wrapped(value)
         return sent
+
+    def _chosen(self, options: Sequence[str]) -> str:
+        # Each level of choices reads the whole of its text again.
+        self._allowance.take(list(options))
+        return self._choose(options)
 
     def _primitive_value(self, placed: Placed, own: Any) -> Any:
         node, overrides = placed.node, self._overrides.get(placed.id, {})
@@ -126,16 +136,26 @@ class _Conversion:
 
     def _widget_value(self, node_name: str, widget: str) -> object:
         """The value of a widget of the node with the name: an alias, or else a title."""
+        value = self._found_value(node_name, widget)
+        self._allowance.take(value)
+        return value
+
+    def _found_value(self, node_name: str, widget: str) -> object:
         node = self._aliases.get(node_name) or self._titles.get(node_name)
-        node_class = self._classes.get(node.type) if node else None
         if node is None:
             return None
-        if node.type in _OWN_WIDGETS:
-            values = {_OWN_WIDGETS[node.type]: first_value(node)}
-        else:
-            values = widget_values(node, node_class) if node_class else {}
+        # The export keeps the node, and with it its identity, for as long as this lives.
+        if id(node) not in self._named_values:
+            self._named_values[id(node)] = self._values_of(node)
+        values = self._named_values[id(node)]
         value = values.get(widget)
         return "" if widget in values and value in (None, MISSING) else value
+
+    def _values_of(self, node: Node) -> Mapping[str, Any]:
+        if node.type in _OWN_WIDGETS:
+            return {_OWN_WIDGETS[node.type]: first_value(node)}
+        node_class = self._classes.get(node.type)
+        return widget_values(node, node_class) if node_class else {}
 
     @cached_property
     def _aliases(self) -> dict[str, Node]:

@@ -26,6 +26,8 @@ def dynamic_prompt(text: str, choose: Choose, level: int = 0) -> str:
     if level > _MOST_LEVELS:
         raise InvalidWorkflowError(f"a prompt has choices nested deeper than {_MOST_LEVELS} levels")
     text = _without_comments(text)
+    if "{" not in text:
+        return _ESCAPED.sub(r"\1", text)
     parts: list[str] = []
     at = 0
     while at < len(text):

@@ -4,13 +4,11 @@ import errno
 import itertools
 import os
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from workers.storage.keys import plain_name
-
-Read = Callable[[int], bytes]
 
 _PIECE_BYTES = 256 * 1024
 # File systems allow 255; a number and the name of the unfinished file want some of them.
@@ -22,11 +20,24 @@ def local_name(filename: str) -> str:
     return plain_name(filename, _MOST_NAME_BYTES).lstrip(". ") or "file"
 
 
-def save(read: Read, folder: Path, filename: str) -> Path:
-    """Write a file into a folder, under a name with a number where its own is taken.
+def places(folder: Path, filename: str) -> Iterator[Path]:
+    """Where a file of this name may lie in a folder, best first: with a number after the first."""
+    name = local_name(filename)
+    yield folder / name
+    stem, extension = Path(name).stem, Path(name).suffix
+    yield from (folder / f"{stem}-{number}{extension}" for number in itertools.count(2))
+
+
+def pieces(read: Callable[[int], bytes]) -> Iterator[bytes]:
+    """What is read, piece by piece, until there is nothing more."""
+    return iter(lambda: read(_PIECE_BYTES), b"")
+
+
+def save(content: Iterable[bytes], folder: Path, filename: str) -> Path:
+    """Write a file into a folder, at the first of its places that is free.
 
     Args:
-        read: returns some bytes, at most as many as it is told; none only at the end.
+        content: of the file.
         folder: where to.
         filename: what the server calls it.
 
@@ -35,23 +46,23 @@ def save(read: Read, folder: Path, filename: str) -> Path:
 
     Raises:
         OSError: it cannot be written.
-        Exception: what `read` raises.
+        Exception: what reading the content raises.
     """
-    with _part(read, folder) as part:
-        path = next(path for path in _paths(folder, local_name(filename)) if _reserved(path))
+    with _part(content, folder) as part:
+        path = next(path for path in places(folder, filename) if _reserved(path))
         part.replace(path)
     return path
 
 
-def write(read: Read, path: Path, *, overwrite: bool) -> None:
+def write(content: Iterable[bytes], path: Path, *, overwrite: bool) -> None:
     """Write a file where it is wanted.
 
     Raises:
         FileExistsError: there is one that is not to be overwritten, or something that is no file.
         OSError: it cannot be written.
-        Exception: what `read` raises.
+        Exception: what reading the content raises.
     """
-    with _part(read, path.parent) as part:
+    with _part(content, path.parent) as part:
         # A device would be replaced, too.
         if not _reserved(path) and not (overwrite and path.is_file()):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
@@ -59,22 +70,15 @@ def write(read: Read, path: Path, *, overwrite: bool) -> None:
 
 
 @contextmanager
-def _part(read: Read, folder: Path) -> Iterator[Path]:
+def _part(content: Iterable[bytes], folder: Path) -> Iterator[Path]:
     """The whole content under a name of its own; what is not renamed is removed."""
     part = folder / f".{uuid.uuid4().hex}.part"
     try:
         with part.open("xb") as file:
-            while piece := read(_PIECE_BYTES):
-                file.write(piece)
+            file.writelines(content)
         yield part
     finally:
         part.unlink(missing_ok=True)
-
-
-def _paths(folder: Path, name: str) -> Iterator[Path]:
-    yield folder / name
-    stem, extension = Path(name).stem, Path(name).suffix
-    yield from (folder / f"{stem}-{number}{extension}" for number in itertools.count(2))
 
 
 def _reserved(path: Path) -> bool:

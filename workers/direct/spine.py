@@ -16,7 +16,7 @@ from workers.comfyui.model import Execution, PromptState, SavedFile
 from workers.comfyui.notifications import Subscription
 from workers.comfyui.progress import PromptProgress
 from workers.conversion.convert import convert
-from workers.direct.saving import save
+from workers.direct.saving import pieces, save
 from workers.execution.control import Control
 from workers.execution.waiting import Patience, await_entry
 
@@ -162,5 +162,5 @@ def _download(
         value = _EXECUTED + (1 - _EXECUTED) * number / len(files)
         on_progress(Progress(stage="downloading", value=value, instance=comfyui.base_url))
         with comfyui.view(output.file) as download:
-            path = save(download.read, folder, output.file.filename)
+            path = save(pieces(download.read), folder, output.file.filename)
         yield SavedFile(output.node_id, output.kind, path)

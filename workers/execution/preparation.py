@@ -44,6 +44,7 @@ def prepare(
     workflow: Workflow = given
     if is_export(given):
         workflow = _converted(given, job_id, enqueued_at, object_info())
+        check_size(workflow, max_bytes)
     if not request.params:
         return dict(workflow)
     nodes = object_info()

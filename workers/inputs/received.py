@@ -1,7 +1,8 @@
 """A file that has been received: measured, digested, told by its beginning, not all in memory."""
 
 import hashlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from tempfile import SpooledTemporaryFile
 from typing import IO, cast
@@ -64,14 +65,18 @@ class Received:
             if size > self._max_bytes:
                 raise self.too_large(f"more than {self._max_bytes:,}")
             self._digest.update(piece)
-            self._keep(piece)
-        self._spool.seek(0)
-        media_type = content_type(self._spool.read(HEAD_BYTES))
-        return Content(self._digest.hexdigest(), media_type)
+            with self._on_disk():
+                self._spool.write(piece)
+        # The last of it may be written only now.
+        with self._on_disk():
+            self._spool.seek(0)
+            head = self._spool.read(HEAD_BYTES)
+        return Content(self._digest.hexdigest(), content_type(head))
 
-    def _keep(self, piece: bytes) -> None:
+    @contextmanager
+    def _on_disk(self) -> Iterator[None]:
         try:
-            self._spool.write(piece)
+            yield
         except OSError as error:
             raise InputUnavailableError(
                 f"{self._what}: cannot be kept on the worker's disk ({error.strerror})"
@@ -95,4 +100,6 @@ class Received:
 
     def close(self) -> None:
         """Forget it."""
-        self._spool.close()
+        # What could not be written it tries to write once more.
+        with suppress(OSError):
+            self._spool.close()

@@ -11,8 +11,11 @@ from redis.retry import Retry
 
 from workers.ledger.seam import translated
 
-# Seconds that what a worker has told counts, unless it tells it again.
-TOLD_SECONDS = 15
+# Seconds that what a worker has told counts, unless it tells it again. Jobs that no other server
+# can run wait for so long for a worker that was frozen, cut off or started again.
+TOLD_SECONDS = 60
+# The same for what its server has loaded: jobs wait for less, and others can run them.
+WARM_SECONDS = 15
 # Seconds that capabilities are kept which nobody names any more.
 _KEPT_SECONDS = 3600
 
@@ -202,7 +205,7 @@ class Servers:
             may: whether it does if nobody has them.
             must: whether it does also if somebody has.
         """
-        args: list[str | float] = [loaded.models, loaded.digest, loaded.place, TOLD_SECONDS]
+        args: list[str | float] = [loaded.models, loaded.digest, loaded.place, WARM_SECONDS]
         args += [2 if must else int(may), *unable]
         with translated():
             told = self._warm_up(keys=[WARM], args=args)

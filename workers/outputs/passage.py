@@ -1,7 +1,7 @@
 """One output file's way into the store, read once."""
 
 import tempfile
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from types import TracebackType
 from typing import IO
 
@@ -98,8 +98,14 @@ class _Copying:
         """The copy, from its beginning."""
         if self._why_not:
             raise NoThumbnailError(self._why_not)
-        self._file.seek(0)
+        try:
+            # The last of it may be written only now.
+            self._file.seek(0)
+        except OSError as error:
+            raise NoThumbnailError(f"it cannot be copied: {error}") from error
         return self._file
 
     def close(self) -> None:
-        self._file.close()
+        # What could not be written it tries to write once more.
+        with suppress(OSError):
+            self._file.close()

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from typing import Protocol
 
 PIECE_BYTES = 1024 * 1024
+# Each question to a server takes its time, however little it is for.
+_AHEAD_BYTES = 64 * 1024
 
 
 class Readable(Protocol):
@@ -25,7 +27,7 @@ class Source:
     def peek(self, size: int) -> bytes:
         """The next `size` bytes, fewer only at the end; they are still to be read."""
         while len(self._ahead) < size:
-            part = self._stream.read(size - len(self._ahead))
+            part = self._stream.read(max(size - len(self._ahead), _AHEAD_BYTES))
             if not part:
                 break
             self._ahead += part

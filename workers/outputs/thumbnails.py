@@ -13,6 +13,10 @@ if TYPE_CHECKING:
 _MOST_BYTES = 256 * 1024 * 1024
 _PIXEL_BYTES = 8
 _WEBP_PIXEL_BYTES = 16
+# A JPEG may draw the same picture again and again, in a few bytes each time.
+_MOST_SCANS = 100
+_JPEG, _SCAN = b"\xff\xd8\xff", b"\xff\xda"
+_PIECE_BYTES = 1024 * 1024
 _QUALITY = 80
 _FORMATS = ("PNG", "JPEG", "WEBP", "GIF")
 
@@ -35,7 +39,7 @@ class Thumbnail:
 
 def is_picture(head: bytes) -> bool:
     """Whether a file that starts with these bytes, 12 of them, is a picture that can have one."""
-    return head.startswith((b"\x89PNG", b"\xff\xd8\xff", b"GIF8")) or (
+    return head.startswith((b"\x89PNG", _JPEG, b"GIF8")) or (
         head.startswith(b"RIFF") and head[8:12] == b"WEBP"
     )
 
@@ -48,12 +52,14 @@ def make_thumbnail(file: IO[bytes], longest: int) -> Thumbnail:
         longest: pixels of its longer side at most.
 
     Raises:
-        NoThumbnailError: the file cannot be read, or is too large.
+        NoThumbnailError: the file cannot be read, or takes too much memory or time.
     """
     from PIL import Image  # noqa: PLC0415  # not before it is needed
 
     with _decoding:
         try:
+            _check_scans(file)
+            file.seek(0)
             with Image.open(file, formats=_FORMATS) as picture:
                 return _encoded(_small(picture, longest), _profile(picture))
         except NoThumbnailError:
@@ -61,6 +67,15 @@ def make_thumbnail(file: IO[bytes], longest: int) -> Thumbnail:
         except Exception as error:
             # Decoders raise what they like at files that are no good.
             raise NoThumbnailError(f"it cannot be read ({type(error).__name__})") from error
+
+
+def _check_scans(file: IO[bytes]) -> None:
+    if file.read(len(_JPEG)) != _JPEG:
+        return
+    # In data the mark of a scan does not occur.
+    scans = sum(piece.count(_SCAN) for piece in iter(lambda: file.read(_PIECE_BYTES), b""))
+    if scans > _MOST_SCANS:
+        raise NoThumbnailError(f"it is a JPEG of more than {_MOST_SCANS} scans")
 
 
 def _small(picture: "Image", longest: int) -> "Image":
@@ -73,11 +88,15 @@ def _small(picture: "Image", longest: int) -> "Image":
         )
     # A JPEG is read no larger than it has to be.
     picture.draft("RGB", (longest, longest))
-    if picture.mode.startswith("I"):
-        # 16 bits a pixel, of which the upper 8 are shown.
-        picture = picture.convert("I").point(lambda value: value * (1 / 256)).convert("L")
-    small = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
+    is_deep = picture.mode.startswith("I")
+    colours = "RGBA" if picture.has_transparency_data else "RGB"
+    small = picture.convert("I" if is_deep else colours)
+    # There is memory for two, and premultiplying takes another one.
+    picture.close()
     small.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+    if is_deep:
+        # 16 bits a pixel, of which the upper 8 are shown.
+        small = small.point(lambda value: value * (1 / 256)).convert("L").convert("RGB")
     return ImageOps.exif_transpose(small)
 
 

@@ -1,12 +1,12 @@
 """What a server lacks to run a workflow, found without asking it."""
 
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tasks.request import did_you_mean, label, shown
 from tasks.workflow import Workflow, is_link, node_name
-from workers.nodes.inputs import fault_in, input_names, input_spec
+from workers.nodes.inputs import InputSpec, fault_in, input_names, input_spec
 from workers.routing.capabilities import Capabilities
 from workers.routing.models import is_model, near_models
 
@@ -19,13 +19,25 @@ class Lack:
 
     Attributes:
         node_id: of the node that needs it; empty if it is not known.
-        message: what is missing, in one clause that names node, input and near matches.
+        message: what is missing, in one clause that names node and input.
         is_sure: whether the server is bound to see it so; some nodes judge choices by themselves.
+        node_class: that the server does not know.
+        model: the file that it does not have.
     """
 
     node_id: str
     message: str
     is_sure: bool = True
+    node_class: str = ""
+    model: str = ""
+
+
+@dataclass(frozen=True)
+class _Fault:
+    clause: str
+    is_sure: bool = True
+    node_class: str = ""
+    model: str = ""
 
 
 def lacks(
@@ -43,14 +55,38 @@ def lacks(
     found: list[Lack] = []
     classes = _classes(workflow, capabilities)
     needed = _needed(workflow, _outputs(workflow, classes))
+    # One class may have thousands of choices, and a workflow thousands of its nodes.
+    specs = {name: _Specs(one) if one is not None else None for name, one in classes.items()}
     for node_id, node in workflow.items():
-        node_class = classes[node["class_type"]]
-        if node_class is not None and node_id not in needed:
+        inputs = specs[node["class_type"]]
+        if inputs is not None and node_id not in needed:
             continue
         where = node_name(workflow, node_id)
-        for fault, is_sure in _faults(node, node_class, capabilities, placed):
-            found.append(Lack(node_id, f"{where}{fault}", is_sure))
+        for fault in _faults(node, inputs, placed):
+            told_of = (fault.is_sure, fault.node_class, fault.model)
+            found.append(Lack(node_id, f"{where}{fault.clause}", *told_of))
     return tuple(found)
+
+
+def hinted(
+    found: Collection[Lack],
+    node_classes: Collection[str],
+    models: Mapping[str, Collection[str]],
+    most: int = _MOST_SHOWN,
+) -> tuple[Lack, ...]:
+    """The lacks, the first of them with what is nearly what they name.
+
+    Args:
+        found: in order.
+        node_classes: that there are.
+        models: files that there are, by folder.
+        most: how many get a hint, each of which takes its time.
+    """
+    first = [
+        replace(one, message=one.message + _hint(one, node_classes, models))
+        for one in tuple(found)[:most]
+    ]
+    return (*first, *tuple(found)[most:])
 
 
 def would_run_in_part(workflow: Workflow, capabilities: Capabilities) -> bool:
@@ -100,34 +136,66 @@ def _needed(workflow: Workflow, outputs: Collection[str]) -> set[str]:
     return needed
 
 
+class _Specs:
+    """The inputs of a class, each read once."""
+
+    def __init__(self, node_class: Mapping[str, Any]) -> None:
+        self._class = node_class
+        self._read: dict[str, InputSpec | None] = {}
+        self._faults: dict[tuple[str, str], _Fault | None] = {}
+        self.required = [
+            name
+            for name in input_names(node_class)
+            if (spec := self.get(name)) is not None and spec.is_required
+        ]
+
+    def get(self, name: str) -> InputSpec | None:
+        if name not in self._read:
+            self._read[name] = input_spec(self._class, name)
+        return self._read[name]
+
+    def fault(self, spec: InputSpec, value: Any) -> _Fault | None:
+        """What is wrong with a value; of equal ones it is found out once."""
+        if not isinstance(value, str):
+            return _fault(spec, value)
+        if (spec.name, value) not in self._faults:
+            self._faults[spec.name, value] = _fault(spec, value)
+        return self._faults[spec.name, value]
+
+
 def _faults(
-    node: Mapping[str, Any],
-    node_class: Mapping[str, Any] | None,
-    capabilities: Capabilities,
-    placed: Collection[str],
-) -> Iterator[tuple[str, bool]]:
-    """Each fault, and whether it is sure."""
-    if node_class is None:
-        hint = did_you_mean(node["class_type"], capabilities.nodes)
-        yield f": the server does not know its class{hint}", True
+    node: Mapping[str, Any], specs: _Specs | None, placed: Collection[str]
+) -> Iterator[_Fault]:
+    if specs is None:
+        name = node["class_type"]
+        yield _Fault(": the server does not know its class", node_class=name)
         return
     inputs = node["inputs"]
     for name, value in inputs.items():
-        spec = None if is_link(value) else input_spec(node_class, name)
+        spec = None if is_link(value) else specs.get(name)
         if spec is None or (isinstance(value, str) and value in placed):
             continue
-        if (fault := fault_in(value, spec)) is not None:
-            if is_model(value) and spec.choices is not None:
-                fault = _missing_model(value, capabilities)
-            is_sure = all(isinstance(one, str) for one in spec.choices or ())
-            yield f", input {label(name)}: {fault}", is_sure
-    for name in input_names(node_class):
-        spec = None if name in inputs else input_spec(node_class, name)
-        if spec is not None and spec.is_required:
-            yield f", input {label(name)}: is required, and missing", True
+        if (fault := specs.fault(spec, value)) is not None:
+            yield fault
+    for name in specs.required:
+        if name not in inputs:
+            yield _Fault(f", input {label(name)}: is required, and missing")
 
 
-def _missing_model(name: str, capabilities: Capabilities) -> str:
-    near = near_models(name, capabilities.models)
-    hint = f"; near: {', '.join(label(one) for one in near)}" if near else ""
-    return f"the server does not have {shown(name)}{hint}"
+def _fault(spec: InputSpec, value: Any) -> _Fault | None:
+    if spec.choices is not None and is_model(value):
+        model = value if value not in spec.choices else ""
+        fault = f"the server does not have {shown(value)}" if model else None
+    else:
+        model, fault = "", fault_in(value, spec)
+    if fault is None:
+        return None
+    is_sure = all(isinstance(one, str) for one in spec.choices or ())
+    return _Fault(f", input {label(spec.name)}: {fault}", is_sure, model=model)
+
+
+def _hint(lack: Lack, node_classes: Collection[str], models: Mapping[str, Collection[str]]) -> str:
+    if lack.node_class:
+        return did_you_mean(lack.node_class, node_classes)
+    near = near_models(lack.model, models) if lack.model else []
+    return f"; near: {', '.join(label(one) for one in near)}" if near else ""

@@ -24,6 +24,8 @@ _FORMS = re.compile(
 _SEPARATORS = re.compile(r"[ ._-]+")
 _ALIKE = 0.8
 _MOST_NEAR = 3
+# Longer than names of files are.
+_MOST_CHARACTERS = 255
 # Files that are compared with the one that is missing.
 _MOST_COMPARED = 2000
 
@@ -63,7 +65,8 @@ def _values(workflow: Workflow) -> Iterator[str]:
 
 
 def _rated(name: str, models: Mapping[str, Iterable[str]]) -> Iterator[tuple[float, str, str]]:
-    file, stem = _file(name), _stem(name)
+    file, stem = _file(name[-_MOST_CHARACTERS:]), _stem(name[-_MOST_CHARACTERS:])
+    matcher = difflib.SequenceMatcher(None, b=stem)
     compared = 0
     for folder, files in models.items():
         for other in files:
@@ -74,8 +77,18 @@ def _rated(name: str, models: Mapping[str, Iterable[str]]) -> Iterator[tuple[flo
                 yield 3.0, folder, other
             elif (its := _stem(other)) == stem:
                 yield 2.0, folder, other
-            elif (alike := difflib.SequenceMatcher(None, its, stem).ratio()) >= _ALIKE:
+            elif alike := _alike(matcher, its):
                 yield alike, folder, other
+
+
+def _alike(matcher: difflib.SequenceMatcher[str], stem: str) -> float:
+    """How alike the names are, where that is much: 0 to 1."""
+    matcher.set_seq1(stem)
+    # Each costs much more than the one before.
+    for ratio in (matcher.real_quick_ratio, matcher.quick_ratio, matcher.ratio):
+        if (alike := ratio()) < _ALIKE:
+            return 0.0
+    return alike
 
 
 def _file(name: str) -> str:

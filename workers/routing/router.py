@@ -3,7 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 from tasks.errors import InvalidWorkflowError, JobError
@@ -11,7 +11,7 @@ from tasks.workflow import Workflow
 from workers.ledger.servers import Loaded, Server, Servers
 from workers.routing.capabilities import Capabilities, merged
 from workers.routing.judgement import Judgement, Prepare, judge
-from workers.routing.lacks import lacks, told, would_run_in_part
+from workers.routing.lacks import hinted, lacks, told, would_run_in_part
 from workers.routing.lanes import Here, Lane, Later
 from workers.routing.pace import Pace
 from workers.routing.survey import Survey
@@ -161,7 +161,9 @@ class Router:
             return error
         # Another server may have what is nearly meant.
         known = [one for other in others if (one := self._capabilities(other.digest)) is not None]
-        missing = judge(job.prepare, replace(own, models=merged([own, *known])), job.placed).lacks
+        missing = hinted(
+            judge(job.prepare, own, job.placed).lacks, own.nodes, merged([own, *known])
+        )
         if not any(lack.node_id for lack in missing):
             return error
         nobody = " (and no other server can run it)" if others else ""

@@ -18,18 +18,21 @@ _TELL_SECONDS = 3.0
 _TELL_SECONDS_AT_FIRST = 0.5
 _SETTLING_SECONDS = 5.0
 # Seconds without a word from Redis after which others may have been forgotten there.
-_UNHEARD_SECONDS = 8.0
+_UNHEARD_SECONDS = 30.0
 # Seconds that a look holds up the telling.
 _LOOK_SECONDS = 3.0
 # Seconds after its start in which a worker waits for those that it does not see any more: where all
 # are started again, some take longer.
 _RETURNING_SECONDS = 60.0
+# Seconds after a worker's start for which others count on its server though that has not said yet
+# what it can do: it may take longer to start than its worker.
+_UNKNOWN_SECONDS = 300.0
 # Seconds between two looks at the model files, which cost the server little.
-_MODELS_SECONDS = 30.0
+_MODELS_SECONDS = 15.0
 # Seconds between two looks at everything: to tell of all its nodes keeps a server busy.
 _ALL_SECONDS = 600.0
 # Seconds after a look in which a complaint is no reason for another one.
-_FRESH_SECONDS = 30.0
+_FRESH_SECONDS = 5.0
 # Seconds that the end of the thread is waited for.
 _STOP_SECONDS = 1.0
 
@@ -247,20 +250,20 @@ class Survey:
 
     def _tell(self) -> None:
         known = self.capabilities
-        if known is None:
+        if known is None and self._still(_UNKNOWN_SECONDS) == 0:
             self.look_at_others()
             return
-        server = self._server(known)
+        server = self._server(known.digest if known is not None else "")
         are_told, live = self._servers.tell(server)
         self._note_others(live)
         if server.takes_jobs:
             for on_told in self._on_told:
                 on_told()
-        if not are_told:
+        if known is not None and not are_told:
             # The last one: it is large, and a full Redis does not take it.
             self._servers.tell_capabilities(known.digest, known.packed())
 
-    def _server(self, known: Capabilities) -> Server:
+    def _server(self, digest: str) -> Server:
         system, devices = self._stats.get("system"), self._stats.get("devices")
         system = system if isinstance(system, Mapping) else {}
         devices = devices if isinstance(devices, list) else []
@@ -269,7 +272,7 @@ class Survey:
             instance=self._comfyui.base_url,
             worker=self._worker,
             version=str(system.get("comfyui_version") or ""),
-            digest=known.digest,
+            digest=digest,
             takes_jobs=self._takes_jobs(),
             devices=tuple(_device(one) for one in devices if isinstance(one, Mapping)),
             ram_total_bytes=_bytes(system.get("ram_total")),

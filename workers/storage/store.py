@@ -191,19 +191,6 @@ class ObjectStore:
                 return
             yield piece
 
-    def download(self, key: str, file: IO[bytes]) -> bool:
-        """Copy an object to a file, in bounded memory; whether there is such an object."""
-        try:
-            with translated(self.bucket):
-                found = self._client.get_object(Bucket=self.bucket, Key=key)
-                for part in found["Body"].iter_chunks(_MEBIBYTE):
-                    file.write(part)
-        except JobError as error:
-            if _answer(error) == (404, "NoSuchKey"):
-                return False
-            raise
-        return True
-
     def stat(self, key: str) -> ObjectStat | None:
         """What is known of an object, or None if there is no such object."""
         try:

@@ -14,6 +14,8 @@ _OPENED = {_SEGMENT, _INFO, _TRACKS, _TRACK}
 # A checksum of what has changed would be wrong; what is void may be what was metadata before.
 _VOIDED = {_TAGS, _ATTACHMENTS, _TITLE, _FILENAME, _TRACK_NAME, _CHECKSUM, _VOID}
 _HEADER_BYTES = 12
+# What a large element that is void begins with; of one that is cut there may be less.
+_VOID_BYTES = 9
 
 
 def strip_matroska(source: Source) -> Passing:
@@ -33,7 +35,7 @@ def strip_matroska(source: Source) -> Passing:
         elif size == ones:
             # It goes on for as long as it does.
             return False
-        elif element in _VOIDED:
+        elif element in _VOIDED and len(head) >= min(start + size, _VOID_BYTES):
             yield from _void(source, start + size)
         else:
             yield from source.pieces(start + size)
@@ -47,8 +49,8 @@ def _length(number: bytes, most: int) -> int:
 
 
 def _void(source: Source, size: int) -> Iterator[bytes]:
-    if size >= 9:
-        head = bytes([_VOID, 1]) + (size - 9).to_bytes(7)
+    if size >= _VOID_BYTES:
+        head = bytes([_VOID, 1]) + (size - _VOID_BYTES).to_bytes(7)
     else:
         head = bytes([_VOID, 0x80 | size - 2])
     source.skip(len(head))

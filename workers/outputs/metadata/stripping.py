@@ -15,6 +15,7 @@ from workers.outputs.metadata.riff import strip_wav, strip_webp
 from workers.outputs.source import Readable, Source
 
 _HEAD_BYTES = 16
+_ENOUGH_BYTES = 64 * 1024
 
 _BY_START: Mapping[bytes, Filter] = {
     b"\x89PNG": strip_png,
@@ -32,18 +33,20 @@ class Stripping:
 
     def __init__(self, stream: Readable) -> None:
         self._pieces = self._strip(Source(stream))
-        self._ready = b""
+        self._ready = bytearray()
         self.complete = False
         """Once all is read: whether no metadata is left in what was read."""
 
     def read(self, size: int) -> bytes:
         """Up to `size` bytes; nothing at the end."""
-        while not self._ready:
+        # Who collects parts of a few bytes each, as some files have, needs many times their size.
+        while len(self._ready) < min(size, _ENOUGH_BYTES):
             piece = next(self._pieces, None)
             if piece is None:
-                return b""
-            self._ready = piece
-        part, self._ready = self._ready[:size], self._ready[size:]
+                break
+            self._ready += piece
+        part = bytes(self._ready[:size])
+        del self._ready[:size]
         return part
 
     def _strip(self, source: Source) -> Passing:
