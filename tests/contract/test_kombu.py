@@ -762,7 +762,7 @@ class Giver:
             controller=SimpleNamespace(
                 keeper=self.keeper,
                 router=SimpleNamespace(
-                    digest="able", models="", wait_seconds=30.0, settling_seconds=0.0
+                    digest="able", models="", wait_seconds=30.0, returning_seconds=0.0
                 ),
                 concurrency=7,
             ),

@@ -34,10 +34,10 @@ class Worker(Taker):
         digest: str,
         models: str = "",
         wait_seconds: float = PATIENCE,
-        settling_seconds: float = 0.0,
+        returning_seconds: float = 0.0,
     ) -> None:
         """As a worker whose router says so."""
-        standing = Standing(digest, models, wait_seconds, settling_seconds)
+        standing = Standing(digest, models, wait_seconds, returning_seconds)
         self.channel.standing = lambda: standing
 
     def takes(self) -> str | None:
@@ -411,13 +411,13 @@ def test_who_cannot_run_jobs_takes_them_neither_as_orphans_nor_for_their_number(
     assert worker.takes() is None
 
 
-def test_what_cannot_be_run_is_left_alone_while_servers_may_not_have_been_heard_of(
+def test_what_cannot_be_run_is_left_alone_while_servers_may_come_back(
     broker: Lanes, worker: Worker
 ) -> None:
-    # As when Redis was away for so long that all who told it something count as gone.
+    # As when all workers are started again, and one is the first.
     broker.live("unable")
     broker.put(Lane.of("", ["unable"]), "a")
-    worker.stands("unable", settling_seconds=3.0)
+    worker.stands("unable", returning_seconds=3.0)
     assert worker.takes() is None
     worker.stands("unable")
     assert worker.takes() == "a"
@@ -432,8 +432,12 @@ def test_who_is_not_known_leaves_to_others_what_not_everybody_can_run(
     assert worker.takes() is None
     broker.put(Lane.of(FLUX, ()), "b")
     assert worker.takes() == "b"
-    # Perhaps it can, and nobody else.
+    # Who is known to be unable waits for it, too: perhaps it can, and nobody else.
+    broker.live("")
     broker.live("able", until=1.0)
+    worker.stands("unable")
+    assert worker.takes() is None
+    worker.stands("")
     assert worker.takes() == "a"
 
 

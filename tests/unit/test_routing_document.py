@@ -34,6 +34,8 @@ def test_the_times_are_those_of_the_code(sentence: str, seconds: float) -> None:
 
 def test_times_in_words_are_those_of_the_code() -> None:
     assert (survey._TELL_SECONDS, survey._SETTLING_SECONDS) == (3, 5)
+    assert survey._RETURNING_SECONDS == 60
+    assert "it leaves alone for a minute" in PAGE
     assert survey._ALL_SECONDS == 600
     assert "every ten minutes" in PAGE
     assert survey._FRESH_SECONDS == 5

@@ -286,12 +286,27 @@ def test_a_server_older_than_its_lists_of_models_is_told_without(scene: Scene) -
     assert scene.comfyui.asked == ["folders"]
 
 
-@pytest.mark.parametrize("stats", [{}, {"system": None, "devices": None}, {"system": {}}])
+@pytest.mark.parametrize(
+    "stats",
+    [
+        {},
+        {"system": None, "devices": None},
+        {"system": {}},
+        {"system": "Linux", "devices": 1},
+        {"system": {"ram_total": "much", "ram_free": None}, "devices": ["cuda:0"]},
+    ],
+)
 def test_a_server_that_says_little_of_itself_is_told(scene: Scene, stats: Any) -> None:
     scene.comfyui.stats = stats
     scene.survey.start()
     told = scene.next()
     assert (told.version, told.devices, told.ram_total_bytes) == ("", (), None)
+
+
+def test_a_device_that_says_nothing_of_its_memory_is_told(scene: Scene) -> None:
+    scene.comfyui.stats = {"devices": [{"name": "npu", "type": "npu", "vram_total": "?"}]}
+    scene.survey.start()
+    assert scene.next().devices == (Device(name="npu", kind="npu"),)
 
 
 def test_a_server_that_is_away_is_told_when_it_is_back(
@@ -378,11 +393,11 @@ def test_it_settles(scene: Scene) -> None:
 
 def test_it_settles_anew_when_redis_may_have_forgotten_the_others(scene: Scene) -> None:
     scene.survey._began_at -= 61
-    scene.survey._heard_at -= 7
+    scene.survey._heard_at -= 29
     scene.survey.look_at_others()
     assert (scene.survey.settling_seconds, scene.survey.returning_seconds) == (0, 0)
     # Nothing was heard for so long that they may not have told of themselves, either.
-    scene.survey._heard_at -= 9
+    scene.survey._heard_at -= 31
     for look in (tuple, scene.survey.look_at_others):
         look()
         assert 4 < scene.survey.settling_seconds <= 5

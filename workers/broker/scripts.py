@@ -61,7 +61,7 @@ end
 local function live_digests()
   return redis.call('ZRANGE', '{DIGESTS}', '(' .. now, '+inf', 'BYSCORE')
 end
-local function lanes_of(queue, warm, live)
+local function lanes_of(queue, warm, live, own)
   local key, found = '{LANES}' .. queue, {{}}
   local all = redis.call('HGETALL', key)
   for k = 1, #all, 2 do
@@ -73,7 +73,8 @@ local function lanes_of(queue, warm, live)
       if not unable[digest] then places = places + 1 end
     end
     local dead = true
-    for _, one in ipairs(live) do dead = dead and unable[one] end
+    -- Of oneself one knows: whose server says nothing waits for no such server.
+    for _, one in ipairs(live) do dead = dead and (unable[one] or one == own) end
     local since = redis.call('ZSCORE', key .. '{_SERVED}', all[k])
     table.insert(found, {{id = all[k], list = '{_LANE}' .. queue .. ':' .. all[k],
       told = all[k + 1], models = told.models, unable = unable, worth = told.worth,
@@ -91,8 +92,8 @@ end
 # each level one a queue in the same order. ARGV: how taken lists begin, this channel among the
 # hungry, the number of queues, for how long (seconds) it is hungry if it finds nothing, or 0; the
 # digest of what its server can do, what that has loaded, for how long (seconds) a job waits for
-# servers that have its models loaded, and in how many seconds all live servers must have been heard
-# of.
+# servers that have its models loaded, and in how many seconds servers that were there before must
+# have come back.
 # What has been taken before, with a reply that got lost or a failed registration, comes first.
 # Who is not hungry leaves a queue to those who are.
 # Answers with list and item, and if it came from a lane with that and what is known of it.
@@ -106,12 +107,12 @@ for i = lists, #KEYS do
 end
 local hungry = ARGV[4] ~= '0'
 local digest, loaded, patience = ARGV[5], ARGV[6], tonumber(ARGV[7])
-local settled = tonumber(ARGV[8]) <= 0
+local complete = tonumber(ARGV[8]) <= 0
 local warm, live, queues = warm_digests(), live_digests(), {{}}
 for i = 2, lists - 1 do
   if not hungry then redis.call('ZREM', KEYS[i], ARGV[2]) end
   local name = string.sub(KEYS[i], {len(HUNGRY) + 1})
-  queues[i] = {{name = name, lanes = lanes_of(name, warm, live),
+  queues[i] = {{name = name, lanes = lanes_of(name, warm, live, digest),
     free = hungry or redis.call('ZCOUNT', KEYS[i], '(' .. now, '+inf') == 0}}
 end
 local function length(queue, lane)
@@ -134,7 +135,7 @@ local function able(lane)
   return not lane.unable[digest] and (digest ~= '' or next(lane.unable) == nil)
 end
 local function first(lane)
-  if not able(lane) then return lane.dead and settled end
+  if not able(lane) then return lane.dead and complete end
   return lane.models == '' or lane.models == loaded
     or lane.waited > patience * (lane.places == 0 and 1 or {PATIENT})
 end

@@ -108,7 +108,7 @@ class Sharing(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no t
 
     def _standing(self) -> Standing:
         router = self._router
-        return Standing(router.digest, router.models, router.wait_seconds, router.settling_seconds)
+        return Standing(router.digest, router.models, router.wait_seconds, router.returning_seconds)
 
 
 def _nothing() -> None:

@@ -95,13 +95,13 @@ class Standing(NamedTuple):
         digest: of its capabilities; empty if they are not known.
         models: names those that it has loaded; empty for none.
         wait_seconds: that a job waits for servers which have its models loaded.
-        settling_seconds: until what is known of other servers is all that there is to know.
+        returning_seconds: until other servers that were there before must have come back.
     """
 
     digest: str = ""
     models: str = ""
     wait_seconds: float = 0.0
-    settling_seconds: float = 0.0
+    returning_seconds: float = 0.0
 
 
 class _Found(NamedTuple):

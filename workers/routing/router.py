@@ -92,9 +92,9 @@ class Router:
         return known.digest if known is not None else ""
 
     @property
-    def settling_seconds(self) -> float:
-        """Seconds until servers of which nothing was heard are none."""
-        return self._survey.settling_seconds
+    def returning_seconds(self) -> float:
+        """Seconds until servers that were there before must have come back."""
+        return self._survey.returning_seconds
 
     @property
     def tired(self) -> bool:

@@ -18,7 +18,7 @@ _TELL_SECONDS = 3.0
 _TELL_SECONDS_AT_FIRST = 0.5
 _SETTLING_SECONDS = 5.0
 # Seconds without a word from Redis after which others may have been forgotten there.
-_UNHEARD_SECONDS = 8.0
+_UNHEARD_SECONDS = 30.0
 # Seconds that a look holds up the telling.
 _LOOK_SECONDS = 3.0
 # Seconds after its start in which a worker waits for those that it does not see any more: where all
@@ -264,7 +264,9 @@ class Survey:
             self._servers.tell_capabilities(known.digest, known.packed())
 
     def _server(self, digest: str) -> Server:
-        system = self._stats.get("system") or {}
+        system, devices = self._stats.get("system"), self._stats.get("devices")
+        system = system if isinstance(system, Mapping) else {}
+        devices = devices if isinstance(devices, list) else []
         return Server(
             place=self._place,
             instance=self._comfyui.base_url,
@@ -272,9 +274,9 @@ class Survey:
             version=str(system.get("comfyui_version") or ""),
             digest=digest,
             takes_jobs=self._takes_jobs(),
-            devices=tuple(_device(one) for one in self._stats.get("devices") or ()),
-            ram_total_bytes=system.get("ram_total"),
-            ram_free_bytes=system.get("ram_free"),
+            devices=tuple(_device(one) for one in devices if isinstance(one, Mapping)),
+            ram_total_bytes=_bytes(system.get("ram_total")),
+            ram_free_bytes=_bytes(system.get("ram_free")),
         )
 
 
@@ -282,6 +284,10 @@ def _device(told: Mapping[str, Any]) -> Device:
     return Device(
         name=str(told.get("name") or ""),
         kind=str(told.get("type") or ""),
-        vram_total_bytes=told.get("vram_total"),
-        vram_free_bytes=told.get("vram_free"),
+        vram_total_bytes=_bytes(told.get("vram_total")),
+        vram_free_bytes=_bytes(told.get("vram_free")),
     )
+
+
+def _bytes(told: Any) -> int | None:
+    return told if isinstance(told, int) else None
