@@ -4,9 +4,13 @@ import os
 import signal
 import socket
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class StartupError(Exception):
@@ -36,7 +40,8 @@ class ChildProcess:
         """
         self.name = Path(command[0]).name
         self.log = log
-        with log.open("ab") as output:
+        # An interrupt while it is being made would leave it behind.
+        with log.open("ab") as output, _uninterrupted(self.kill):
             self._process = subprocess.Popen(
                 [str(part) for part in command],
                 stdin=subprocess.DEVNULL,
@@ -112,6 +117,29 @@ class ChildProcess:
                 self._process.wait(patience)
             except subprocess.TimeoutExpired:
                 self.kill()
+
+
+@contextmanager
+def _uninterrupted(undo: Callable[[], None]) -> Iterator[None]:
+    """Let interrupts wait until the block is done; if there was one what it did is undone."""
+    if threading.current_thread() is not threading.main_thread():
+        # Only the main thread is interrupted.
+        yield
+        return
+    came: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in _INTERRUPTS}
+    # A child begins with none of these, but would go on to ignore what is ignored here.
+    waiting = {number: one for number, one in handlers.items() if callable(one)}
+    for number in waiting:
+        signal.signal(number, lambda number, _: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in waiting.items():
+            signal.signal(number, handler)
+    if came:
+        undo()
+        signal.raise_signal(came[0])
 
 
 def free_ports(count: int) -> list[int]:

@@ -89,7 +89,7 @@ def enqueue(
             "metadata": metadata,
         }
     )
-    if job_id is not None and not (isinstance(job_id, str) and is_encodable(job_id)):
+    if job_id is not None and not (isinstance(job_id, str) and job_id and is_encodable(job_id)):
         raise InvalidRequestError(f"job_id: found {shown(job_id)}, expected a string")
     message = message_options(priority, celery, options)
     return send(arguments, job_id or str(uuid.uuid4()), message, celery)

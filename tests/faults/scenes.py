@@ -116,11 +116,20 @@ class Fleet:
 
     def silence(self, server: StandIn) -> None:
         """Have all count a server as if nothing had been heard of it for too long."""
+        for digest in self._untold(server):
+            self.redis.zadd("comfyfleet:digests", {digest: time.time() - 1})
+
+    def forget(self, server: StandIn) -> None:
+        """Have nobody know that a server was ever there."""
+        for digest in self._untold(server):
+            self.redis.zrem("comfyfleet:digests", digest)
+
+    def _untold(self, server: StandIn) -> Iterator[str]:
         for key in self.told_of():
             told = json.loads(str(self.redis.get(key)))
             if told["instance"] == server.url:
                 self.redis.delete(key)
-                self.redis.zadd("comfyfleet:digests", {told["digest"]: time.time() - 1})
+                yield told["digest"]
 
     def has_drained(self) -> bool:
         """Whether no message is left, neither waiting nor unacknowledged."""

@@ -1,12 +1,14 @@
 """Jobs that wait in lanes: none is lost, whoever ends, and a server with nothing to do helps."""
 
-import signal
 from collections import Counter
+from collections.abc import Iterator
 from itertools import count
 
 import pytest
 
 from cli.graphs import text_to_image
+from sandbox.processes import ChildProcess
+from sandbox.stack import Stack, StandIn
 from tests.faults.scenes import Fleet, errors, eventually, executing, together
 from tests.stack import Workflow, bars
 
@@ -30,40 +32,121 @@ def ran_at(results: list[dict]) -> Counter[str]:
     return Counter(result["instance"] for result in results)
 
 
-@together
-def test_who_comes_back_gets_what_it_alone_can_run(fleet: Fleet) -> None:
-    only = fleet.server(models=[f"checkpoints/{RED}"], step_seconds=0.2)
-    other = fleet.server(models=[f"checkpoints/{BLUE}"])
-    worker = fleet.worker(only)
-    fleet.worker(other)
-    jobs = [fleet.send(painted(RED, steps=10)) for _ in range(4)]
-    executing(only)
-    eventually(lambda: len(fleet.in_lanes()) + len(fleet.waiting()) >= 1)
-    worker.kill()
-    fleet.worker(only)
-    results = [job.get(timeout=60) for job in jobs]
-    assert ran_at(results) == {only.url: 4}
-    assert set(fleet.executions().values()) == {1}
-    assert eventually(fleet.has_drained)
+class Pair:
+    """Two servers with a worker each, of which only the first has the red checkpoint."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self.fleet = fleet
+        self.red = fleet.server(models=[f"checkpoints/{RED}"], step_seconds=0.1)
+        self.blue = fleet.server(models=[f"checkpoints/{BLUE}"])
+        self.workers = {server.url: fleet.worker(server) for server in (self.red, self.blue)}
+
+    def restart(self, server: StandIn) -> ChildProcess:
+        """A new worker for a server whose worker has ended."""
+        self.workers[server.url] = self.fleet.worker(server)
+        return self.workers[server.url]
+
+    def send(self, number: int, steps: int = 10) -> list[str]:
+        """Enqueue jobs that only the first server can run."""
+        return [self.fleet.send(painted(RED, steps)).id for _ in range(number)]
+
+    def all_ran_once(self, jobs: list[str]) -> bool:
+        """Whether all have run at the first server, each prompt once, and nothing is left."""
+        results = [self.fleet.job(job).get(timeout=60) for job in jobs]
+        begun = self.fleet.executions()
+        once = all(begun[result["prompt_id"]] == 1 for result in results)
+        drained = bool(eventually(self.fleet.has_drained))
+        return once and drained and ran_at(results) == {self.red.url: len(jobs)}
 
 
-@together
-def test_what_only_a_dead_one_could_run_fails_and_is_not_forgotten(fleet: Fleet) -> None:
-    only = fleet.server(models=[f"checkpoints/{RED}"], step_seconds=0.2)
-    other = fleet.server(models=[f"checkpoints/{BLUE}"])
-    worker = fleet.worker(only)
-    fleet.worker(other)
-    jobs = [fleet.send(painted(RED, steps=10)) for _ in range(4)]
-    executing(only)
-    worker.kill()
-    only.kill()
-    fleet.silence(only)
+@pytest.fixture(scope="module")
+def pair(stack: Stack) -> Iterator[Pair]:
+    with Fleet(stack) as fleet:
+        yield Pair(fleet)
+
+
+def test_who_comes_back_gets_what_it_alone_can_run(pair: Pair) -> None:
+    jobs = pair.send(4)
+    executing(pair.red)
+    eventually(pair.fleet.in_lanes)
+    pair.workers[pair.red.url].kill()
+    pair.restart(pair.red)
+    assert pair.all_ran_once(jobs)
+
+
+def test_a_broker_that_restarts_keeps_the_lanes(pair: Pair) -> None:
+    jobs = pair.send(5)
+    eventually(pair.fleet.in_lanes)
+    pair.fleet.valkey.stop()
+    pair.fleet.valkey.start()
+    pair.fleet.reconnect()
+    assert pair.all_ran_once(jobs)
+
+
+def test_a_full_broker_makes_nobody_count_as_gone(pair: Pair) -> None:
+    fleet = pair.fleet
+    pair.red.stop()
+    jobs = pair.send(1)
+    eventually(lambda: fleet.in_lanes() == jobs)
+    fleet.redis.config_set("maxmemory", 1)
+    # As if that had been so for so long that what was told is forgotten.
+    told = fleet.told_of()
+    fleet.redis.delete(*told)
+    eventually(lambda: fleet.told_of() == told)
+    assert fleet.in_lanes() == jobs
+    fleet.redis.config_set("maxmemory", 0)
+    pair.red.start()
+    assert pair.all_ran_once(jobs)
+
+
+def test_a_server_that_starts_after_its_worker_gets_what_it_alone_can_run(pair: Pair) -> None:
+    pair.workers[pair.red.url].stop()
+    pair.red.stop()
+    pair.fleet.silence(pair.red)
+    pair.restart(pair.red)
+    jobs = pair.send(4)
+    eventually(lambda: len(pair.fleet.in_lanes()) == 4)
+    pair.red.start()
+    assert pair.all_ran_once(jobs)
+
+
+def test_a_frozen_worker_loses_none_of_its_jobs(pair: Pair) -> None:
+    jobs = pair.send(4)
+    executing(pair.red)
+    worker = pair.workers[pair.red.url]
+    worker.pause()
+    # What it held comes to the other one meanwhile.
+    eventually(lambda: len(pair.fleet.in_lanes()) >= 3, 60)
+    worker.resume()
+    assert pair.all_ran_once(jobs)
+
+
+def test_a_fleet_that_comes_back_one_by_one_loses_nothing(pair: Pair) -> None:
+    jobs = pair.send(5)
+    eventually(pair.fleet.in_lanes)
+    for server in (pair.red, pair.blue):
+        pair.workers[server.url].kill()
+        pair.fleet.silence(server)
+    blue = pair.restart(pair.blue)
+    later = pair.send(1)
+    eventually(lambda: "waits for servers that may join" in blue.log.read_text(), 60)
+    pair.restart(pair.red)
+    assert pair.all_ran_once([*jobs, *later])
+
+
+def test_what_only_a_dead_one_could_run_fails_and_is_not_forgotten(pair: Pair) -> None:
+    # Long after its start nobody waits for those who are gone.
+    pair.fleet.redis.delete("comfyfleet:digests")
+    jobs = pair.send(4)
+    executing(pair.red, sum(pair.red.executions().values()) + 1)
+    pair.workers[pair.red.url].kill()
+    pair.red.kill()
+    pair.fleet.forget(pair.red)
     for job in jobs:
-        # For a minute after its start a worker waits for servers that were there before.
-        error = job.get(timeout=90, propagate=False)
+        error = pair.fleet.job(job).get(timeout=60, propagate=False)
         assert "the server does not have 'red.safetensors'" in str(error)
-    assert other.executions() == {}
-    assert eventually(fleet.has_drained)
+    assert pair.blue.executions() == {}
+    assert eventually(pair.fleet.has_drained)
 
 
 @together
@@ -100,88 +183,3 @@ def test_a_server_with_nothing_to_do_gets_what_it_can_run_and_nothing_else(fleet
     log = "".join(worker.log.read_text() for worker in workers)
     # Not back and forth while it waits.
     assert log.count(f"job {jobs[1].id}: received") <= 4
-
-
-@together
-def test_a_broker_that_restarts_keeps_the_lanes(fleet: Fleet) -> None:
-    only = fleet.server(models=[f"checkpoints/{RED}"], step_seconds=0.2)
-    other = fleet.server(models=[f"checkpoints/{BLUE}"])
-    fleet.worker(only)
-    fleet.worker(other)
-    jobs = [fleet.send(painted(RED, steps=10)) for _ in range(5)]
-    eventually(lambda: len(fleet.in_lanes()) >= 1)
-    fleet.valkey.stop()
-    fleet.valkey.start()
-    fleet.reconnect()
-    results = [fleet.job(job.id).get(timeout=60) for job in jobs]
-    assert ran_at(results) == {only.url: 5}
-    assert set(fleet.executions().values()) == {1}
-
-
-@together
-def test_a_fleet_that_comes_back_one_by_one_loses_nothing(fleet: Fleet) -> None:
-    only = fleet.server(models=[f"checkpoints/{RED}"], step_seconds=0.2)
-    other = fleet.server(models=[f"checkpoints/{BLUE}"])
-    workers = [fleet.worker(only), fleet.worker(other)]
-    jobs = [fleet.send(painted(RED, steps=10)) for _ in range(5)]
-    eventually(lambda: len(fleet.in_lanes()) >= 1)
-    for worker in workers:
-        worker.kill()
-    for server in (only, other):
-        fleet.silence(server)
-    other_worker = fleet.worker(other)
-    eventually(lambda: "waits for servers that may join" in other_worker.log.read_text(), 30)
-    fleet.worker(only)
-    results = [job.get(timeout=60) for job in jobs]
-    assert ran_at(results) == {only.url: 5}
-    assert set(fleet.executions().values()) == {1}
-
-
-@together
-def test_a_full_broker_makes_nobody_count_as_gone(fleet: Fleet) -> None:
-    only = fleet.server(models=[f"checkpoints/{RED}"])
-    other = fleet.server(models=[f"checkpoints/{BLUE}"])
-    fleet.worker(only)
-    fleet.worker(other)
-    only.stop()
-    job = fleet.send(painted(RED))
-    eventually(lambda: fleet.in_lanes() == [job.id])
-    fleet.redis.config_set("maxmemory", 1)
-    # As if that had been so for so long that what was told is forgotten.
-    told = fleet.told_of()
-    fleet.redis.delete(*told)
-    eventually(lambda: fleet.told_of() == told)
-    assert fleet.in_lanes() == [job.id]
-    fleet.redis.config_set("maxmemory", 0)
-    only.start()
-    assert ran_at([job.get(timeout=60)]) == {only.url: 1}
-
-
-@together
-def test_a_server_that_starts_after_its_worker_gets_what_it_alone_can_run(fleet: Fleet) -> None:
-    late = fleet.server(models=[f"checkpoints/{RED}"])
-    other = fleet.server(models=[f"checkpoints/{BLUE}"])
-    fleet.worker(other)
-    late.stop()
-    fleet.worker(late)
-    jobs = [fleet.send(painted(RED)) for _ in range(4)]
-    eventually(lambda: len(fleet.in_lanes()) == 4)
-    late.start()
-    assert ran_at([job.get(timeout=60) for job in jobs]) == {late.url: 4}
-    assert eventually(fleet.has_drained)
-
-
-@together
-def test_a_frozen_worker_loses_none_of_its_jobs(fleet: Fleet) -> None:
-    only = fleet.server(models=[f"checkpoints/{RED}"], step_seconds=0.1)
-    other = fleet.server(models=[f"checkpoints/{BLUE}"])
-    worker = fleet.worker(only)
-    fleet.worker(other)
-    jobs = [fleet.send(painted(RED, steps=10)) for _ in range(4)]
-    executing(only)
-    worker.send_signal(signal.SIGSTOP)
-    # Its messages come to the other one meanwhile.
-    eventually(lambda: len(fleet.in_lanes()) + len(fleet.waiting()) >= 3, 40)
-    worker.send_signal(signal.SIGCONT)
-    assert ran_at([job.get(timeout=60) for job in jobs]) == {only.url: 4}
-    assert eventually(fleet.has_drained)

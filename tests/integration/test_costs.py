@@ -95,8 +95,8 @@ def test_what_a_job_costs_redis(scene: Scene, seed: int) -> None:
         totals = [handle.get(timeout=60)["timings"]["total"] for handle in handles]
     seconds = time.monotonic() - began
     for name, count in _PER_JOB.items():
-        # Leases are renewed every three seconds.
-        assert 0 <= seen[name] - count * jobs <= 2 + seconds, (name, seen)
+        # Every three seconds leases are renewed and the server is told of; at first more often.
+        assert 0 <= seen[name] - count * jobs <= 2 + 3 * seconds, (name, seen)
     # Whether there is one more to take is asked each time, and now and then while one executes.
     assert jobs <= seen["take"] <= 2 + 1.2 * jobs
     # Written at once, and then twice a second while it changes.
