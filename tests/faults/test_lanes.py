@@ -11,6 +11,7 @@ from sandbox.processes import ChildProcess
 from sandbox.stack import Stack, StandIn
 from tests.faults.scenes import Fleet, errors, eventually, executing, together
 from tests.stack import Workflow, bars
+from workers.execution.job import prompt_id
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(120)]
 
@@ -111,12 +112,14 @@ def test_a_server_that_starts_after_its_worker_gets_what_it_alone_can_run(pair: 
 
 
 def test_a_frozen_worker_loses_none_of_its_jobs(pair: Pair) -> None:
+    before = sum(pair.red.executions().values())
     jobs = pair.send(4)
-    executing(pair.red)
+    prompt = executing(pair.red, before + 1)
     worker = pair.workers[pair.red.url]
     worker.pause()
-    # What it held comes to the other one meanwhile.
-    eventually(lambda: len(pair.fleet.in_lanes()) >= 3, 60)
+    # What it held comes to the other one meanwhile, which cannot run it.
+    held = next(job for job in jobs if prompt_id(job, 1) == prompt)
+    eventually(lambda: held in pair.fleet.in_lanes(), 60)
     worker.resume()
     assert pair.all_ran_once(jobs)
 
