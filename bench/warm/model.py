@@ -22,7 +22,7 @@ class Order(StrEnum):
 
     @property
     def settings(self) -> Mapping[str, str]:
-        """The variables of a worker that does so; warm first is what a user gets."""
+        """The variables of a worker that does so."""
         return {WAIT_SETTING: "0" if self is Order.FIFO else str(WAIT_SECONDS)}
 
 

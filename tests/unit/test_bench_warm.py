@@ -5,7 +5,8 @@ import pytest
 from bench.model import BenchError, Execution
 from bench.plan import plan
 from bench.warm.figures import idle_share, loads, makespan_shares, rare_run
-from bench.warm.model import Order, Warm, WarmRun
+from bench.warm.model import WAIT_SETTING, Order, Warm, WarmRun
+from settings.model import Settings
 
 (WARM,) = plan(("warm",)).warm
 
@@ -55,6 +56,7 @@ def test_no_order_takes_less_than_one_load_a_model_and_all_the_work_shared() -> 
     assert warm.least_seconds == 2 * (3.0 + 5.0) / 4
 
 
-def test_a_worker_is_told_to_be_plain_and_else_does_what_a_user_gets() -> None:
-    assert Order.FIFO.settings == {"WARM_WAIT_SECONDS": "0"}
-    assert not Order.WARM.settings
+def test_a_worker_is_plain_or_waits_for_as_long_as_all_else_takes_here() -> None:
+    default = Settings.model_fields["warm_wait_seconds"].default
+    assert Order.FIFO.settings == {WAIT_SETTING: "0"}
+    assert float(Order.WARM.settings[WAIT_SETTING]) == default / 20
