@@ -11,7 +11,13 @@ from tasks.errors import (
     PromptInterruptedError,
 )
 from tests.recordings import VERSIONS, history_entry, recorded_outputs
-from workers.comfyui.history import failure_in, output_files, overwritten, shown_values
+from workers.comfyui.history import (
+    failure_in,
+    out_of_bounds,
+    output_files,
+    overwritten,
+    shown_values,
+)
 from workers.comfyui.model import FileRef
 
 pytestmark = pytest.mark.parametrize("version", VERSIONS)
@@ -228,3 +234,31 @@ def test_a_cached_prompt_has_all_its_files(version: str) -> None:
     _, entry = history_entry(version, "same workflow again")
     assert output_files(entry, include_temp=False)
     assert overwritten(entry, include_temp=False) is None
+
+
+@pytest.mark.parametrize(
+    ("subfolder", "name"),
+    [
+        ("../..", "a.png"),
+        ("", "../a.png"),
+        ("a/../../b", "c.png"),
+        ("/etc", "x"),
+        ("..\\x", "a"),
+        ("", "/etc/passwd"),
+    ],
+)
+def test_a_file_outside_of_the_servers_folders_is_the_nodes_fault(
+    version: str,  # noqa: ARG001
+    subfolder: str,
+    name: str,
+) -> None:
+    file = {"filename": name, "subfolder": subfolder, "type": "output"}
+    fault = out_of_bounds({"outputs": {"9": {"images": [file]}}}, include_temp=False)
+    assert isinstance(fault, NodeFailedError)
+    assert "node 9 names the file" in fault.message
+
+
+@pytest.mark.parametrize("subfolder", ["", "shots/1", "a..b", "..."])
+def test_a_file_in_a_folder_is_no_fault(version: str, subfolder: str) -> None:  # noqa: ARG001
+    file = {"filename": "a..png", "subfolder": subfolder, "type": "output"}
+    assert out_of_bounds({"outputs": {"9": {"images": [file]}}}, include_temp=False) is None

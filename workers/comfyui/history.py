@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ _MOST_LEVELS = 50
 # Values go into the result and the manifest: so many characters of JSON in all.
 _MOST_SHOWN = 4_000_000
 _MOST_REASON = 600
+_SEPARATOR = re.compile(r"[/\\]")
 # Milliseconds since 1970, in the year 5138: no clock shows more.
 _LATEST = 10**14
 _NOTHING = object()
@@ -84,6 +86,22 @@ def output_files(entry: Mapping[str, Any], *, include_temp: bool) -> list[Output
             files.append(OutputFile(node_id, kind, count[node_id], file))
             count[node_id] += 1
     return files
+
+
+def out_of_bounds(entry: Mapping[str, Any], *, include_temp: bool) -> JobError | None:
+    """What is wrong with a file of which a node says that it lies outside of the server's folders.
+
+    Servers do not show such files, whoever asks (`/view` answers 403).
+    """
+    for node_id, _, file in _files(entry, include_temp=include_temp):
+        place = "/".join(part for part in (file.subfolder, file.filename) if part)
+        parts = _SEPARATOR.split(place)
+        if not parts[0] or ".." in parts or _SEPARATOR.match(file.filename):
+            return NodeFailedError(
+                f"node {label(node_id)} names the file {shown(place)}, "
+                "which is outside of the server's folders"
+            )
+    return None
 
 
 def overwritten(entry: Mapping[str, Any], *, include_temp: bool) -> JobError | None:

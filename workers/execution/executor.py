@@ -30,7 +30,13 @@ from tasks.workflow import Workflow
 from tasks.workflow_form import is_export
 from workers import timeline
 from workers.comfyui import ComfyUI, Notifications
-from workers.comfyui.history import executed_workflow, failure_in, overwritten, shown_values
+from workers.comfyui.history import (
+    executed_workflow,
+    failure_in,
+    out_of_bounds,
+    overwritten,
+    shown_values,
+)
 from workers.comfyui.model import PromptState
 from workers.comfyui.notifications import OnOutput, Subscription
 from workers.execution.control import HandedOn, ServerHung, Spared, WorkerLeaving
@@ -543,9 +549,11 @@ class Executor:
         """Store every output file that is not stored yet."""
         outputs: list[Output] = []
         self._report(run, "uploading", _EXECUTED)
+        include_temp = run.job.request.output.include_temp
+        if (fault := out_of_bounds(entry, include_temp=include_temp)) is not None:
+            raise fault
         pending = uploads.finish(entry)
         run.nodes = tuple({file.node_id: None for file, _ in pending})
-        include_temp = run.job.request.output.include_temp
         if (replaced := overwritten(entry, include_temp=include_temp)) is not None:
             raise replaced
         for number, (_, wait) in enumerate(pending, 1):
