@@ -295,14 +295,26 @@ def test_a_refusal_that_was_not_foreseen_has_the_server_looked_at_again(plain: S
     assert plain.survey.complaints == 1
 
 
-@pytest.mark.parametrize("known", [OWN, None])
-def test_a_refusal_for_no_reason_that_can_be_seen_is_the_last_word(
-    plain: Scene, known: Capabilities | None
+def test_what_is_refused_for_no_reason_that_can_be_seen_goes_to_those_that_differ(
+    plain: Scene,
 ) -> None:
-    plain.others(MORE)
-    plain.survey.capabilities = plain.survey.after_complaint = known
-    assert plain.router.after_refusal(wanted(A)) is None
+    plain.others(OWN, MORE)
+    assert plain.router.after_refusal(wanted(A)) == Lane.of("", [OWN.digest])
     assert plain.survey.complaints == 1
+    # They have refused it before.
+    tried = wanted(A, in_lane=True, unable=frozenset([MORE.digest]))
+    assert plain.router.after_refusal(tried) is None
+    plain.others(OWN)
+    assert plain.router.after_refusal(wanted(A)) is None
+    # Nor is anything to be expected of those that may still come.
+    plain.survey.settling_seconds = 3.0
+    assert plain.router.after_refusal(wanted(A)) is None
+
+
+def test_who_does_not_know_its_server_leaves_what_it_refuses_to_others(plain: Scene) -> None:
+    plain.others(MORE)
+    plain.survey.capabilities = plain.survey.after_complaint = None
+    assert plain.router.after_refusal(wanted(A)) == Lane.of("", [""])
 
 
 def test_after_a_refusal_what_is_unknown_is_said(plain: Scene) -> None:

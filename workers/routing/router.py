@@ -138,10 +138,9 @@ class Router:
                 logger.warning("why the server refuses a job is not known: %s", error)
             else:
                 judgement = self._judged_here(job)
-                if judgement.able:
-                    return None
+        # Nodes may judge their values by rules of their own: other servers may have other rules.
         lane = self._lane_of_able(job, self._survey.look_at_others(), judgement)
-        if lane is None and (seconds := self._patience(job)) > 0:
+        if lane is None and not judgement.able and (seconds := self._patience(job)) > 0:
             return Later(seconds)
         return lane
 
