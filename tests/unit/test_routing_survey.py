@@ -216,7 +216,7 @@ def test_who_subscribes_is_called_each_time(scene: Scene) -> None:
 def test_nothing_is_looked_at_again_at_once(scene: Scene) -> None:
     scene.survey.start()
     scene.next()
-    scene.after(models=14, everything=590)
+    scene.after(models=29, everything=590)
     assert scene.comfyui.asked == []
 
 

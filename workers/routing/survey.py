@@ -28,7 +28,7 @@ _RETURNING_SECONDS = 60.0
 # what it can do: it may take longer to start than its worker.
 _UNKNOWN_SECONDS = 300.0
 # Seconds between two looks at the model files, which cost the server little.
-_MODELS_SECONDS = 15.0
+_MODELS_SECONDS = 30.0
 # Seconds between two looks at everything: to tell of all its nodes keeps a server busy.
 _ALL_SECONDS = 600.0
 # Seconds after a look in which a complaint is no reason for another one.
