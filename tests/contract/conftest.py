@@ -14,12 +14,22 @@ from pathlib import Path
 
 import pytest
 
+from sandbox.valkey import Valkey
+
 from .comfyui import ComfyUI
 from .stand_in import StandIn
 
 REAL_SERVER_URL = os.environ.get("COMFYUI_CONTRACT_URL")
 STAND_INS = ["0.3.64", "0.8.0"]
 SERVERS = [f"stand-in {version}" for version in STAND_INS] + ["real"] * bool(REAL_SERVER_URL)
+
+
+@pytest.fixture
+def valkey(tmp_path: Path) -> Iterator[Valkey]:
+    """One for each test."""
+    server = Valkey(tmp_path)
+    yield server
+    server.stop()
 
 
 @pytest.fixture(scope="session", params=SERVERS)

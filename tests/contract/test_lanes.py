@@ -6,7 +6,6 @@ No test waits for time to pass: it sets the server's scores instead.
 import json
 from base64 import b64decode
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -99,21 +98,13 @@ class Lanes(Broker):
 
 
 @pytest.fixture
-def valkey(tmp_path: Path) -> Iterator[Valkey]:
-    server = Valkey(tmp_path)
-    yield server
-    server.stop()
-
-
-@pytest.fixture
 def broker(valkey: Valkey) -> Iterator[Lanes]:
     one = Lanes(valkey)
     yield one
     one.client.close()
 
 
-@pytest.fixture
-def worker(valkey: Valkey) -> Iterator[Worker]:
+def _able(valkey: Valkey) -> Iterator[Worker]:
     one = Worker(valkey)
     one.stands("able")
     one.wants(HUNGER)
@@ -121,13 +112,8 @@ def worker(valkey: Valkey) -> Iterator[Worker]:
     one.connection.close()
 
 
-@pytest.fixture
-def other(valkey: Valkey) -> Iterator[Worker]:
-    one = Worker(valkey)
-    one.stands("able")
-    one.wants(HUNGER)
-    yield one
-    one.connection.close()
+worker = pytest.fixture(_able, name="worker")
+other = pytest.fixture(_able, name="other")
 
 
 # Into a lane

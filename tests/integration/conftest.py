@@ -6,6 +6,7 @@ import pytest
 
 from sandbox.processes import ChildProcess
 from sandbox.stack import Stack
+from sandbox.valkey import Valkey
 from tests.faults.scenes import Fleet
 from tests.integration.routing_fleet import RoutingFleet
 
@@ -15,6 +16,14 @@ def running_worker(worker: ChildProcess) -> ChildProcess:
     """The session's worker; the test fails if the one before ended it."""
     assert worker.returncode is None, worker.tail(60)
     return worker
+
+
+@pytest.fixture(scope="module")
+def valkey(stack: Stack) -> Iterator[Valkey]:
+    """One for the tests of one module alone."""
+    one = Valkey(stack.folder("valkey"))
+    yield one
+    one.stop()
 
 
 @pytest.fixture(scope="module")

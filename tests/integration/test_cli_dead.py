@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 import redis
 
-from sandbox.stack import Stack
 from sandbox.valkey import Valkey
 from tasks.result import Attempt
 from tests.command_line import Comfyfleet
@@ -19,13 +18,6 @@ from workers.ledger.dead_letters import KEY, DeadLetter, DeadLetters
 pytestmark = pytest.mark.integration
 
 PICTURE = "data:image/png;base64," + "QUJD" * 1000
-
-
-@pytest.fixture(scope="module")
-def valkey(stack: Stack) -> Iterator[Valkey]:
-    one = Valkey(stack.folder("valkey"))
-    yield one
-    one.stop()
 
 
 @pytest.fixture

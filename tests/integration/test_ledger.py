@@ -38,13 +38,6 @@ def letter(job_id: str, at: float) -> DeadLetter:
     )
 
 
-@pytest.fixture(scope="module")
-def valkey(stack: Stack) -> Iterator[Valkey]:
-    one = Valkey(stack.folder("valkey"))
-    yield one
-    one.stop()
-
-
 @pytest.fixture
 def server(valkey: Valkey) -> Iterator[redis.Redis]:
     """The server itself, without a job."""

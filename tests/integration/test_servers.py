@@ -5,7 +5,6 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from sandbox.stack import Stack
 from sandbox.valkey import Valkey
 from tasks.errors import BrokerFullError, BrokerUnavailableError
 from workers.ledger import servers as module
@@ -26,13 +25,6 @@ PLACES = "comfyfleet:servers"
 FOREVER = 2.0**40
 # Names that others give: of hosts, and by users of environments.
 FOREIGN = "http://[::1]:8188 on höst \n%d *:'\"'"
-
-
-@pytest.fixture(scope="module")
-def valkey(stack: Stack) -> Iterator[Valkey]:
-    one = Valkey(stack.folder("valkey"))
-    yield one
-    one.stop()
 
 
 @pytest.fixture
