@@ -9,7 +9,8 @@ from celery import bootsteps
 from celery.worker.consumer.tasks import Tasks
 from redis import ConnectionPool, Redis
 
-from workers.broker.scripts import BEGIN_TO_WRITE, NOW, TAKERS
+from workers.broker.scripts import BEGIN_TO_WRITE, TAKERS
+from workers.ledger.servers import NOW
 
 logger = logging.getLogger(__name__)
 

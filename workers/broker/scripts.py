@@ -3,7 +3,7 @@
 All times are the server's, in seconds: the clocks of workers may differ.
 """
 
-from workers.ledger.servers import DIGESTS, WARM
+from workers.ledger.servers import DIGESTS, NOW, WARM
 
 # Names of taken lists, by the server's time (seconds) at which each was renewed last.
 TAKERS = "comfyfleet:takers"
@@ -14,11 +14,6 @@ HUNGRY = "comfyfleet:hungry:"
 
 # Where a channel is announced that has become hungry.
 CALLS = "comfyfleet:calls"
-
-NOW = """
-local time = redis.call('TIME')
-local now = time[1] + time[2] / 1000000
-"""
 
 # A full server (maxmemory) lets a script go on that has begun to write.
 BEGIN_TO_WRITE = """

@@ -9,8 +9,9 @@ from celery.worker.consumer.tasks import Tasks
 from redis import Redis
 
 from workers.broker.heartbeat import client_beside
-from workers.broker.scripts import CALLS, NOW
+from workers.broker.scripts import CALLS
 from workers.broker.transport import Standing
+from workers.ledger.servers import NOW
 
 if TYPE_CHECKING:
     from workers.execution.keeper import Keeper

@@ -29,42 +29,50 @@ DIGESTS = "comfyfleet:digests"
 # Members `models digest place` by the server's time (seconds) until which that holds.
 WARM = "comfyfleet:warm"
 
+# The time by the server, in seconds.
+NOW = """
+local time = redis.call('TIME')
+local now = time[1] + time[2] / 1000000
+"""
+
+# Adds what was told of each place that is still live.
+_ADD_LIVE = f"""
+local function add_live(answer)
+  for _, place in ipairs(redis.call('SMEMBERS', KEYS[1])) do
+    local server = redis.call('GET', '{_SERVER}' .. place)
+    if server then table.insert(answer, server) else redis.call('SREM', KEYS[1], place) end
+  end
+  return answer
+end
+"""
+
 # KEYS: the places. What was told of each that is still live.
 _LIVE = f"""
-local told = {{}}
-for _, place in ipairs(redis.call('SMEMBERS', KEYS[1])) do
-  local server = redis.call('GET', '{_SERVER}' .. place)
-  if server then table.insert(told, server) else redis.call('SREM', KEYS[1], place) end
-end
-return told
+{_ADD_LIVE}
+return add_live({{}})
 """
 
 # KEYS: the places, digests, capabilities. ARGV: a place, what is told of it, the digest; for how
 # many seconds that counts, and for how many its capabilities are kept. Whether these are known, and
 # then as above.
 _TELL = f"""
-local time = redis.call('TIME')
-local now = time[1] + time[2] / 1000000
+{NOW}
+{_ADD_LIVE}
 -- A full server (maxmemory) lets a script go on that has begun to write.
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', now - ARGV[5])
 redis.call('SET', '{_SERVER}' .. ARGV[1], ARGV[2], 'EX', ARGV[4])
 redis.call('ZADD', KEYS[2], 'GT', now + ARGV[4], ARGV[3])
 redis.call('SADD', KEYS[1], ARGV[1])
 local known = redis.call('EXPIRE', KEYS[3], ARGV[5])
-local answer = {{known}}
-for _, place in ipairs(redis.call('SMEMBERS', KEYS[1])) do
-  local server = redis.call('GET', '{_SERVER}' .. place)
-  if server then table.insert(answer, server) else redis.call('SREM', KEYS[1], place) end
-end
-return answer
+return add_live({{known}})
 """
 
 # KEYS: the warm. ARGV: models, digest and place; seconds that it holds; 1: become warm if nobody
 # else is, 2: in any case, 0: ask; then the digests of those that count for nothing.
 # `elsewhere`: another one is warm for these models; `here`: now this one is; `nowhere`.
-_WARM_UP = """
-local time = redis.call('TIME')
-local now = time[1] + time[2] / 1000000
+_WARM_UP = (
+    NOW
+    + """
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
 local unable = {}
 for i = 6, #ARGV do unable[ARGV[i]] = true end
@@ -85,6 +93,7 @@ if ARGV[1] ~= '' then
 end
 return 'here'
 """
+)
 
 Warmth = Literal["here", "elsewhere", "nowhere"]
 

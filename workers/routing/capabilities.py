@@ -12,8 +12,8 @@ from typing import Any, Self
 
 # For people, or of no account to what a server accepts.
 _PROSE = ("description", "output_tooltips", "search_aliases")
-# Marks inputs whose choices are the files that somebody has uploaded just now.
-_UPLOADS = re.compile(r"_upload$")
+# Ends the options that mark inputs whose choices are the files that somebody has uploaded just now.
+_UPLOAD = "_upload"
 _SPACE = re.compile(r"[ \t\r\n]*")
 _DECODER = json.JSONDecoder()
 
@@ -155,7 +155,7 @@ def _plain_input(spec: Any) -> Any:
     match spec:
         case [kind, Mapping() as options]:
             kept = {name: value for name, value in options.items() if name != "tooltip"}
-            if any(_UPLOADS.search(name) for name in kept):
+            if any(name.endswith(_UPLOAD) for name in kept):
                 kind = [] if isinstance(kind, list) else kind
                 kept.pop("options", None)
             return [kind, kept]

@@ -32,14 +32,6 @@ class Lack:
     model: str = ""
 
 
-@dataclass(frozen=True)
-class _Fault:
-    clause: str
-    is_sure: bool = True
-    node_class: str = ""
-    model: str = ""
-
-
 def lacks(
     workflow: Workflow, capabilities: Capabilities, placed: Collection[str] = ()
 ) -> tuple[Lack, ...]:
@@ -62,9 +54,10 @@ def lacks(
         if inputs is not None and node_id not in needed:
             continue
         where = node_name(workflow, node_id)
-        for fault in _faults(node, inputs, placed):
-            told_of = (fault.is_sure, fault.node_class, fault.model)
-            found.append(Lack(node_id, f"{where}{fault.clause}", *told_of))
+        found += [
+            replace(fault, node_id=node_id, message=f"{where}{fault.message}")
+            for fault in _faults(node, inputs, placed)
+        ]
     return tuple(found)
 
 
@@ -82,11 +75,10 @@ def hinted(
         models: files that there are, by folder.
         most: how many get a hint, each of which takes its time.
     """
-    first = [
-        replace(one, message=one.message + _hint(one, node_classes, models))
-        for one in tuple(found)[:most]
-    ]
-    return (*first, *tuple(found)[most:])
+    return tuple(
+        replace(one, message=one.message + _hint(one, node_classes, models)) if n < most else one
+        for n, one in enumerate(found)
+    )
 
 
 def would_run_in_part(workflow: Workflow, capabilities: Capabilities) -> bool:
@@ -142,7 +134,7 @@ class _Specs:
     def __init__(self, node_class: Mapping[str, Any]) -> None:
         self._class = node_class
         self._read: dict[str, InputSpec | None] = {}
-        self._faults: dict[tuple[str, str], _Fault | None] = {}
+        self._faults: dict[tuple[str, str], Lack | None] = {}
         self.required = [
             name
             for name in input_names(node_class)
@@ -154,7 +146,7 @@ class _Specs:
             self._read[name] = input_spec(self._class, name)
         return self._read[name]
 
-    def fault(self, spec: InputSpec, value: Any) -> _Fault | None:
+    def fault(self, spec: InputSpec, value: Any) -> Lack | None:
         """What is wrong with a value; of equal ones it is found out once."""
         if not isinstance(value, str):
             return _fault(spec, value)
@@ -165,10 +157,11 @@ class _Specs:
 
 def _faults(
     node: Mapping[str, Any], specs: _Specs | None, placed: Collection[str]
-) -> Iterator[_Fault]:
+) -> Iterator[Lack]:
+    """What is wrong with a node, each without the node's name."""
     if specs is None:
         name = node["class_type"]
-        yield _Fault(": the server does not know its class", node_class=name)
+        yield Lack("", ": the server does not know its class", node_class=name)
         return
     inputs = node["inputs"]
     for name, value in inputs.items():
@@ -179,10 +172,10 @@ def _faults(
             yield fault
     for name in specs.required:
         if name not in inputs:
-            yield _Fault(f", input {label(name)}: is required, and missing")
+            yield Lack("", f", input {label(name)}: is required, and missing")
 
 
-def _fault(spec: InputSpec, value: Any) -> _Fault | None:
+def _fault(spec: InputSpec, value: Any) -> Lack | None:
     if spec.choices is not None and is_model(value):
         model = value if value not in spec.choices else ""
         fault = f"the server does not have {shown(value)}" if model else None
@@ -191,7 +184,7 @@ def _fault(spec: InputSpec, value: Any) -> _Fault | None:
     if fault is None:
         return None
     is_sure = all(isinstance(one, str) for one in spec.choices or ())
-    return _Fault(f", input {label(spec.name)}: {fault}", is_sure, model=model)
+    return Lack("", f", input {label(spec.name)}: {fault}", is_sure, model=model)
 
 
 def _hint(lack: Lack, node_classes: Collection[str], models: Mapping[str, Collection[str]]) -> str:

@@ -194,11 +194,9 @@ class Router:
         if not judgement.able:
             lane = self._lane_of_able(job, others, judgement)
             return lane or Here(models=judgement.models)
-        unable = self._unable(job, others) - {own.digest}
+        unable = self._unable(job, others)
         models = judgement.models if self.wait_seconds else ""
-        if not models:
-            return Here(unable=unable)
-        if self.models != models and not job.in_lane:
+        if models not in ("", self.models) and not job.in_lane:
             lane = self._lane_of_warm(models, unable)
             if lane is not None:
                 return lane
@@ -207,12 +205,13 @@ class Router:
     def _go_on(self, job: Wanted, own: Capabilities, others: tuple[Server, ...]) -> Here:
         """A job that came to this worker by what another one made of it; it loads its models."""
         judgement = judge(job.prepare, own, job.placed)
-        unable = self._unable(job, others) - {own.digest}
-        if self.wait_seconds and judgement.able and judgement.models:
-            return self._here(judgement.models, unable)
-        return Here(unable=unable)
+        loads = self.wait_seconds and judgement.able
+        return self._here(judgement.models if loads else "", self._unable(job, others))
 
     def _here(self, models: str, unable: frozenset[str]) -> Here:
+        """A job that is begun here, with what it loads if that is of account."""
+        if not models:
+            return Here(unable=unable)
         with self._lock:
             self._sorted = 0
             cold, self.models = self.models != models, models

@@ -200,22 +200,21 @@ class Survey:
         # At first it is not known whether it answers.
         if self._begun.is_set() and not self._answers():
             return False
-        now = time.monotonic()
-        return now - self._all_at > _ALL_SECONDS or now - self._models_at > _MODELS_SECONDS
+        return self._all_is_due() or self._models_are_due()
+
+    def _all_is_due(self) -> bool:
+        return time.monotonic() - self._all_at > _ALL_SECONDS
+
+    def _models_are_due(self) -> bool:
+        return time.monotonic() - self._models_at > _MODELS_SECONDS
 
     def _look_now(self) -> None:
         self._has_looked = self._succeeds(self._look_at_what_is_due)
 
     def _look_at_what_is_due(self) -> None:
         with self._looking:
-            if self._is_due():
+            if self._all_is_due() or (self._models_are_due() and self._files() != self._models):
                 self._look_at_all()
-
-    def _is_due(self) -> bool:
-        now = time.monotonic()
-        if now - self._all_at > _ALL_SECONDS:
-            return True
-        return now - self._models_at > _MODELS_SECONDS and self._files() != self._models
 
     def _look_at_all(self) -> Capabilities:
         models = self._files()
