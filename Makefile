@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos bench bench-scale lint format clean
+.PHONY: help demo test chaos bench bench-scale lint format reference clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -36,6 +36,9 @@ lint: $(VENV)/.dev ## linters, types, import rules, container files
 format: $(VENV)/.dev ## format the code, mend what the linter can
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+
+reference: $(VENV)/.dev ## write docs/reference anew from the code
+	@$(BIN)/python -m docs.reference
 
 clean: ## remove the virtual environment and everything built
 	rm -rf $(VENV) build dist *.egg-info demo-output bench/results .coverage* .pytest_cache .mypy_cache .ruff_cache

@@ -10,9 +10,10 @@ import pytest
 import yaml
 
 from cli.comfy import comfy
+from docs.reference.pages import PAGES
 from sandbox.processes import ChildProcess
 from sandbox.stack import Stack
-from settings.model import Settings
+from settings import Settings
 from tasks import JobRequest, JobResult, Output, OutputOptions, Progress, Thumbnail
 
 pytestmark = pytest.mark.acceptance
@@ -112,15 +113,9 @@ def _rows(header: str) -> dict[str, list[str]]:
     return {row[0].strip("`"): row[1:] for row in rows}
 
 
-def test_the_table_of_settings_is_the_settings() -> None:
-    documented = _rows("variable")
-    fields = {str(field.alias): field for field in Settings.model_fields.values()}
-    assert list(documented) == list(fields)
-    shown = Settings().masked()
-    for variable, (default, meaning) in documented.items():
-        assert meaning == fields[variable].description
-        if variable != "CELERY_RESULT_BACKEND":
-            assert default.strip("`") == (shown[variable] or "")
+@pytest.mark.parametrize("name", PAGES)
+def test_the_reference_is_what_the_code_says(name: str) -> None:
+    assert (ROOT / "docs/reference" / name).read_text() == PAGES[name](), "make reference"
 
 
 def test_the_table_of_arguments_is_the_request() -> None:

@@ -2,7 +2,7 @@ import pytest
 
 from settings import Settings, SettingsError, load
 from settings.celery import celery_options
-from settings.model import MASK, without_password
+from settings.masking import MASK, without_password
 from workers.ledger import Ledger
 
 

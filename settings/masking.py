@@ -1,0 +1,38 @@
+"""Secrets, as they are shown: not at all."""
+
+import json
+import re
+from typing import Any
+
+from pydantic import SecretStr
+
+MASK = "********"
+
+
+def without_password(url: str) -> str:
+    """The URL, or Celery's list of them joined by semicolons, with each secret masked.
+
+    Not by parsing: a password with a slash in it is no valid URL, and still a password.
+    """
+    if ";" in url:
+        return ";".join(without_password(one) for one in url.split(";"))
+    scheme, separator, rest = url.partition("://") if "://" in url else ("", "", url)
+    credentials, at, place = rest.rpartition("@")
+    user = f"{credentials.partition(':')[0]}:{MASK}@" if at else ""
+    path, question, query = place.partition("?")
+    return scheme + separator + user + path + question + re.sub(r"=[^&]*", f"={MASK}", query)
+
+
+def shown(value: Any) -> str | None:
+    """A setting's value with every secret masked; None if it is not set."""
+    match value:
+        case None | "" | ():
+            return None
+        case tuple():
+            return ",".join(value)
+        case SecretStr():
+            return without_password(value.get_secret_value())
+        case dict():
+            return json.dumps(dict.fromkeys(value, MASK)) if value else None
+        case _:
+            return without_password(str(value))
