@@ -21,8 +21,8 @@ class Broker(BaseModel):
     result_backend: SecretStr = Field(
         SecretStr("redis://127.0.0.1:6379/0"),
         alias="CELERY_RESULT_BACKEND",
-        description="Result backend that keeps states, progress and results; unset: the broker, if that is "
-        "a Redis.",
+        description="Result backend that keeps states, progress and results; unset: the broker, "
+        "if that is a Redis.",
     )
     result_expires_seconds: int = Field(
         86_400,

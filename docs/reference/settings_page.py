@@ -14,9 +14,9 @@ def settings_page() -> str:
         [
             "# Settings",
             "",
-            "All settings are environment variables. An empty variable counts as one that is not",
-            "set. A wrong value ends a worker with exit code 2 before it takes a job, and names",
-            "variable, found and expected. AWS credentials and region are found by boto3's own chain.",
+            "All settings are environment variables; an empty one counts as not set. A wrong value",
+            "ends a worker with exit code 2 before it takes a job, and names variable, found and",
+            "expected. AWS credentials and region are found by boto3's own chain.",
             "`comfyfleet settings` prints what is in force, secrets masked.",
             "",
             "| variable | default | meaning |",
