@@ -25,6 +25,7 @@ from workers.ledger import Ledger
 from workers.ledger.servers import Servers
 from workers.lifecycle.circuit import Circuit
 from workers.lifecycle.leaving import Leaving
+from workers.observing import Observe, Observers
 from workers.routing.pace import Pace
 from workers.routing.router import Router
 from workers.routing.survey import Survey
@@ -53,6 +54,7 @@ class Parts:
     keeper: Keeper
     custody: Custody
     leaving: Leaving
+    observe: Observe
 
     def start(self) -> None:
         """Listen to ComfyUI and begin to keep what will be claimed."""
@@ -152,6 +154,7 @@ def assemble(settings: Settings, worker: str) -> Parts:
             survey.renew()
 
     circuit.subscribe(begin_anew)
+    observe = Observers()
     leaving = Leaving(keeper, settings.shutdown_grace_seconds)
     removal = Removal(store, settings.s3_patience_seconds)
     executor = Executor(
@@ -176,6 +179,7 @@ def assemble(settings: Settings, worker: str) -> Parts:
         workflow_max_bytes=settings.workflow_max_bytes,
         stall_seconds=settings.stall_seconds,
         s3_patience_seconds=settings.s3_patience_seconds,
+        observe=observe,
     )
     custody = Custody(
         ledger=ledger,
@@ -189,6 +193,7 @@ def assemble(settings: Settings, worker: str) -> Parts:
         place=place,
         client_id=notifications.client_id,
         limits=Limits(settings.max_attempts, settings.max_crashes, settings.workflow_max_bytes),
+        observe=observe,
     )
     return Parts(
         comfyui=comfyui,
@@ -203,6 +208,7 @@ def assemble(settings: Settings, worker: str) -> Parts:
         keeper=keeper,
         custody=custody,
         leaving=leaving,
+        observe=observe,
     )
 
 

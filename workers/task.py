@@ -27,6 +27,7 @@ from workers.broker.progress import ProgressWriter
 from workers.broker.transport import LANE, UNABLE
 from workers.execution import Custody, NotNow, Order, Report
 from workers.ledger.outcomes import JobFailed
+from workers.observing import JobEnded, Observe
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +48,7 @@ class RunWorkflow(celery.Task):  # type: ignore[misc]  # celery has no types for
 
     custody: Custody
     progress: ProgressWriter
+    observe: Observe
 
     def run(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         """Run a job, or as much of it as is to be done now; arguments are those of `JobRequest`.
@@ -64,6 +66,7 @@ class RunWorkflow(celery.Task):  # type: ignore[misc]  # celery has no types for
             if self.custody.knows(job_id):
                 logger.warning("job %s: came again in another form, which is dropped", job_id)
                 raise Ignore(error.message) from None
+            self.observe(JobEnded(job_id, "failed", error))
             raise
         logger.info("job %s: received", job_id)
         timeline.mark(job_id, "received", (self.request.headers or {}).get(RECEIVED_AT))
@@ -103,6 +106,7 @@ class RunWorkflow(celery.Task):  # type: ignore[misc]  # celery has no types for
             # Beside the headers, so that none of a producer's can stand in their place.
             in_lane=bool(self.request.get(LANE)),
             unable=frozenset(self.request.get(UNABLE) or ()),
+            headers=headers,
         )
 
     def _report(self, job_id: str) -> Report:

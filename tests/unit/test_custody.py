@@ -42,6 +42,7 @@ from workers.execution.place import Place
 from workers.ledger import Cancelled, Claimed, Ended, Held, Record, Route
 from workers.ledger.dead_letters import DeadLetter
 from workers.ledger.outcomes import JobFailed, failure_detail, failure_from
+from workers.observing import AttemptBegan, AttemptEnded, Event, JobEnded, JobSuppressed, JobTaken
 from workers.routing.lanes import Here, Lane, Later
 from workers.routing.router import Wanted
 from workers.storage.store import StoredObject
@@ -306,6 +307,7 @@ class Scene:
         self.removed: list[Job] = []
         self.takes_jobs = True
         self.max_attempts = self.max_crashes = 3
+        self.events: list[Event] = []
 
     @property
     def custody(self) -> Custody:
@@ -327,6 +329,7 @@ class Scene:
             place=Place(HERE, "this-host"),
             client_id="mine",
             limits=Limits(self.max_attempts, self.max_crashes),
+            observe=self.events.append,
         )
 
     def run(self, order: Order = ORDER) -> JobResult:
@@ -489,6 +492,11 @@ def test_a_new_job_is_attempted_here_and_ends() -> None:
     assert scene.job.folder == "as asked now/job"
     # Nobody was asked for what cannot be.
     assert (scene.server.asked, scene.executor.recalled) == ([], [])
+    taken, began, *ended = scene.events
+    assert isinstance(taken, JobTaken)
+    assert (taken.is_new, taken.redelivered) == (True, False)
+    assert began == AttemptBegan("job", 1, prompt_id("job", 1), HERE, "submit")
+    assert ended == [AttemptEnded("job", 1), JobEnded("job", "succeeded", result=RESULT)]
 
 
 def test_when_a_job_was_enqueued_its_first_message_tells_for_all_attempts() -> None:
@@ -509,6 +517,7 @@ def test_a_job_that_somebody_has_is_looked_at_when_that_may_be_over(
     later = scene.postponed()
     assert (later.seconds, later.error) == (looked, None)
     assert (scene.executor.jobs, scene.ledger.written) == ([], [])
+    assert scene.events == [JobSuppressed("job", "held")]
 
 
 def test_a_cancelled_job_is_not_begun() -> None:

@@ -37,6 +37,7 @@ from workers.execution.removal import Removal
 from workers.execution.waiting import Patience
 from workers.ledger import Claimed, Record
 from workers.ledger.ledger import LOST, OURS
+from workers.observing import Event, FileStored, StageEnded
 from workers.routing.pace import Pace
 from workers.storage.store import ObjectStat, StoredObject
 
@@ -183,6 +184,7 @@ class Scene:
         self.uploaders = uploaders
         self.notifications = Notifications(HERE, "mine")
         self.told: list[Progress] = []
+        self.events: list[Event] = []
         self.phases: list[Phase] = []
         self.suspected = 0
         self.refused: list[str] = []
@@ -254,6 +256,7 @@ class Scene:
             workflow_max_bytes=10**6,
             stall_seconds=60.0,
             s3_patience_seconds=self.patience,
+            observe=self.events.append,
         )
 
     def refuse(self, job_id: str) -> bool:
@@ -308,6 +311,16 @@ def test_an_attempt_from_its_prompt_to_its_files(scene: Scene) -> None:
     assert scene.store.files == {key("a")}
     stages = ["staging", "queued", "executing", "uploading", "uploading"]
     assert [one.stage for one in scene.told] == stages
+    observed = [
+        (type(one), getattr(one, "stage", getattr(one, "key", None))) for one in scene.events
+    ]
+    assert observed == [
+        (StageEnded, "staging"),
+        (StageEnded, "executing"),
+        (FileStored, key("a")),
+        (StageEnded, "uploading"),
+        (StageEnded, "committing"),
+    ]
     assert scene.phases == [Phase.WAITING, Phase.WAITING, Phase.EXECUTING, *[Phase.STORING] * 2]
 
 

@@ -25,6 +25,7 @@ from tasks.result import Attempt, JobResult, ObjectRef, Progress, Timings
 from workers.broker.consumer import ComesAgain, Revoked
 from workers.execution import NotNow, Order, Report
 from workers.ledger.outcomes import JobFailed
+from workers.observing import Event, JobEnded
 from workers.task import RunWorkflow
 
 WORKFLOW = {"1": {"class_type": "SaveImage", "inputs": {}}}
@@ -82,10 +83,16 @@ def told() -> Told:
 
 
 @pytest.fixture
-def task(told: Told) -> RunWorkflow:
+def observed() -> list[Event]:
+    return []
+
+
+@pytest.fixture
+def task(told: Told, observed: list[Event]) -> RunWorkflow:
     app = Celery(broker="memory://", backend="cache+memory://", set_as_current=False)
     one = app.register_task(RunWorkflow())
     one.progress = told
+    one.observe = observed.append
     return one
 
 
@@ -230,11 +237,12 @@ def test_a_wrong_request_in_the_name_of_a_known_job_is_dropped(
     assert custody.orders == []
 
 
-def test_the_same_of_another_job_is_told(play: Play) -> None:
+def test_the_same_of_another_job_is_told(play: Play, observed: list[Event]) -> None:
     custody = Custody(RESULT)
     custody.known = {"another"}
-    with pytest.raises(InvalidRequestError):
+    with pytest.raises(InvalidRequestError) as caught:
         play(custody, parms={})
+    assert observed == [JobEnded("job", "failed", caught.value)]
 
 
 # How it ends

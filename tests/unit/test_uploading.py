@@ -53,7 +53,8 @@ class Clock(Control):
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     one = Clock()
-    monkeypatch.setattr(uploading, "time", SimpleNamespace(monotonic=lambda: one.now))
+    told = SimpleNamespace(monotonic=lambda: one.now, time=lambda: one.now)
+    monkeypatch.setattr(uploading, "time", told)
     return one
 
 

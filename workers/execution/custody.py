@@ -5,7 +5,7 @@ import random
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from tasks.errors import (
@@ -38,6 +38,15 @@ from workers.execution.takeover import Takeover
 from workers.ledger import Cancelled, Claimed, Ended, Held, Ledger, Outcome, Record, Route, Verdict
 from workers.ledger.dead_letters import DeadLetter
 from workers.ledger.outcomes import JobFailed, failure_detail, failure_from
+from workers.observing import (
+    AttemptBegan,
+    AttemptEnded,
+    JobEnded,
+    JobSuppressed,
+    JobTaken,
+    Observe,
+    unobserved,
+)
 from workers.routing.lanes import Here, Lane, Later
 from workers.routing.router import Router, Wanted
 
@@ -84,6 +93,7 @@ class Order:
         revoked: whether this worker has heard that it is not to be begun.
         in_lane: whether it comes from a lane of the queue.
         unable: digests of capabilities that do not suffice, as far as that lane tells.
+        headers: of the message.
     """
 
     job_id: str
@@ -95,6 +105,7 @@ class Order:
     revoked: bool = False
     in_lane: bool = False
     unable: frozenset[str] = frozenset()
+    headers: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def enqueued_at(self) -> float:
@@ -134,6 +145,7 @@ class Custody:
         place: Place,
         client_id: str,
         limits: Limits,
+        observe: Observe = unobserved,
     ) -> None:
         """Take what it works with; the clients stay their maker's to close.
 
@@ -149,6 +161,7 @@ class Custody:
             place: of that server.
             client_id: of this worker's websocket.
             limits: how often a job may fail.
+            observe: is told what becomes of jobs.
         """
         self._ledger = ledger
         self._keeper = keeper
@@ -161,6 +174,7 @@ class Custody:
         self._place = place
         self._client_id = client_id
         self._limits = limits
+        self._observe = observe
 
     def run(self, order: Order, report: Report) -> JobResult:
         """A job from claim to record.
@@ -176,8 +190,10 @@ class Custody:
             case Claimed() as claim:
                 with self._keeper.holding(order.job_id, claim, claimed_at) as lease:
                     lease.here = here
+                    self._observe(_taken(order, claim))
                     return self._run_claimed(order, claim, lease, report)
             case Ended() as ended:
+                self._observe(JobSuppressed(order.job_id, "ended"))
                 return self._recall(order, ended)
             case Cancelled() as cancelled:
                 self._end_cancelled(order, cancelled)
@@ -220,7 +236,9 @@ class Custody:
                 job, record = self._next_attempt(order, lease, record)
             if result is None:
                 logger.info("job %s: attempt %d on %s", job.id, job.number, job.instance)
+                self._observe(_began(job))
                 result = self._executor.run(job, lease, report)
+                self._observe(AttemptEnded(job.id, job.number))
         except (NotNow, JobFailed):
             raise
         except CancelledError:
@@ -235,7 +253,7 @@ class Custody:
             self._comfyui.try_cancel(job.prompt_id)
             internal = _internal(error)
             self._fail(lease, internal, (*record.attempts, job.attempt(_since(began), internal)))
-        self._end(lease, "succeeded", result.manifest.key)
+        self._end(lease, "succeeded", result.manifest.key, result=result)
         timeline.mark(order.job_id, "recorded")
         return result
 
@@ -313,10 +331,13 @@ class Custody:
             record = self._new_record(self._executor.folder(job_id, order.request)).model_copy(
                 update={"enqueued_at": order.enqueued_at}
             )
-            return self._ledger.claim(job_id, record, uuid.uuid4().hex)
+            verdict = self._ledger.claim(job_id, record, uuid.uuid4().hex)
         except (BrokerUnavailableError, BrokerFullError) as error:
             logger.warning("job %s: cannot be claimed: %s", job_id, error)
             return Held(_REDIS_PAUSE)
+        if isinstance(verdict, Held):
+            self._observe(JobSuppressed(job_id, "held"))
+        return verdict
 
     def _recall(self, order: Order, ended: Ended) -> JobResult:
         """The end of a job that has ended before."""
@@ -484,10 +505,13 @@ class Custody:
                     "route": self._wish(retry, lease.now() + retry.seconds),
                 }
                 self._release(lease, record.model_copy(update=changes), retry.seconds)
+                self._observe(AttemptEnded(job.id, job.number, error, again_in=retry.seconds))
                 raise NotNow(retry.seconds, error)
             case PutAside():
+                self._observe(AttemptEnded(job.id, job.number, error))
                 self._bury(order, lease, record, attempts)
             case Fail():
+                self._observe(AttemptEnded(job.id, job.number, error))
                 if isinstance(error, TransientError):
                     # After the others it is over, or never was.
                     self._stop_prompt(lease.job_id, record)
@@ -552,6 +576,7 @@ class Custody:
             NotNow: always.
         """
         logger.info("job %s: handed on: %s", lease.job_id, reason)
+        self._observe(AttemptEnded(job.id, job.number))
         if isinstance(reason, LeaseLost):
             self._stop_unless_adopted(lease, job)
             raise NotNow(_LOOK_SECONDS)
@@ -616,7 +641,7 @@ class Custody:
             NotNow: somebody has.
         """
         failed = JobFailed(error, attempts)
-        if not self._end(lease, "failed", failure_detail(failed), letter):
+        if not self._end(lease, "failed", failure_detail(failed), letter, error=error):
             # Its end is the other's to tell, and so is its message to acknowledge.
             raise NotNow(_LOOK_SECONDS)
         raise failed.with_traceback(None) from None
@@ -625,11 +650,42 @@ class Custody:
         _until_reached(lambda: self._ledger.release(lease.job_id, lease.token, record, pause))
 
     def _end(
-        self, lease: Lease, outcome: Outcome, detail: str = "", letter: DeadLetter | None = None
+        self,
+        lease: Lease,
+        outcome: Outcome,
+        detail: str = "",
+        letter: DeadLetter | None = None,
+        *,
+        error: JobError | None = None,
+        result: JobResult | None = None,
     ) -> bool:
         """Record how the job ended; whether it was still ours."""
         job_id, token = lease.job_id, lease.token
-        return _until_reached(lambda: self._ledger.end(job_id, token, outcome, detail, letter))
+        if not _until_reached(lambda: self._ledger.end(job_id, token, outcome, detail, letter)):
+            return False
+        self._observe(JobEnded(job_id, outcome, error, result))
+        return True
+
+
+def _taken(order: Order, claim: Claimed) -> JobTaken:
+    return JobTaken(
+        order.job_id,
+        enqueued_at=order.enqueued_at,
+        taken_at=time.time(),
+        is_new=claim.is_new,
+        redelivered=order.redelivered,
+        headers=order.headers,
+    )
+
+
+def _began(job: Job) -> AttemptBegan:
+    return AttemptBegan(
+        job.id,
+        number=job.number,
+        prompt_id=job.prompt_id,
+        instance=job.instance,
+        start=job.start.value,
+    )
 
 
 def _failed(failed: AttemptFailed | JobError) -> AttemptFailed:

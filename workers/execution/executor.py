@@ -48,6 +48,8 @@ from workers.execution.uploading import Uploads, patiently
 from workers.execution.waiting import Patience, await_entry
 from workers.inputs import Inputs
 from workers.nodes.params import seeds_in
+from workers.observing import Observe, StageEnded, unobserved
+from workers.observing.events import Stage
 from workers.storage import ObjectStore
 from workers.storage.keys import job_folder, manifest_key
 
@@ -147,6 +149,7 @@ class Executor:
         workflow_max_bytes: int,
         stall_seconds: float,
         s3_patience_seconds: float,
+        observe: Observe = unobserved,
     ) -> None:
         """Take the clients; they stay their maker's to close.
 
@@ -168,6 +171,7 @@ class Executor:
             workflow_max_bytes: size of a workflow as JSON above which it is refused.
             stall_seconds: seconds without a sign of life after which a prompt is stopped.
             s3_patience_seconds: seconds for which an upload is tried again.
+            observe: is told of stages and files.
         """
         self.instance = comfyui.base_url
         self._comfyui = comfyui
@@ -187,6 +191,7 @@ class Executor:
         self._workflow_max_bytes = workflow_max_bytes
         self._stall_seconds = stall_seconds
         self._s3_patience_seconds = s3_patience_seconds
+        self._observe = observe
         # The job that was seen to execute last, and when (monotonic clock).
         self._seen_executing = ("", float("-inf"))
 
@@ -231,14 +236,13 @@ class Executor:
             with self._listening(job, uploads.begin) as (notifications, subscription):
                 if job.start is Start.SUBMIT:
                     self._submit(run, workflow)
-                staged = time.monotonic()
+                staged = self._through(run, "staging", started)
                 if job.start is not Start.COLLECT:
                     run.submitted_at = run.lease.queued_at = staged
                 entry = self._await(run, workflow, server, notifications, subscription)
-            executed = time.monotonic()
+            executed = self._through(run, "executing", staged)
             outputs = self._upload(run, entry, uploads)
-        uploaded = time.monotonic()
-
+        uploaded = self._through(run, "uploading", executed)
         result = JobResult(
             job_id=job.id,
             prompt_id=job.prompt_id,
@@ -259,7 +263,9 @@ class Executor:
             values=shown_values(entry),
             seeds=seeds_in(executed_workflow(entry), workflow, job.request.params),
         )
-        return self._presigned(job.request, self._commit(run, result))
+        committed = self._commit(run, result)
+        self._through(run, "committing", uploaded)
+        return self._presigned(job.request, committed)
 
     def committed(self, job: Job, lease: Lease) -> JobResult | None:
         """The result of a job that is committed already, whoever did it.
@@ -345,6 +351,7 @@ class Executor:
             store=self._store,
             control=run.lease.control,
             storage_patience=self._s3_patience_seconds,
+            observe=self._observe,
         )
         try:
             yield uploads
@@ -622,6 +629,12 @@ class Executor:
     def folder(self, job_id: str, request: JobRequest) -> str:
         """Where the objects of a job go that nobody had before."""
         return job_folder(self._prefix, request.output.prefix, job_id)
+
+    def _through(self, run: _Run, stage: Stage, since: float) -> float:
+        """Tell that a stage has ended which began then; the moment, by the same clock."""
+        now = time.monotonic()
+        self._observe(StageEnded(run.job.id, stage, ended_at=time.time(), seconds=now - since))
+        return now
 
     def _report(self, run: _Run, stage: str, value: float, **where: Any) -> None:
         instance = run.job.instance

@@ -28,6 +28,7 @@ from workers.comfyui.model import FileRef
 from workers.execution.control import Control
 from workers.execution.job import Job
 from workers.execution.waiting import OUTAGE_PATIENCE
+from workers.observing import FileStored, Observe, unobserved
 from workers.outputs import NoThumbnailError, Passage
 from workers.storage import ObjectStore
 from workers.storage.keys import output_key, thumbnail_key
@@ -67,6 +68,7 @@ class Uploads:
         store: ObjectStore,
         control: Control,
         storage_patience: float,
+        observe: Observe = unobserved,
     ) -> None:
         """Begin with none.
 
@@ -77,6 +79,7 @@ class Uploads:
             store: gets them.
             control: ends them when there is a reason.
             storage_patience: seconds for which the store may be away, or deny access.
+            observe: is told of each file that is stored.
         """
         self._job = job
         self._pool = pool
@@ -84,6 +87,7 @@ class Uploads:
         self._store = store
         self._control = control
         self._storage_patience = storage_patience
+        self._observe = observe
         self._lock = threading.Lock()
         self._abandoned = False
         self._begun: dict[FileRef, _Upload] = {}
@@ -187,6 +191,7 @@ class Uploads:
     def _upload(self, file: OutputFile) -> Output:
         options = self._job.request.output
         key, *thumbnail_keys = self._keys(file)
+        began = time.monotonic()
         with (
             self._server.view(file.file, self._control.check) as download,
             Passage(download, strip=options.strip_metadata, thumbnail=options.thumbnail) as passage,
@@ -197,6 +202,16 @@ class Uploads:
                 self._warn(file, "is stored with its metadata, which cannot be told from the rest")
             thumbnails = [self._store_thumbnail(file, key, passage) for key in thumbnail_keys]
         timeline.mark(self._job.id, "uploaded")
+        self._observe(
+            FileStored(
+                self._job.id,
+                node_id=file.node_id,
+                key=stored.key,
+                size_bytes=stored.size_bytes,
+                ended_at=time.time(),
+                seconds=time.monotonic() - began,
+            )
+        )
         return Output(
             node_id=file.node_id,
             kind=file.kind,

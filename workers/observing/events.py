@@ -1,0 +1,117 @@
+"""Events of a job's life, as values. All times are Unix time, all durations seconds."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from tasks.errors import JobError
+from tasks.result import JobResult
+
+Stage = Literal["staging", "executing", "uploading", "committing"]
+
+
+@dataclass(frozen=True)
+class JobTaken:
+    """A job's message has been taken, and the job is this worker's.
+
+    Attributes:
+        job_id: of the job.
+        enqueued_at: when it was enqueued, or received where its message does not say.
+        taken_at: when it was claimed.
+        is_new: nobody had it before.
+        redelivered: its message was given to a worker before.
+        headers: of the message.
+    """
+
+    job_id: str
+    enqueued_at: float
+    taken_at: float
+    is_new: bool
+    redelivered: bool
+    headers: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class JobSuppressed:
+    """A message came of a job that somebody has, or that has ended: it is not run again."""
+
+    job_id: str
+    reason: Literal["held", "ended"]
+
+
+@dataclass(frozen=True)
+class AttemptBegan:
+    """An attempt at a job begins.
+
+    Attributes:
+        job_id: of the job.
+        number: of the attempt, from 1.
+        prompt_id: of its prompt.
+        instance: base URL of the server that has, or gets, the prompt.
+        start: whether it submits the prompt, or goes on with one that is there.
+    """
+
+    job_id: str
+    number: int
+    prompt_id: str
+    instance: str
+    start: Literal["submit", "adopt", "collect"]
+
+
+@dataclass(frozen=True)
+class StageEnded:
+    """An attempt is through with a stage."""
+
+    job_id: str
+    stage: Stage
+    ended_at: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class FileStored:
+    """An output file is in the object store."""
+
+    job_id: str
+    node_id: str
+    key: str
+    size_bytes: int
+    ended_at: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class AttemptEnded:
+    """An attempt has ended.
+
+    Attributes:
+        job_id: of the job.
+        number: of the attempt.
+        error: what ended it; None if it succeeded or was handed on.
+        again_in: seconds until the next one; None if there is none.
+    """
+
+    job_id: str
+    number: int
+    error: JobError | None = None
+    again_in: float | None = None
+
+
+@dataclass(frozen=True)
+class JobEnded:
+    """A job has ended, and that is recorded.
+
+    Attributes:
+        job_id: of the job.
+        outcome: how.
+        error: of one that failed.
+        result: of one that succeeded.
+    """
+
+    job_id: str
+    outcome: Literal["succeeded", "failed", "cancelled"]
+    error: JobError | None = None
+    result: JobResult | None = None
+
+
+Event = JobTaken | JobSuppressed | AttemptBegan | StageEnded | FileStored | AttemptEnded | JobEnded
