@@ -104,10 +104,13 @@ def check(
 def sandbox(
     servers: Annotated[int, typer.Option(min=1, help="Stand-in ComfyUI servers to start.")] = 1,
 ) -> None:
-    """Start Valkey, SeaweedFS and stand-in ComfyUI servers; print the environment to export."""
+    """Start Valkey, SeaweedFS and stand-in ComfyUI servers; print the environment to export.
+
+    With COMFYUI_URL set that server is used, and of the stand-ins there is one less.
+    """
     with _needing_extra("sandbox"):
         from sandbox.stack import Stack
-    with Stack() as stack:
+    with Stack(load().own_comfyui_url) as stack:
         urls = [stack.comfyui_url, *(stack.stand_in().url for _ in range(servers - 1))]
         for variable, value in stack.environment().items():
             typer.echo(f"export {variable}={value}")

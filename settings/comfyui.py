@@ -50,6 +50,11 @@ class ComfyUI(BaseModel):
         description="Seconds without a sign of life from ComfyUI after which a prompt is stopped.",
     )
 
+    @property
+    def own_comfyui_url(self) -> str | None:
+        """The server that the environment names; None if it names none."""
+        return self.comfyui_url if "comfyui_url" in self.model_fields_set else None
+
     @field_validator("comfyui_url")
     @classmethod
     def _no_credentials(cls, value: str) -> str:
