@@ -25,6 +25,7 @@ from workers.ledger import Ledger
 from workers.ledger.servers import Servers
 from workers.lifecycle.circuit import Circuit
 from workers.lifecycle.leaving import Leaving
+from workers.logs.story import tell as tell_story
 from workers.observing import Observe, Observers
 from workers.routing.pace import Pace
 from workers.routing.router import Router
@@ -154,7 +155,7 @@ def assemble(settings: Settings, worker: str) -> Parts:
             survey.renew()
 
     circuit.subscribe(begin_anew)
-    observe = Observers()
+    observe = Observers(tell_story)
     leaving = Leaving(keeper, settings.shutdown_grace_seconds)
     removal = Removal(store, settings.s3_patience_seconds)
     executor = Executor(
