@@ -685,7 +685,7 @@ def _taken(order: Order, claim: Claimed) -> JobTaken:
 
 
 def _note(job: Job) -> None:
-    note(attempt=job.number, prompt_id=job.prompt_id, instance=job.instance)
+    note(prompt_id=job.prompt_id, instance=job.instance, attempt=job.number)
 
 
 def _began(job: Job) -> AttemptBegan:

@@ -49,7 +49,9 @@ def tell(event: Event) -> None:
             logger.warning(
                 "attempt %d failed, again in %.1f s: %s",
                 *(event.number, seconds, error),
-                extra={"fields": {"error": type(error).__name__, "again_in_seconds": seconds}},
+                extra={
+                    "fields": {"error": type(error).__name__, "again_in_seconds": round(seconds, 3)}
+                },
             )
         case JobEnded():
             _tell_end(event)
