@@ -42,7 +42,15 @@ from workers.execution.place import Place
 from workers.ledger import Cancelled, Claimed, Ended, Held, Record, Route
 from workers.ledger.dead_letters import DeadLetter
 from workers.ledger.outcomes import JobFailed, failure_detail, failure_from
-from workers.observing import AttemptBegan, AttemptEnded, Event, JobEnded, JobSuppressed, JobTaken
+from workers.observing import (
+    AttemptBegan,
+    AttemptEnded,
+    Event,
+    JobEnded,
+    JobLeft,
+    JobSuppressed,
+    JobTaken,
+)
 from workers.routing.lanes import Here, Lane, Later
 from workers.routing.router import Wanted
 from workers.storage.store import StoredObject
@@ -496,7 +504,11 @@ def test_a_new_job_is_attempted_here_and_ends() -> None:
     assert isinstance(taken, JobTaken)
     assert (taken.is_new, taken.redelivered) == (True, False)
     assert began == AttemptBegan("job", 1, prompt_id("job", 1), HERE, "submit")
-    assert ended == [AttemptEnded("job", 1), JobEnded("job", "succeeded", result=RESULT)]
+    assert ended == [
+        AttemptEnded("job", 1),
+        JobEnded("job", "succeeded", result=RESULT),
+        JobLeft("job"),
+    ]
 
 
 def test_when_a_job_was_enqueued_its_first_message_tells_for_all_attempts() -> None:

@@ -100,5 +100,8 @@ def _node_ended(progress: PromptProgress, now: float) -> PromptProgress:
         step=None,
         steps=None,
         node_seconds={**progress.node_seconds, progress.node_id: round(seconds, 3)},
-        node_began={progress.node_id: progress.node_since, **progress.node_began},
+        node_began={
+            **progress.node_began,
+            progress.node_id: progress.node_began.get(progress.node_id, progress.node_since),
+        },
     )
