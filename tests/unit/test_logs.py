@@ -3,10 +3,12 @@
 import json
 import logging
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
+from billiard.util import get_logger as multiprocessing_logger
 from celery import signals
 from hypothesis import given
 from hypothesis import strategies as st
@@ -209,8 +211,11 @@ def test_what_a_pools_thread_logs_is_of_the_job_that_it_works_for() -> None:
 
 
 @pytest.fixture
-def loggers() -> Iterator[None]:
+def loggers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Leave logging as it was."""
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    # pytest listens there, too.
+    monkeypatch.setattr(multiprocessing_logger(), "handlers", [])
     names = ("celery.worker.strategy", "celery.app.trace")
     before = {name: list(logging.getLogger(name).filters) for name in names}
     yield
@@ -243,3 +248,19 @@ def test_what_celery_says_of_a_job_is_left_to_its_story() -> None:
     assert logger.filter(record("Task failed", **job, levelno=logging.ERROR))
     assert logger.filter(record("Task succeeded", data={"name": "another", "id": "a"}))
     assert logger.filter(record("anything"))
+
+
+@pytest.mark.usefixtures("loggers")
+def test_a_thread_that_ends_with_an_exception_says_so_in_one_line(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    write_logs_as("json")
+    written: list[str] = []
+    caplog.handler.emit = lambda one: written.append(JsonFormatter().format(one))  # type: ignore[method-assign]
+    thread = threading.Thread(target=int, args=("x",), name="removal")
+    thread.start()
+    thread.join()
+    (told,) = map(json.loads, written)
+    assert told["level"] == "ERROR"
+    assert told["message"] == "thread removal ended with an exception"
+    assert told["exception"].endswith("ValueError: invalid literal for int() with base 10: 'x'")

@@ -90,7 +90,6 @@ def test_the_backend_follows_a_redis_broker(monkeypatch: pytest.MonkeyPatch) -> 
         ),
         ("LOG_LEVEL", "loud", "'LOUD'", "'DEBUG', 'INFO'"),
         ("LOG_FORMAT", "xml", "'xml'", "'console' or 'json'"),
-        ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector:4318", "'collector:4318'", "an http:// or"),
     ],
 )
 def test_a_wrong_value_is_named_with_found_and_expected(
@@ -202,14 +201,10 @@ def test_log_formats_may_be_written_large(monkeypatch: pytest.MonkeyPatch) -> No
     assert read(monkeypatch, LOG_FORMAT="JSON").log_format == "json"
 
 
-@pytest.mark.parametrize("variable", ["", "_TRACES"])
-def test_either_endpoint_has_traces_made(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
-    wanted = {f"OTEL_EXPORTER_OTLP{variable}_ENDPOINT": "https://collector:4318/x"}
-    assert read(monkeypatch, **wanted).traces_wanted
-
-
-def test_without_one_there_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not read(monkeypatch).traces_wanted
+def test_a_producers_own_exporter_may_speak_what_ours_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read(monkeypatch, OTEL_EXPORTER_OTLP_ENDPOINT="collector:4317")
 
 
 def test_each_url_of_a_list_is_masked() -> None:

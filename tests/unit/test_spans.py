@@ -313,7 +313,18 @@ def test_nobody_is_asked_for_traces(caplog: pytest.LogCaptureFixture) -> None:
     none.observe(taken())
     none.close()
     assert caplog.records == []
-    assert isinstance(traces(settings(**WANTED), "w"), Telemetry)
+    for variable in ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"):
+        wanted = settings(**{variable: "http://collector:4318"})
+        assert isinstance(traces(wanted, "w"), Telemetry)
+
+
+def test_an_endpoint_that_is_none_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    traces(settings(OTEL_EXPORTER_OTLP_ENDPOINT="collector:4317"), "w").start()
+    (record,) = caplog.records
+    assert record.getMessage() == (
+        "no traces: the OTLP endpoint is 'collector:4317', expected an http:// or https:// URL "
+        "with a host, without query or fragment"
+    )
 
 
 def test_a_missing_extra_is_said(
@@ -323,7 +334,7 @@ def test_a_missing_extra_is_said(
     monkeypatch.setitem(sys.modules, "workers.tracing.telemetry", None)
     traces(settings(**WANTED), "w").start()
     (record,) = caplog.records
-    assert "OTEL_EXPORTER_OTLP_ENDPOINT is set and" in record.getMessage()
+    assert "there is an OTLP endpoint and" in record.getMessage()
     assert "comfyfleet[otel]" in record.getMessage()
 
 

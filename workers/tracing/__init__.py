@@ -4,6 +4,8 @@ import logging
 from typing import Protocol
 
 from settings import Settings
+from settings.masking import shown
+from settings.urls import http_url
 from workers.observing import Event
 
 logger = logging.getLogger(__name__)
@@ -43,13 +45,18 @@ class NoTraces:
 
 def traces(settings: Settings, worker: str) -> Traces:
     """What makes this worker's traces; nothing is started yet."""
-    if not settings.traces_wanted:
+    endpoint = settings.otlp_traces_endpoint or settings.otlp_endpoint
+    if endpoint is None:
         return NoTraces()
+    try:
+        http_url(endpoint)
+    except ValueError as error:
+        return NoTraces(f"the OTLP endpoint is {shown(endpoint)!r}, expected {error}")
     try:
         from workers.tracing.telemetry import Telemetry  # noqa: PLC0415  # an extra
     except ImportError as error:
         return NoTraces(
-            f"OTEL_EXPORTER_OTLP_ENDPOINT is set and {error.name} is not installed; "
+            f"there is an OTLP endpoint and {error.name} is not installed; "
             "install comfyfleet with its extra: comfyfleet[otel]"
         )
     return Telemetry(worker, settings.s3_bucket or "")
