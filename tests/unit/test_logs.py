@@ -8,14 +8,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
-from billiard.util import get_logger as multiprocessing_logger
 from celery import signals
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.app import TASK_NAME
 from workers.broker.threads import TaskPool
-from workers.logs import context
+from workers.logs import context, setup
 from workers.logs.formats import ConsoleFormatter, JsonFormatter
 from workers.logs.setup import write_logs_as
 from workers.logs.texts import MOST_EXCEPTION, MOST_FIELD, MOST_MESSAGE
@@ -214,8 +213,9 @@ def test_what_a_pools_thread_logs_is_of_the_job_that_it_works_for() -> None:
 def loggers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Leave logging as it was."""
     monkeypatch.setattr(threading, "excepthook", threading.excepthook)
-    # pytest listens there, too.
-    monkeypatch.setattr(multiprocessing_logger(), "handlers", [])
+    # pytest listens to billiard's own.
+    other = logging.getLogger("tests.unit.other")
+    monkeypatch.setattr(setup, "multiprocessing_logger", lambda: other)
     names = ("celery.worker.strategy", "celery.app.trace")
     before = {name: list(logging.getLogger(name).filters) for name in names}
     yield
@@ -255,12 +255,10 @@ def test_a_thread_that_ends_with_an_exception_says_so_in_one_line(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     write_logs_as("json")
-    written: list[str] = []
-    caplog.handler.emit = lambda one: written.append(JsonFormatter().format(one))  # type: ignore[method-assign]
     thread = threading.Thread(target=int, args=("x",), name="removal")
     thread.start()
     thread.join()
-    (told,) = map(json.loads, written)
+    (told,) = (json.loads(JsonFormatter().format(one)) for one in caplog.records)
     assert told["level"] == "ERROR"
     assert told["message"] == "thread removal ended with an exception"
     assert told["exception"].endswith("ValueError: invalid literal for int() with base 10: 'x'")
