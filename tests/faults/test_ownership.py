@@ -57,7 +57,7 @@ def test_duplicates_do_not_end_a_job_whose_owner_dies(fleet: Fleet) -> None:
     job = fleet.send(sampled(steps=120))
     first = executing(slow)
     fleet.send(sampled(steps=120), job.id)
-    other = fleet.worker(fast)
+    other = fleet.worker(fast, LOG_LEVEL="DEBUG")
     eventually(lambda: f"job {job.id}: came again while" in other.log.read_text())
     owner.kill()
 

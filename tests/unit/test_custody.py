@@ -442,6 +442,13 @@ def test_a_vanished_worker_is_an_attempt_that_ended() -> None:
     assert (record.number, record.crashes, record.failures) == (3, 1, 0)
 
 
+def test_the_log_says_of_which_attempt_the_worker_vanished(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    orphaned().run()
+    assert "attempt 1 on http://here ended with its worker" in caplog.text
+
+
 def test_a_vanished_workers_job_waits_a_little_for_its_server() -> None:
     route = crashed(orphaned()).route
     assert route.prefer == HERE

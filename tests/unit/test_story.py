@@ -57,6 +57,7 @@ def stored(files: int) -> StageEnded:
             "INFO",
             "came again while somebody has it; looked at later",
         ),
+        (JobSuppressed("a", "held", redelivered=True), "DEBUG", "came again while somebody"),
         (JobSuppressed("a", "ended"), "INFO", "came again after its end, which is told again"),
         (
             AttemptBegan("a", 1, "p", INSTANCE, "submit"),

@@ -203,7 +203,7 @@ class Custody:
                     finally:
                         self._observe(JobLeft(order.job_id))
             case Ended() as ended:
-                self._observe(JobSuppressed(order.job_id, "ended"))
+                self._observe(JobSuppressed(order.job_id, "ended", order.redelivered))
                 return self._recall(order, ended)
             case Cancelled() as cancelled:
                 self._end_cancelled(order, cancelled)
@@ -282,6 +282,7 @@ class Custody:
         """The record after the attempt that ended with its worker."""
         record = claim.record
         died = WorkerDiedError("its worker vanished")
+        logger.warning("attempt %d on %s ended with its worker", record.number, record.instance)
         attempt = Attempt(
             number=record.number,
             instance=record.instance,
@@ -347,7 +348,7 @@ class Custody:
             logger.warning("cannot be claimed: %s", error)
             return Held(_REDIS_PAUSE)
         if isinstance(verdict, Held):
-            self._observe(JobSuppressed(job_id, "held"))
+            self._observe(JobSuppressed(job_id, "held", order.redelivered))
         return verdict
 
     def _recall(self, order: Order, ended: Ended) -> JobResult:

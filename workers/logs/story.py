@@ -32,9 +32,11 @@ def tell(event: Event) -> None:
         case JobTaken():
             logger.debug("received again")
         case JobSuppressed(reason="held"):
-            _say("came again while somebody has it; looked at later", reason="held")
+            # Every ten seconds, for as long as somebody has it.
+            level = logging.DEBUG if event.redelivered else logging.INFO
+            logger.log(level, "came again while somebody has it; looked at later")
         case JobSuppressed():
-            _say("came again after its end, which is told again", reason="ended")
+            logger.info("came again after its end, which is told again")
         case AttemptBegan():
             start = _STARTS[event.start]
             _say(

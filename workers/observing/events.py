@@ -33,10 +33,17 @@ class JobTaken:
 
 @dataclass(frozen=True)
 class JobSuppressed:
-    """A message came of a job that somebody has, or that has ended: it is not run again."""
+    """A message came of a job that somebody has, or that has ended: it is not run again.
+
+    Attributes:
+        job_id: of the job.
+        reason: why not.
+        redelivered: its message was given to a worker before, as one is that is looked at later.
+    """
 
     job_id: str
     reason: Literal["held", "ended"]
+    redelivered: bool = False
 
 
 @dataclass(frozen=True)
