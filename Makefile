@@ -59,5 +59,5 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing into $(VENV) ..."
-	@$(INSTALL) --editable '.[sandbox,dev]'
+	@$(INSTALL) --editable '.[otel,sandbox,dev]'
 	@touch $@ $(VENV)/.demo

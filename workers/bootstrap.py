@@ -25,11 +25,13 @@ from workers.ledger import Ledger
 from workers.ledger.servers import Servers
 from workers.lifecycle.circuit import Circuit
 from workers.lifecycle.leaving import Leaving
+from workers.logs.story import tell as tell_story
 from workers.observing import Observe, Observers
 from workers.routing.pace import Pace
 from workers.routing.router import Router
 from workers.routing.survey import Survey
 from workers.storage import ObjectStore
+from workers.tracing import Traces, traces
 from workers.web import OpenHosts, Web
 
 # Files that are stored at the same time, for each slot.
@@ -55,9 +57,11 @@ class Parts:
     custody: Custody
     leaving: Leaving
     observe: Observe
+    traces: Traces
 
     def start(self) -> None:
         """Listen to ComfyUI and begin to keep what will be claimed."""
+        self.traces.start()
         self.notifications.start()
         self.circuit.start()
         self.survey.start()
@@ -66,6 +70,7 @@ class Parts:
     def close(self) -> None:
         """Close everything, the listeners first."""
         with ExitStack() as closing:
+            closing.callback(self.traces.close)
             closing.callback(self.ledger.close)
             closing.callback(self.servers.close)
             closing.callback(self.store.close)
@@ -154,7 +159,9 @@ def assemble(settings: Settings, worker: str) -> Parts:
             survey.renew()
 
     circuit.subscribe(begin_anew)
-    observe = Observers()
+    telemetry = traces(settings, worker)
+    # First, so that the lines of the story name the trace.
+    observe = Observers(telemetry.observe, tell_story)
     leaving = Leaving(keeper, settings.shutdown_grace_seconds)
     removal = Removal(store, settings.s3_patience_seconds)
     executor = Executor(
@@ -209,6 +216,7 @@ def assemble(settings: Settings, worker: str) -> Parts:
         custody=custody,
         leaving=leaving,
         observe=observe,
+        traces=telemetry,
     )
 
 

@@ -42,7 +42,15 @@ from workers.execution.place import Place
 from workers.ledger import Cancelled, Claimed, Ended, Held, Record, Route
 from workers.ledger.dead_letters import DeadLetter
 from workers.ledger.outcomes import JobFailed, failure_detail, failure_from
-from workers.observing import AttemptBegan, AttemptEnded, Event, JobEnded, JobSuppressed, JobTaken
+from workers.observing import (
+    AttemptBegan,
+    AttemptEnded,
+    Event,
+    JobEnded,
+    JobLeft,
+    JobSuppressed,
+    JobTaken,
+)
 from workers.routing.lanes import Here, Lane, Later
 from workers.routing.router import Wanted
 from workers.storage.store import StoredObject
@@ -434,6 +442,13 @@ def test_a_vanished_worker_is_an_attempt_that_ended() -> None:
     assert (record.number, record.crashes, record.failures) == (3, 1, 0)
 
 
+def test_the_log_says_of_which_attempt_the_worker_vanished(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    orphaned().run()
+    assert "attempt 1 on http://here ended with its worker" in caplog.text
+
+
 def test_a_vanished_workers_job_waits_a_little_for_its_server() -> None:
     route = crashed(orphaned()).route
     assert route.prefer == HERE
@@ -496,7 +511,11 @@ def test_a_new_job_is_attempted_here_and_ends() -> None:
     assert isinstance(taken, JobTaken)
     assert (taken.is_new, taken.redelivered) == (True, False)
     assert began == AttemptBegan("job", 1, prompt_id("job", 1), HERE, "submit")
-    assert ended == [AttemptEnded("job", 1), JobEnded("job", "succeeded", result=RESULT)]
+    assert ended == [
+        AttemptEnded("job", 1),
+        JobEnded("job", "succeeded", result=RESULT),
+        JobLeft("job"),
+    ]
 
 
 def test_when_a_job_was_enqueued_its_first_message_tells_for_all_attempts() -> None:

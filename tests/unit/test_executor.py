@@ -37,7 +37,7 @@ from workers.execution.removal import Removal
 from workers.execution.waiting import Patience
 from workers.ledger import Claimed, Record
 from workers.ledger.ledger import LOST, OURS
-from workers.observing import Event, FileStored, StageEnded
+from workers.observing import Event, FileStored, NodesExecuted, StageEnded
 from workers.routing.pace import Pace
 from workers.storage.store import ObjectStat, StoredObject
 
@@ -316,12 +316,34 @@ def test_an_attempt_from_its_prompt_to_its_files(scene: Scene) -> None:
     ]
     assert observed == [
         (StageEnded, "staging"),
+        (NodesExecuted, None),
         (StageEnded, "executing"),
         (FileStored, key("a")),
         (StageEnded, "uploading"),
         (StageEnded, "committing"),
     ]
     assert scene.phases == [Phase.WAITING, Phase.WAITING, Phase.EXECUTING, *[Phase.STORING] * 2]
+
+
+def test_the_nodes_that_were_heard_of_are_told_also_of_a_prompt_that_fails(scene: Scene) -> None:
+    def hear() -> None:
+        for node in ("9", "9.1"):
+            data = {"prompt_id": PROMPT, "node": node}
+            message = json.dumps({"type": "executing", "data": data})
+            scene.notifications._dispatch(message.encode())
+        data = {"prompt_id": PROMPT, "node_id": "9.1"}
+        failed = json.dumps({"type": "execution_error", "data": data})
+        scene.notifications._dispatch(failed.encode())
+        scene.server.vanish()
+
+    scene.server.steps = [hear]
+    before = time.time()
+    assert isinstance(scene.failed().error, PromptLostError)
+    (told,) = (event for event in scene.events if isinstance(event, NodesExecuted))
+    # The second one was made by another one, and stands in no workflow.
+    classes = [(node.node_id, node.class_type) for node in told.nodes]
+    assert classes == [("9", "SaveImage"), ("9.1", None)]
+    assert all(before - 1 <= node.began_at <= time.time() + 1 for node in told.nodes)
 
 
 @pytest.mark.parametrize(

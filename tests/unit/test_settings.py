@@ -89,6 +89,7 @@ def test_the_backend_follows_a_redis_broker(monkeypatch: pytest.MonkeyPatch) -> 
             )
         ),
         ("LOG_LEVEL", "loud", "'LOUD'", "'DEBUG', 'INFO'"),
+        ("LOG_FORMAT", "xml", "'xml'", "'console' or 'json'"),
     ],
 )
 def test_a_wrong_value_is_named_with_found_and_expected(
@@ -194,6 +195,16 @@ def test_passwords_are_masked_however_they_are_written(url: str, masked: str) ->
 
 def test_log_levels_may_be_written_small(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read(monkeypatch, LOG_LEVEL="info").log_level == "INFO"
+
+
+def test_log_formats_may_be_written_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read(monkeypatch, LOG_FORMAT="JSON").log_format == "json"
+
+
+def test_a_producers_own_exporter_may_speak_what_ours_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read(monkeypatch, OTEL_EXPORTER_OTLP_ENDPOINT="collector:4317")
 
 
 def test_each_url_of_a_list_is_masked() -> None:

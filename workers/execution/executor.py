@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent import futures
 from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -39,6 +40,7 @@ from workers.comfyui.history import (
 )
 from workers.comfyui.model import PromptState
 from workers.comfyui.notifications import OnOutput, Subscription
+from workers.comfyui.progress import PromptProgress
 from workers.execution.control import HandedOn, ServerHung, Spared, WorkerLeaving
 from workers.execution.job import AttemptFailed, Job, Start
 from workers.execution.keeper import Keeper, Lease, Phase
@@ -48,7 +50,7 @@ from workers.execution.uploading import Uploads, patiently
 from workers.execution.waiting import Patience, await_entry
 from workers.inputs import Inputs
 from workers.nodes.params import seeds_in
-from workers.observing import Observe, StageEnded, unobserved
+from workers.observing import NodeExecution, NodesExecuted, Observe, StageEnded, unobserved
 from workers.observing.events import Stage
 from workers.storage import ObjectStore
 from workers.storage.keys import job_folder, manifest_key
@@ -242,7 +244,7 @@ class Executor:
                 entry = self._await(run, workflow, server, notifications, subscription)
             executed = self._through(run, "executing", staged)
             outputs = self._upload(run, entry, uploads)
-        uploaded = self._through(run, "uploading", executed)
+        uploaded = self._through(run, "uploading", executed, files=len(outputs))
         result = JobResult(
             job_id=job.id,
             prompt_id=job.prompt_id,
@@ -276,7 +278,7 @@ class Executor:
         """
         return patiently(
             lambda: self.recall(manifest_key(job.folder), job.request),
-            what=f"job {job.id}: manifest",
+            what="manifest",
             control=lease.control,
             storage_patience=self._s3_patience_seconds,
         )
@@ -292,7 +294,7 @@ class Executor:
             try:
                 return self.recall(manifest_key(job.folder), job.request)
             except JobError as error:
-                logger.warning("job %s: whether it is committed is not known: %s", job.id, error)
+                logger.warning("whether it is committed is not known: %s", error)
                 raise
 
         return _soon(ask)
@@ -314,7 +316,7 @@ class Executor:
                 return self._workflow(job)
             except JobError as error:
                 # What is executed already needs it for messages only.
-                logger.info("job %s: its nodes' classes are not known: %s", job.id, error)
+                logger.info("its nodes' classes are not known: %s", error)
                 return {}
         workflow = self._workflow(job)
         self._refuse_parts(workflow, job.request.inputs)
@@ -485,6 +487,8 @@ class Executor:
                 raise _spared(run) from None
             run.executing = run.executing or subscription.progress.started
             raise
+        finally:
+            self._tell_nodes(job, workflow, subscription.progress)
         self._keeper.store(run.lease, sum(subscription.progress.node_seconds.values()) or None)
         timeline.mark(job.id, "seen")
         # From here on no server can die of it.
@@ -548,7 +552,7 @@ class Executor:
             if self._comfyui.state_of(prompt) is PromptState.UNKNOWN:
                 raise _spared(run)
         except JobError as error:
-            logger.info("job %s: cannot be handed on yet: %s", run.job.id, error)
+            logger.info("cannot be handed on yet: %s", error)
         else:
             control.wanted_elsewhere = False
 
@@ -567,13 +571,13 @@ class Executor:
             outputs.append(wait())
             self._report(run, "uploading", _EXECUTED + (1 - _EXECUTED) * number / len(pending))
         surplus = uploads.surplus([file for file, _ in pending], _ABANDON_SECONDS)
-        self._removal.remove_files(run.job, surplus, may=lambda: True)
+        self._removal.remove_files(surplus, may=lambda: True)
         return outputs
 
     def _take_back(self, run: _Run) -> None:
         """Remove what a failed attempt has stored early; nobody would know of it."""
         # Of a prompt that others may go on with they store the same, under the same keys.
-        self._removal.remove_files(run.job, run.stored, may=lambda: self._keeper.is_sure(run.lease))
+        self._removal.remove_files(run.stored, may=lambda: self._keeper.is_sure(run.lease))
 
     def _commit(self, run: _Run, result: JobResult) -> JobResult:
         """Write the manifest, once; the result that stands in it is the job's."""
@@ -586,12 +590,12 @@ class Executor:
             timeline.mark(result.job_id, "committed")
             if created:
                 return result
-            logger.info("job %s: was committed by another attempt", result.job_id)
+            logger.info("was committed by another attempt")
             return _read_manifest(self._store.get(result.manifest.key) or manifest)
 
         return patiently(
             create,
-            what=f"job {result.job_id}: manifest",
+            what="manifest",
             control=run.lease.control,
             storage_patience=self._s3_patience_seconds,
         )
@@ -630,11 +634,26 @@ class Executor:
         """Where the objects of a job go that nobody had before."""
         return job_folder(self._prefix, request.output.prefix, job_id)
 
-    def _through(self, run: _Run, stage: Stage, since: float) -> float:
+    def _through(self, run: _Run, stage: Stage, since: float, *, files: int = 0) -> float:
         """Tell that a stage has ended which began then; the moment, by the same clock."""
         now = time.monotonic()
-        self._observe(StageEnded(run.job.id, stage, ended_at=time.time(), seconds=now - since))
+        self._observe(StageEnded(run.job.id, stage, time.time(), now - since, files))
         return now
+
+    def _tell_nodes(self, job: Job, workflow: Workflow, progress: PromptProgress) -> None:
+        """Tell which nodes have executed, as far as it was heard."""
+        # From the clock on which they were heard of to the one that all have.
+        offset = time.time() - time.monotonic()
+        nodes = tuple(
+            NodeExecution(
+                node_id,
+                class_type=workflow.get(node_id, {}).get("class_type"),
+                began_at=began + offset,
+                seconds=progress.node_seconds[node_id],
+            )
+            for node_id, began in progress.node_began.items()
+        )
+        self._observe(NodesExecuted(job.id, nodes))
 
     def _report(self, run: _Run, stage: str, value: float, **where: Any) -> None:
         instance = run.job.instance
@@ -659,7 +678,7 @@ def _soon(ask: Callable[[], T]) -> T | None:
         with suppress(JobError):
             answers.append(ask())
 
-    thread = threading.Thread(target=listen, daemon=True)
+    thread = threading.Thread(target=copy_context().run, args=(listen,), daemon=True)
     thread.start()
     thread.join(_SOON_SECONDS)
     return answers[0] if answers else None

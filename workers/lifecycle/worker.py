@@ -16,6 +16,7 @@ from workers.broker.progress import ProgressWriter
 from workers.broker.results import PROGRESS
 from workers.broker.revocation import follow_revocations
 from workers.lifecycle.memory import keep_for_good, keep_little
+from workers.logs.setup import write_logs_as
 
 # Seconds that a server has at the start to say what it can do.
 _SURVEY_SECONDS = 3.0
@@ -42,6 +43,10 @@ class Worker(CeleryWorker):  # type: ignore[misc]  # celery has no types for it
     def on_before_init(self, *, settings: Settings, **options: Any) -> None:
         """Celery's hook: make the clients and give the task its executor."""
         super().on_before_init(**options)
+        write_logs_as(settings.log_format)
+        if settings.log_format == "json":
+            # The banner is for people.
+            self.quiet = True
         keep_little()
         # At DEBUG these write whole requests, with signatures, passwords and input files.
         for name in ("botocore", "celery.pool"):
