@@ -1392,6 +1392,24 @@ def test_a_job_is_left_to_who_has_its_server_now_with_what_runs_there() -> None:
     assert scene.server.cancelled == []
 
 
+@pytest.mark.parametrize(
+    ("kept", "stopped"),
+    [
+        pytest.param(RECORD.model_copy(update={"prompt": 2}), True, id="others run their own"),
+        pytest.param(RECORD, False, id="others have adopted it"),
+    ],
+)
+def test_who_has_lost_its_server_and_the_job_leaves_no_prompt_that_nobody_waits_for(
+    kept: Record, stopped: bool
+) -> None:
+    scene = new()
+    scene.executor.end = ServerLost("x")
+    scene.ledger.ours = False
+    scene.ledger.kept = kept
+    scene.postponed()
+    assert scene.server.cancelled == ([prompt_id("job", 1)] if stopped else [])
+
+
 def test_a_worker_that_leaves_gives_the_job_back_for_now() -> None:
     scene = new()
     scene.executor.end = WorkerLeaving("its worker was asked to end")

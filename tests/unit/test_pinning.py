@@ -15,6 +15,7 @@ from workers.ledger.ledger import LEASE_SECONDS
 from workers.ledger.pins import Holder, Pin, Pins, Process
 from workers.lifecycle import moving as moving_module
 from workers.lifecycle import pinned as pinned_module
+from workers.lifecycle import pinning as pinning_module
 from workers.lifecycle import process as process_module
 from workers.lifecycle.moving import DOWN_SECONDS, Moving
 from workers.lifecycle.pinned import Pinned
@@ -198,6 +199,27 @@ def test_of_many_holders_only_some_are_named(caplog: pytest.LogCaptureFixture) -
     assert caplog.messages[0].endswith(" and 46 more")
 
 
+def test_a_spare_says_it_again_every_five_minutes(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(
+        pinning_module, "time", SimpleNamespace(monotonic=lambda: clock.now, sleep=None)
+    )
+    waiting = Waiting(Fleet({A: HELD}), urls=[A])
+
+    def pass_by() -> None:
+        clock.now += LOOK_SECONDS
+        if clock.now >= 700:
+            waiting.fleet.pins.clear()
+
+    waiting.on_sleep = pass_by
+    waiting.pinning.take()
+    # At the beginning, after 300 s and after 600 s.
+    assert sum("waits as a spare" in line for line in caplog.messages) == 3
+    assert waiting.began_to_log == 1
+
+
 def test_a_redis_that_is_away_is_waited_for_and_named_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -223,8 +245,19 @@ def test_a_spare_that_is_asked_to_end_leaves_nothing_behind() -> None:
     waiting.on_sleep = end
     with pytest.raises(SystemExit):
         waiting.pinning.take()
-    # The signal may have come between Redis' answer and us.
-    assert waiting.fleet.let_go_of == [A, B, C]
+    assert waiting.fleet.let_go_of == []
+
+
+def test_what_was_taken_just_when_it_is_asked_to_end_is_free_again() -> None:
+    waiting = Waiting(Fleet({A: HELD}))
+
+    def take(*_: object) -> int:
+        raise SystemExit(0)
+
+    waiting.fleet.take = take  # type: ignore[assignment,method-assign]
+    with pytest.raises(SystemExit):
+        waiting.pinning.take()
+    assert waiting.fleet.let_go_of == [B]
 
 
 def test_another_one_is_free_only_if_it_answers() -> None:

@@ -589,7 +589,9 @@ class Custody:
             # One that was spared this server has not been tried.
             changes["attempts"] = (*record.attempts, _left(job, reason, seconds))
         try:
-            self._ledger.release(lease.job_id, lease.token, record.model_copy(update=changes))
+            released = record.model_copy(update=changes)
+            if not self._ledger.release(lease.job_id, lease.token, released):
+                self._stop_unless_adopted(lease, job)
         except JobError as error:
             # The lease runs out by itself.
             logger.warning("job %s: could not be let go of: %s", lease.job_id, error)

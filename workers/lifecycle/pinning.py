@@ -5,6 +5,7 @@ import socket
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -95,6 +96,7 @@ class Pinning:
         self._sleep = sleep
         self._nonce = uuid.uuid4().hex
         self._began = time.monotonic()
+        self._taking: str | None = None
         self._told = ""
         self._told_at = float("-inf")
 
@@ -104,8 +106,7 @@ class Pinning:
             while (taken := self._try()) is None:
                 self._sleep(LOOK_SECONDS)
         except BaseException:
-            # Whoever is interrupted may have taken one just then.
-            self._let_go_of_all()
+            self._let_go()
             raise
         if self._told:
             seconds = time.monotonic() - self._began
@@ -143,20 +144,21 @@ class Pinning:
     def _take(self, one: Candidate) -> Pinned | None:
         place, began = self._places[one.url], time.monotonic()
         holder = Holder(worker=self._name(one.url), host=socket.gethostname(), process=self._here)
+        self._taking = place
         token = self._pins.take(place, holder, self._nonce, one.gone)
         if token is None:
+            self._taking = None
             return None
         return Pinned(
             self._pins, place, holder=holder, nonce=self._nonce, token=token, taken_at=began
         )
 
-    def _let_go_of_all(self) -> None:
-        try:
-            for place in self._places.values():
-                self._pins.let_go(place, self._nonce)
-        except JobError:
-            # It ends by itself.
-            pass
+    def _let_go(self) -> None:
+        """Give up what was taken just when somebody interrupted it."""
+        if self._taking is not None:
+            # Else its lease ends by itself.
+            with suppress(JobError):
+                self._pins.let_go(self._taking, self._nonce)
 
     def _tell(self, line: str) -> None:
         now = time.monotonic()
