@@ -209,10 +209,14 @@ def assemble(
     circuit.subscribe(begin_anew)
     observe = Observers()
     leaving = Leaving(keeper, settings.shutdown_grace_seconds)
+
+    def lose_server() -> None:
+        # It is another worker's to tell of the server, and there is no time for what runs there.
+        survey.stop()
+        leaving.begin_anew(ServerLost("another worker drives its server now"), grace_seconds=0.0)
+
     if pinned is not None:
-        lost = ServerLost("another worker drives its server now")
-        # There is no time: what it does is not its own to do.
-        pinned.subscribe(partial(leaving.begin_anew, lost, grace_seconds=0.0))
+        pinned.subscribe(lose_server)
     moving = None
     if is_another_free is not None:
         moving = Moving(

@@ -41,6 +41,13 @@ def keeper(monkeypatch: pytest.MonkeyPatch) -> Iterator[Keeper]:
     state.should_stop = None
 
 
+def join(name: str) -> None:
+    """Wait until the thread with this name has ended."""
+    for thread in threading.enumerate():
+        if thread.name == name:
+            thread.join(LONG)
+
+
 @pytest.mark.timeout(LONG / 2)
 def test_a_redis_that_does_not_answer_holds_up_nobody_who_leaves(keeper: Keeper) -> None:
     leaving = Leaving(keeper, 15.0)  # type: ignore[arg-type]
@@ -54,25 +61,18 @@ def test_a_redis_that_does_not_answer_holds_up_nobody_who_leaves(keeper: Keeper)
 def test_who_begins_anew_gives_back_what_it_has_first(
     keeper: Keeper, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class AnewError(Exception):
-        """What execve(2) is: nothing comes after it."""
-
-    def begin_anew() -> None:
-        keeper.done.append("anew")
-        ended.set()
-        raise AnewError
-
-    ended = threading.Event()
     keeper.redis_answers.set()
-    monkeypatch.setattr(module, "begin_anew", begin_anew)
-    monkeypatch.setattr(module.threading, "excepthook", lambda _: None)
+    monkeypatch.setattr(module, "begin_anew", lambda: keeper.done.append("anew"))
     leaving = Leaving(keeper, 15.0)  # type: ignore[arg-type]
     leaving.begin_anew(ServerLost("x"), grace_seconds=0.0)
     # The second reason is none.
     leaving.begin_anew(WorkerLeaving("x"))
-    assert ended.wait(LONG)
+    join("anew")
     assert (leaving.begun, leaving.anew, state.should_stop) == (True, True, 0)
-    assert keeper.done == [0.0, ServerLost, 4.0, "anew"]
+    # What comes after it never happens.
+    assert keeper.done == [0.0, ServerLost, 4.0, "anew", 0]
+    # Others may count on the one who has the server now.
+    assert not keeper.announced.is_set()
 
 
 def test_who_is_asked_to_end_does_not_begin_anew(keeper: Keeper) -> None:
@@ -80,7 +80,10 @@ def test_who_is_asked_to_end_does_not_begin_anew(keeper: Keeper) -> None:
     leaving = Leaving(keeper, 15.0)  # type: ignore[arg-type]
     leaving.begun = leaving.anew = True
     leaving._on_signal(signal.SIGTERM, None)
+    join("SIGTERM")
     assert (leaving.begun, leaving.anew) == (True, False)
+    # It is gone, as after a second one.
+    assert keeper.done == [0.0, WorkerLeaving, module._HURRY_SECONDS, 0]
 
 
 def test_who_leaves_says_so_before_the_grace(keeper: Keeper) -> None:

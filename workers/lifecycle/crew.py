@@ -116,15 +116,20 @@ class Crew:
         # From the main thread: the system takes the end of the one that started them for ours.
         shim = (sys.executable, "-m", "workers.lifecycle.child", str(os.getpid()))
         member.started_at = time.monotonic()
-        process = member.process = subprocess.Popen(  # noqa: S603  # our own command
-            [*shim, *self._command],
-            env=_environment(os.environ, member.url),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            # Of a terminal's Ctrl-C they hear through us, once.
-            start_new_session=True,
-        )
+        try:
+            process = member.process = subprocess.Popen(  # noqa: S603  # our own command
+                [*shim, *self._command],
+                env=_environment(os.environ, member.url),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                # Of a terminal's Ctrl-C they hear through us, once.
+                start_new_session=True,
+            )
+        except OSError as error:
+            # The others need not end because the machine has no room for one more.
+            self._put_off(member, f"cannot be started: {error.strerror}")
+            return
         threading.Thread(target=self._relay, args=(member, process), daemon=True).start()
 
     def _relay(self, member: _Member, process: subprocess.Popen[bytes]) -> None:
@@ -148,11 +153,14 @@ class Crew:
         if self._leaving:
             self._failed = self._failed or code not in _IN_ORDER
             return
+        self._put_off(member, f"has ended ({code})")
+
+    def _put_off(self, member: _Member, why: str) -> None:
         now = time.monotonic()
         member.failures = failures_after(member.failures, now - member.started_at)
         pause = pause_after(member.failures)
         member.due_at = now + pause
-        self._say(f"the worker of {member.url} has ended ({code}); again in {pause:.0f} s")
+        self._say(f"the worker of {member.url} {why}; again in {pause:.0f} s")
 
 
 def _environment(own: Mapping[str, str], url: str) -> dict[str, str]:

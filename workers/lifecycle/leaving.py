@@ -11,7 +11,7 @@ from typing import Any
 from celery import platforms, signals
 from celery.worker import state
 
-from workers.execution.control import HandedOn, WorkerLeaving
+from workers.execution.control import HandedOn, ServerLost, WorkerLeaving
 from workers.execution.keeper import Keeper
 from workers.lifecycle.process import begin_anew
 
@@ -96,8 +96,9 @@ class Leaving:
         reason: HandedOn | None = None,
     ) -> None:
         # Whoever has us killed before we are done: the jobs are not to blame. A Redis that does
-        # not answer holds up nobody.
-        threading.Thread(target=self._keeper.announce_leaving, daemon=True).start()
+        # not answer holds up nobody. Of a server that is another worker's others may count on that.
+        if not isinstance(reason, ServerLost):
+            threading.Thread(target=self._keeper.announce_leaving, daemon=True).start()
         # In a daemon: a worker whose jobs have ended is gone before.
         time.sleep(seconds)
         self._keeper.leave(reason or WorkerLeaving("its worker was asked to end"))

@@ -1,11 +1,15 @@
 """Which process this is, whether another one on the same machine still is, and a new life."""
 
+import logging
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
 from workers.ledger.pins import Process
+
+logger = logging.getLogger(__name__)
 
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 # Two clocks that begin at different times would make of one process two.
@@ -47,9 +51,15 @@ def is_gone(other: Process, here: Process) -> bool:
 
 def begin_anew() -> NoReturn:
     """Become what this process was when it was started, under the same id."""
-    for stream in (sys.stdout, sys.stderr):
-        stream.flush()
-    os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  # as we were
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    try:
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  # as we were
+    except OSError:
+        # Who cannot begin anew must not stay, either: whoever started it may do better.
+        logger.exception("this process cannot begin anew")
+        os._exit(1)
 
 
 def _started(pid: int) -> str:
