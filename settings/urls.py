@@ -1,12 +1,13 @@
 """URLs in variables."""
 
 import ipaddress
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 _HTTP = {"http": 80, "https": 443}
 
 # Under each of these a host reaches itself; under 127.0.0.2 it may reach another server.
-_SELF = ("localhost", "127.0.0.1", "::1", "0.0.0.0", "::")  # noqa: S104  # nothing is bound
+_SELF = ("127.0.0.1", "localhost", "::1", "0.0.0.0", "::")  # noqa: S104  # nothing is bound
 
 
 def http_url(value: str | None) -> str | None:
@@ -41,13 +42,11 @@ def canonical(url: str) -> str:
 
 
 def _canonical_host(name: str) -> str:
-    name = name.removesuffix(".")
-    try:
-        address = ipaddress.ip_address(name)
-    except ValueError:
-        return name
-    mapped = address.ipv4_mapped if address.version == 6 else None
-    spelled = str(mapped or address)
+    spelled = name.removesuffix(".")
+    with suppress(ValueError):
+        address = ipaddress.ip_address(spelled)
+        mapped = address.ipv4_mapped if address.version == 6 else None
+        spelled = str(mapped or address)
     if spelled in _SELF:
-        return "localhost"
+        return _SELF[0]
     return f"[{spelled}]" if ":" in spelled else spelled
