@@ -20,6 +20,7 @@ from cli.errors import CommandError
 from cli.output import AsJson, cell, print_json, print_table
 from cli.result import find, show
 from cli.submit import submit
+from cli.worker import work
 from cli.workflow_files import WorkflowFile
 from sandbox.processes import StartupError
 from settings import SettingsError, load
@@ -38,6 +39,7 @@ app.add_typer(dead, name="dead")
 app.add_typer(comfy, name="comfy")
 app.command()(submit)
 app.command("batch")(show_batch)
+app.command("worker")(work)
 
 
 @app.command("settings")

@@ -1,12 +1,13 @@
 """The composition root: the one place where clients are made and put together."""
 
+import os
 import ssl
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from urllib.parse import urlsplit
 
 import boto3
@@ -18,13 +19,19 @@ from celery.utils.nodenames import gethostname
 from settings import Settings
 from workers.comfyui import ComfyUI, Notifications
 from workers.execution import Custody, Executor, Keeper, Limits, Takeover
+from workers.execution.control import ServerLost, WorkerLeaving, unshared
 from workers.execution.place import Place
 from workers.execution.removal import Removal
 from workers.inputs import Inputs, Sources
 from workers.ledger import Ledger
+from workers.ledger.pins import Pins
 from workers.ledger.servers import Servers
 from workers.lifecycle.circuit import Circuit
 from workers.lifecycle.leaving import Leaving
+from workers.lifecycle.moving import Moving
+from workers.lifecycle.pinned import Pinned
+from workers.lifecycle.pinning import Pinning
+from workers.lifecycle.probing import PROBE_SECONDS, answering
 from workers.logs.story import tell as tell_story
 from workers.observing import Observe, Observers
 from workers.routing.pace import Pace
@@ -56,6 +63,7 @@ class Parts:
     keeper: Keeper
     custody: Custody
     leaving: Leaving
+    moving: Moving | None
     observe: Observe
     traces: Traces
 
@@ -66,6 +74,8 @@ class Parts:
         self.circuit.start()
         self.survey.start()
         self.keeper.start()
+        if self.moving is not None:
+            self.moving.start()
 
     def close(self) -> None:
         """Close everything, the listeners first."""
@@ -81,17 +91,60 @@ class Parts:
             closing.callback(self.survey.stop)
             closing.callback(self.circuit.stop)
             closing.callback(self.notifications.stop)
+            if self.moving is not None:
+                closing.callback(self.moving.stop)
 
 
 def node_name(settings: Settings) -> str:
-    """The worker's name: unique where each worker on a host has a server of its own."""
+    """The worker's name: unique as each worker on a host has a server of its own, or says so."""
     instance = urlsplit(settings.comfyui_url)
     place = f"{instance.hostname}-{instance.port or instance.scheme}{instance.path}"
-    return f"{place.replace('/', '-')}@{gethostname()}"
+    shared = f"-{os.getpid()}" if settings.comfyui_shared else ""
+    return f"{place.replace('/', '-')}{shared}@{gethostname()}"
 
 
-def assemble(settings: Settings, worker: str) -> Parts:
-    """Make and connect the parts of a worker; nothing is opened or started yet."""
+def pinning(settings: Settings, name: str | None, on_wait: Callable[[], None]) -> Pinning:
+    """What finds a server for a worker, which has this name or one that follows its server."""
+
+    def name_at(url: str) -> str:
+        return name or node_name(pinned_to(settings, url))
+
+    return Pinning(
+        Pins(settings.ledger_url),
+        settings.comfyui_servers,
+        name=name_at,
+        answering=partial(answering, client=partial(comfyui_client, _hasty(settings))),
+        on_wait=on_wait,
+    )
+
+
+def pinned_to(settings: Settings, url: str) -> Settings:
+    """The settings of a worker that drives this server."""
+    return settings.model_copy(update={"comfyui_url": url})
+
+
+def _hasty(settings: Settings) -> Settings:
+    """The same for a server that answers at once or does not count."""
+    names = ("comfyui_connect_timeout_seconds", "comfyui_read_timeout_seconds")
+    return settings.model_copy(
+        update={name: min(getattr(settings, name), PROBE_SECONDS) for name in names}
+    )
+
+
+def assemble(
+    settings: Settings,
+    worker: str,
+    pinned: Pinned | None = None,
+    is_another_free: Callable[[str], bool] | None = None,
+) -> Parts:
+    """Make and connect the parts of a worker; nothing is opened or started yet.
+
+    Args:
+        settings: of a worker that drives `COMFYUI_URL`.
+        worker: its name.
+        pinned: the lease on that server; without one others may drive it, too.
+        is_another_free: whether a server beside the one with this URL can be had.
+    """
     connections = settings.worker_slots * _CONNECTIONS_PER_SLOT
     comfyui = comfyui_client(settings, connections=connections)
 
@@ -163,6 +216,21 @@ def assemble(settings: Settings, worker: str) -> Parts:
     # First, so that the lines of the story name the trace.
     observe = Observers(telemetry.observe, tell_story)
     leaving = Leaving(keeper, settings.shutdown_grace_seconds)
+
+    def lose_server() -> None:
+        # It is another worker's to tell of the server, and there is no time for what runs there.
+        survey.stop()
+        leaving.begin_anew(ServerLost("another worker drives its server now"), grace_seconds=0.0)
+
+    if pinned is not None:
+        pinned.subscribe(lose_server)
+    moving = None
+    if is_another_free is not None:
+        moving = Moving(
+            answers=lambda: circuit.answers,
+            is_another_free=partial(is_another_free, settings.comfyui_url),
+            move=partial(leaving.begin_anew, WorkerLeaving("its server is down")),
+        )
     removal = Removal(store, settings.s3_patience_seconds)
     executor = Executor(
         comfyui=comfyui,
@@ -170,6 +238,7 @@ def assemble(settings: Settings, worker: str) -> Parts:
         listen_as=listen_as,
         server_at=server_at,
         breaker=circuit,
+        confirm_server=pinned.confirm if pinned is not None else unshared,
         keeper=keeper,
         store=store,
         removal=removal,
@@ -215,6 +284,7 @@ def assemble(settings: Settings, worker: str) -> Parts:
         keeper=keeper,
         custody=custody,
         leaving=leaving,
+        moving=moving,
         observe=observe,
         traces=telemetry,
     )

@@ -30,7 +30,15 @@ from workers.comfyui import Notifications
 from workers.comfyui.model import PromptQueue, PromptState
 from workers.execution import Executor, removal, uploading, waiting
 from workers.execution import executor as module
-from workers.execution.control import HandedOn, LeaseLost, ServerHung, Spared, WorkerLeaving
+from workers.execution.control import (
+    Control,
+    HandedOn,
+    LeaseLost,
+    ServerHung,
+    ServerLost,
+    Spared,
+    WorkerLeaving,
+)
 from workers.execution.job import AttemptFailed, Job, Start, prompt_id
 from workers.execution.keeper import Keeper, Lease, Phase
 from workers.execution.removal import Removal
@@ -190,6 +198,7 @@ class Scene:
         self.refused: list[str] = []
         self.accepted: list[None] = []
         self.takes_no_prompts = False
+        self.server_lost = False
         self.on_place: Callable[[], object] = lambda: None
         self.workflow: dict[str, Any] = WORKFLOW
         self.on_object_info: Callable[[], dict[str, Any]] = lambda: OBJECT_INFO
@@ -256,8 +265,13 @@ class Scene:
             workflow_max_bytes=10**6,
             stall_seconds=60.0,
             s3_patience_seconds=self.patience,
+            confirm_server=self.confirm_server,
             observe=self.events.append,
         )
+
+    def confirm_server(self, _control: Control) -> None:
+        if self.server_lost:
+            raise ServerLost("x")
 
     def refuse(self, job_id: str) -> bool:
         self.refused.append(job_id)
@@ -454,6 +468,16 @@ def test_a_job_that_has_a_reason_to_end_by_then_is_not_queued(scene: Scene) -> N
         with pytest.raises(WorkerLeaving):
             scene.attempt()
     assert scene.server.submitted == []
+
+
+def test_nothing_is_queued_on_a_server_that_another_worker_drives(scene: Scene) -> None:
+    scene.server_lost = True
+    with scene.holding():
+        with pytest.raises(ServerLost):
+            scene.attempt()
+    assert scene.server.submitted == []
+    # What runs there is the other one's to stop.
+    assert scene.server.cancelled == []
 
 
 # How long it is waited for

@@ -27,7 +27,7 @@ from tasks.retry import Fail, Failure, PutAside, Retry, Where, after_failure
 from tasks.workflow import Workflow
 from workers import timeline
 from workers.comfyui import ComfyUI
-from workers.execution.control import HandedOn, LeaseLost, Spared
+from workers.execution.control import HandedOn, LeaseLost, ServerLost, Spared
 from workers.execution.executor import Executor, Report
 from workers.execution.job import AttemptFailed, Job, Start, prompt_id
 from workers.execution.keeper import Keeper, Lease
@@ -588,11 +588,17 @@ class Custody:
             self._stop_unless_adopted(lease, job)
             raise NotNow(_LOOK_SECONDS)
         changes: dict[str, Any] = {"route": Route(), "spent": record.spent or lease.prompt_stopped}
+        if isinstance(reason, ServerLost):
+            # Who has the server now can go on with what runs there.
+            due = lease.now() + _PREFER_SECONDS
+            changes["route"] = Route(prefer=record.place, until=due)
         if not isinstance(reason, Spared):
             # One that was spared this server has not been tried.
             changes["attempts"] = (*record.attempts, _left(job, reason, seconds))
         try:
-            self._ledger.release(lease.job_id, lease.token, record.model_copy(update=changes))
+            released = record.model_copy(update=changes)
+            if not self._ledger.release(lease.job_id, lease.token, released):
+                self._stop_unless_adopted(lease, job)
         except JobError as error:
             # The lease runs out by itself.
             logger.warning("could not be let go of: %s", error)

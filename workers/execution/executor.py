@@ -41,7 +41,7 @@ from workers.comfyui.history import (
 from workers.comfyui.model import PromptState
 from workers.comfyui.notifications import OnOutput, Subscription
 from workers.comfyui.progress import PromptProgress
-from workers.execution.control import HandedOn, ServerHung, Spared, WorkerLeaving
+from workers.execution.control import Control, HandedOn, ServerHung, Spared, WorkerLeaving, unshared
 from workers.execution.job import AttemptFailed, Job, Start
 from workers.execution.keeper import Keeper, Lease, Phase
 from workers.execution.preparation import prepare
@@ -151,6 +151,7 @@ class Executor:
         workflow_max_bytes: int,
         stall_seconds: float,
         s3_patience_seconds: float,
+        confirm_server: Callable[[Control], None] = unshared,
         observe: Observe = unobserved,
     ) -> None:
         """Take the clients; they stay their maker's to close.
@@ -173,6 +174,8 @@ class Executor:
             workflow_max_bytes: size of a workflow as JSON above which it is refused.
             stall_seconds: seconds without a sign of life after which a prompt is stopped.
             s3_patience_seconds: seconds for which an upload is tried again.
+            confirm_server: raises ServerLost if another worker drives the server, and waits until
+                that is known.
             observe: is told of stages and files.
         """
         self.instance = comfyui.base_url
@@ -181,6 +184,7 @@ class Executor:
         self._listen_as = listen_as
         self._server_at = server_at
         self._breaker = breaker
+        self._confirm_server = confirm_server
         self._keeper = keeper
         self._store = store
         self._removal = removal
@@ -398,6 +402,7 @@ class Executor:
         job = run.job
         # Placing its inputs may have taken long.
         self._keeper.confirm(run.lease)
+        self._confirm_server(run.lease.control)
         if run.lease.control.wanted_elsewhere:
             raise _spared(run)
         was_there, began = self._notifications.connected, time.monotonic()
