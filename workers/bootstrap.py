@@ -85,8 +85,14 @@ def node_name(settings: Settings) -> str:
     return f"{place.replace('/', '-')}@{gethostname()}"
 
 
-def assemble(settings: Settings, worker: str) -> Parts:
-    """Make and connect the parts of a worker; nothing is opened or started yet."""
+def assemble(settings: Settings, worker: str, *observers: Observe) -> Parts:
+    """Make and connect the parts of a worker; nothing is opened or started yet.
+
+    Args:
+        settings: what it is to be.
+        worker: its name.
+        observers: those who watch its jobs.
+    """
     connections = settings.worker_slots * _CONNECTIONS_PER_SLOT
     comfyui = comfyui_client(settings, connections=connections)
 
@@ -154,7 +160,7 @@ def assemble(settings: Settings, worker: str) -> Parts:
             survey.renew()
 
     circuit.subscribe(begin_anew)
-    observe = Observers()
+    observe = Observers(*observers)
     leaving = Leaving(keeper, settings.shutdown_grace_seconds)
     removal = Removal(store, settings.s3_patience_seconds)
     executor = Executor(

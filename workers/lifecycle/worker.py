@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 from celery import signals
@@ -15,7 +15,11 @@ from workers.bootstrap import assemble, node_name
 from workers.broker.progress import ProgressWriter
 from workers.broker.results import PROGRESS
 from workers.broker.revocation import follow_revocations
+from workers.health.pulse import Pulse
 from workers.lifecycle.memory import keep_for_good, keep_little
+
+if TYPE_CHECKING:
+    from workers.lifecycle.watching import Watching
 
 # Seconds that a server has at the start to say what it can do.
 _SURVEY_SECONDS = 3.0
@@ -46,8 +50,11 @@ class Worker(CeleryWorker):  # type: ignore[misc]  # celery has no types for it
         # At DEBUG these write whole requests, with signatures, passwords and input files.
         for name in ("botocore", "celery.pool"):
             logging.getLogger(name).setLevel(logging.INFO)
-        self._parts = assemble(settings, self.hostname)
-        # Where the gate and the sharing look for them.
+        self._watching = _watching(settings)
+        observers = [self._watching.observe] if self._watching else []
+        self._parts = assemble(settings, self.hostname, *observers)
+        # Where the consumer's steps look for them.
+        self.pulse = Pulse()
         self.circuit = self._parts.circuit
         self.keeper = self._parts.keeper
         self.router = self._parts.router
@@ -68,6 +75,8 @@ class Worker(CeleryWorker):  # type: ignore[misc]  # celery has no types for it
         super().on_start()
         self._parts.start()
         self._progress.start()
+        if self._watching:
+            self._watching.start(self, self._parts, self.pulse)
         follow_revocations(self._parts.custody)
         # Whoever sees this worker ready may count on the others knowing what its server can do.
         self._parts.survey.wait_begun(_SURVEY_SECONDS)
@@ -78,6 +87,21 @@ class Worker(CeleryWorker):  # type: ignore[misc]  # celery has no types for it
     def _on_shutdown(self, **_: Any) -> None:
         self._progress.stop()
         self._parts.close()
+        if self._watching:
+            self._watching.close()
+
+
+def _watching(settings: Settings) -> "Watching | None":
+    """What tells how this worker is, if that is wanted; its port is bound."""
+    if settings.metrics_port is None:
+        return None
+    # Nobody else should pay for it.
+    from workers.lifecycle.watching import Watching  # noqa: PLC0415
+
+    try:
+        return Watching(settings, settings.metrics_port)
+    except SettingsError as error:
+        leave(error)
 
 
 def _on_command_line(option: str) -> bool:
