@@ -204,6 +204,7 @@ def sources(**fields: Any) -> Sources:
         "is_open": lambda: True,
         "checks": {"store": lambda: "it is away", "broker": lambda: ""},
         "server": lambda: SERVER,
+        "answers": lambda: True,
         "backlog": asking(lambda: Backlog({"0": 2, "9": 4}, 12.5, 5)),
         "dead_letters": asking(lambda: 1),
     }
@@ -246,8 +247,10 @@ def test_a_worker_tells_what_it_has_and_sees() -> None:
 
 
 def test_what_cannot_be_told_now_is_left_out() -> None:
-    told = read(server=lambda: None, backlog=asking(unreachable), dead_letters=asking(unreachable))
-    gone = ("queue_", "dead_", "comfyui_", "server_")
+    told = read(
+        answers=lambda: False, backlog=asking(unreachable), dead_letters=asking(unreachable)
+    )
+    gone = ("queue_", "dead_", "comfyui_")
     assert not [name for name in told if name.startswith(gone)]
     assert told["slots"] == 12
 

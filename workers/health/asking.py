@@ -35,7 +35,7 @@ class Asking(Generic[T]):
             ask: the question; may hang.
             every: seconds for which an answer is good enough.
             wait: seconds that whoever wants to know is held up.
-            patience: seconds without an answer after which the one before does not count any more.
+            patience: seconds for which an answer counts while the next one does not come.
             clock: seconds.
         """
         self._ask = ask
@@ -67,10 +67,10 @@ class Asking(Generic[T]):
         if not hangs:
             self._answered.wait(self._wait)
         with self._lock:
-            known, asked_at = self._known, self._asked_at
-            hung = 0.0 if asked_at is None else self._clock() - asked_at
-        if hung >= self._patience or (asked_at is not None and self._known_at == float("-inf")):
-            raise NoAnswerError(f"no answer for {hung:.0f} s")
+            now, known, asked_at = self._clock(), self._known, self._asked_at
+            age = now - self._known_at
+        if asked_at is not None and age >= self._patience:
+            raise NoAnswerError(f"no answer for {now - asked_at:.0f} s")
         if isinstance(known, NoAnswerError):
             raise known
         return known

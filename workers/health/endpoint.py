@@ -66,7 +66,7 @@ class _Server(ThreadingHTTPServer):
     allow_reuse_address = True
     # Later versions of Python would let two workers have one port.
     allow_reuse_port = False
-    request_queue_size = 16
+    request_queue_size = 64
 
     def __init__(self, *args: Any) -> None:
         self.pages: Pages = {}

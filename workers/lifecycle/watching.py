@@ -85,7 +85,8 @@ class Watching:
             gpu=gpu.look,
             is_open=lambda: not parts.circuit.closed,
             checks=checks,
-            server=lambda: parts.survey.server if parts.circuit.answers else None,
+            server=lambda: parts.survey.server,
+            answers=lambda: parts.circuit.answers,
             backlog=Asking(lambda: read_backlog(self._settings), every=_BACKLOG_SECONDS),
             dead_letters=Asking(parts.ledger.dead_letters.count, every=_BACKLOG_SECONDS),
         )

@@ -33,7 +33,8 @@ class Sources:
         gpu: how long its server has executed.
         is_open: whether the circuit is.
         checks: what `/readyz` looks at, by part.
-        server: as other workers are told of it; None while it does not answer.
+        server: as other workers are told of it.
+        answers: whether it does, so that what it tells of itself is true.
         backlog: what waits in the broker.
         dead_letters: how many there are.
     """
@@ -43,7 +44,8 @@ class Sources:
     gpu: Callable[[], GpuSeconds]
     is_open: Callable[[], bool]
     checks: Mapping[str, Check]
-    server: Callable[[], Server | None]
+    server: Callable[[], Server]
+    answers: Callable[[], bool]
     backlog: Asking[Backlog]
     dead_letters: Asking[int]
 
@@ -73,7 +75,10 @@ class WorkerMetrics(Collector):
         )
         yield _family(catalog.BUILD, [((_own_version(), platform.python_version()), 1.0)])
         yield from self._of_fleet()
-        yield from _of_server(sources.server())
+        server = sources.server()
+        yield _family(catalog.SERVER, [((server.instance, server.version), 1.0)])
+        if sources.answers():
+            yield from _memory(server)
 
     def _of_fleet(self) -> Iterator[Family]:
         backlog = _answer(self._sources.backlog)
@@ -88,11 +93,8 @@ class WorkerMetrics(Collector):
         yield _family(catalog.DEAD, [((), _answer(self._sources.dead_letters))])
 
 
-def _of_server(server: Server | None) -> Iterator[Family]:
-    if server is None:
-        return
+def _memory(server: Server) -> Iterator[Family]:
     devices = [((str(number),), one) for number, one in enumerate(server.devices)]
-    yield _family(catalog.SERVER, [((server.instance, server.version), 1.0)])
     yield _family(catalog.RAM_TOTAL, [((), server.ram_total_bytes)])
     yield _family(catalog.RAM_FREE, [((), server.ram_free_bytes)])
     yield _family(catalog.VRAM_TOTAL, [(label, one.vram_total_bytes) for label, one in devices])
