@@ -24,6 +24,9 @@ from workers.metrics.catalog import METRICS
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
 OBSERVE = Path(__file__).parents[2] / "deploy" / "observe"
+PAGES = [
+    (OBSERVE.parents[1] / "docs" / name).read_text() for name in ("observability.md", "runbook.md")
+]
 SECONDS = 10.0
 
 SEEDS = count(90_001)
@@ -192,6 +195,8 @@ def expressions() -> Iterator[str]:
     yield from (one["expr"] for panel in dashboard["panels"] for one in panel["targets"])
     for group in yaml.safe_load((OBSERVE / "alerts.yml").read_text())["groups"]:
         yield from (rule["expr"] for rule in group["rules"])
+    for page in PAGES:
+        yield from re.findall(r"^```promql\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
 
 
 def test_dashboard_alerts_and_documents_use_what_there_is(scene: Scene) -> None:
@@ -210,10 +215,8 @@ def test_dashboard_alerts_and_documents_use_what_there_is(scene: Scene) -> None:
             known = {one.labels[key] for one in series if key in one.labels} | {"comfyfleet"}
             values = wanted.split("|") if kind == "=~" else [wanted]
             assert known.issuperset(values), query
-    for page in ("docs/observability.md", "docs/runbook.md"):
-        text = (OBSERVE.parents[1] / page).read_text()
-        suffixes = re.findall(r"\bcomfyfleet_\w+", text)
-        assert {one for one in suffixes if one not in names} == set(), page
+    for page in PAGES:
+        assert set(re.findall(r"\bcomfyfleet_\w+", page)) <= names
 
 
 def test_a_port_that_is_taken_ends_the_worker_with_one_sentence(scene: Scene, stack: Stack) -> None:
@@ -276,6 +279,8 @@ def test_who_is_ill_says_so_and_lives_and_gets_well(scene: Scene) -> None:
     well = dict.fromkeys((*parts, "worker"), True)
     assert scene.told("/livez") == (200, {"loop": True})
     assert scene.told("/readyz") == (200, well)
+    (documented,) = re.findall(r"^```json\n(.*?)^```$", PAGES[0], re.MULTILINE | re.DOTALL)
+    assert json.loads(documented)["checks"].keys() == well.keys()
     scene.fleet.valkey.process.pause()
     scene.store.set(Mode.BLACKHOLE)
     scene.server.kill()
