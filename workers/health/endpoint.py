@@ -6,6 +6,7 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
 from typing import Any, NamedTuple
@@ -17,6 +18,8 @@ logger = logging.getLogger(__name__)
 MOST_OPEN = 8
 # Threads at a time, of those that are cut and not yet gone too.
 _MOST_THREADS = 32
+# Seconds that the end of it takes at most.
+_END_SECONDS = 0.1
 # Seconds without a byte of whoever asks.
 _SILENCE_SECONDS = 10.0
 
@@ -49,9 +52,8 @@ class Endpoint:
         """Answer with these pages from now on."""
         self._server.pages = pages
         if self._thread is None:
-            self._thread = threading.Thread(
-                target=self._server.serve_forever, name="metrics", daemon=True
-            )
+            serve = partial(self._server.serve_forever, poll_interval=_END_SECONDS)
+            self._thread = threading.Thread(target=serve, name="metrics", daemon=True)
             self._thread.start()
 
     def close(self) -> None:
