@@ -12,7 +12,7 @@ from tasks.errors import StorageUnavailableError
 from workers.broker import pulse as steps
 from workers.broker.pulse import LoopPulse, broker_trouble
 from workers.health.asking import Asking, NoAnswerError
-from workers.health.pulse import STUCK_SECONDS, Pulse
+from workers.health.pulse import STUCK_SECONDS, Pulse, turning
 from workers.health.report import answering, health_pages, report
 
 PATIENCE = 10.0
@@ -144,6 +144,18 @@ def test_a_loop_that_does_not_turn_is_told_in_the_end() -> None:
     # Who leaves still has jobs, and no loop any more.
     pulse.is_over = True
     assert pulse.trouble() == ""
+
+
+def test_a_loop_that_waits_for_its_broker_is_not_stuck() -> None:
+    clock, broker = Clock(), "the broker has not answered for 15 s"
+    check = turning(Pulse(clock), lambda: broker)
+    clock.now += STUCK_SECONDS
+    assert check() == ""
+    broker = ""
+    clock.now += STUCK_SECONDS - 1
+    assert check() == ""
+    clock.now += 1
+    assert check() == "the loop that takes messages has not turned for 90 s"
 
 
 class Timer:

@@ -25,7 +25,7 @@ class Asking(Generic[T]):
         ask: Callable[[], T],
         *,
         every: float,
-        wait: float = 2.0,
+        wait: float = 1.0,
         patience: float = 15.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:

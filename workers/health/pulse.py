@@ -3,8 +3,7 @@
 import time
 from collections.abc import Callable
 
-# Seconds without a beat after which the loop counts as stuck. One command to a broker that vanished
-# may hold it up for thirty, and the connection after it for some more.
+# Seconds without a beat after which the loop counts as stuck, unless its broker does not answer.
 STUCK_SECONDS = 90.0
 
 
@@ -19,7 +18,7 @@ class Pulse:
         """Whether the loop has ended, as it should when the worker leaves."""
 
     def beat(self) -> None:
-        """Note that the loop turns, or has reason not to."""
+        """Note that the loop turns, or has a reason not to."""
         self._beaten_at = self._clock()
 
     def trouble(self) -> str:
@@ -28,3 +27,20 @@ class Pulse:
         if self.is_over or silent < STUCK_SECONDS:
             return ""
         return f"the loop that takes messages has not turned for {silent:.0f} s"
+
+
+def turning(pulse: Pulse, broker: Callable[[], str]) -> Callable[[], str]:
+    """The check that a loop turns.
+
+    Args:
+        pulse: of the loop.
+        broker: what is wrong with its broker, which may hold it up for minutes: to end the worker
+            would mend nothing, and cost what it renders.
+    """
+
+    def check() -> str:
+        if broker():
+            pulse.beat()
+        return pulse.trouble()
+
+    return check

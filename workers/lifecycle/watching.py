@@ -12,7 +12,7 @@ from workers.broker.pulse import broker_trouble
 from workers.execution.keeper import Phase
 from workers.health.asking import Asking
 from workers.health.endpoint import Endpoint, Page
-from workers.health.pulse import Pulse
+from workers.health.pulse import Pulse, turning
 from workers.health.report import Check, answering, health_pages
 from workers.metrics.gpu import GpuTime
 from workers.metrics.jobs import JobMetrics
@@ -56,7 +56,8 @@ class Watching:
         def leaving() -> str:
             return "the worker is leaving" if parts.leaving.begun else ""
 
-        health = health_pages({"loop": pulse.trouble}, {**checks, "worker": leaving})
+        live = {"loop": turning(pulse, checks["broker"])}
+        health = health_pages(live, {**checks, "worker": leaving})
         self._endpoint.show({"/metrics": self._scraped, **health})
 
     def close(self) -> None:
