@@ -585,8 +585,7 @@ def test_a_job_that_comes_too_late_is_not_begun() -> None:
     scene = new()
     with pytest.raises(JobExpiredError):
         scene.run(replace(ORDER, expired=True))
-    ended = scene.events[-1]
-    assert isinstance(ended, JobEnded)
+    (ended,) = (one for one in scene.events if isinstance(one, JobEnded))
     assert (ended.outcome, type(ended.error)) == ("cancelled", JobExpiredError)
     assert scene.executor.jobs == []
     assert scene.ledger.last("end") == ("cancelled", "")
