@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import time
 from typing import Any, NoReturn
 
 import click
@@ -11,11 +12,15 @@ from click.core import ParameterSource
 
 from settings import Settings, SettingsError, load
 from tasks.app import TASK_NAME
+from tasks.errors import StorageDeniedError
 from workers.bootstrap import assemble, node_name
 from workers.broker.progress import ProgressWriter
 from workers.broker.results import PROGRESS
 from workers.broker.revocation import follow_revocations
+from workers.checks.start import in_words, look_at_host, look_at_redis
 from workers.lifecycle.memory import keep_for_good, keep_little
+
+logger = logging.getLogger(__name__)
 
 # Seconds that a server has at the start to say what it can do.
 _SURVEY_SECONDS = 3.0
@@ -46,9 +51,15 @@ class Worker(CeleryWorker):  # type: ignore[misc]  # celery has no types for it
         # At DEBUG these write whole requests, with signatures, passwords and input files.
         for name in ("botocore", "celery.pool"):
             logging.getLogger(name).setLevel(logging.INFO)
-        self._parts = assemble(settings, self.hostname)
+        self._hints = [*look_at_redis(settings), *look_at_host(settings)]
+        if hopeless := [one for one in self._hints if not one.heals]:
+            leave(SettingsError("\n".join(map(in_words, hopeless))))
+        try:
+            self._parts = assemble(settings, self.hostname)
+        except StorageDeniedError as error:
+            leave(SettingsError(error.message))
         # Where the gate and the sharing look for them.
-        self.circuit = self._parts.circuit
+        self.circuits = (self._parts.circuit, self._parts.store_watch)
         self.keeper = self._parts.keeper
         self.router = self._parts.router
         self._progress = ProgressWriter(
@@ -66,11 +77,16 @@ class Worker(CeleryWorker):  # type: ignore[misc]  # celery has no types for it
     def on_start(self) -> None:
         """Celery's hook, before the first message: listen to ComfyUI."""
         super().on_start()
+        for hint in self._hints:
+            logger.warning(in_words(hint))
         self._parts.start()
         self._progress.start()
         follow_revocations(self._parts.custody)
         # Whoever sees this worker ready may count on the others knowing what its server can do.
+        deadline = time.monotonic() + _SURVEY_SECONDS
         self._parts.survey.wait_begun(_SURVEY_SECONDS)
+        # And nobody takes a job for a bucket that is not there.
+        self._parts.store_watch.wait_begun(deadline - time.monotonic())
         keep_for_good()
         # Sent when the last job has ended; the signal keeps only a weak reference by default.
         signals.worker_shutdown.connect(self._on_shutdown, weak=False)

@@ -1,0 +1,29 @@
+"""Variables that nobody reads, and that look as if they were meant for us."""
+
+import difflib
+import os
+from collections.abc import Iterable
+
+# As alike as COMFYUI_ULR and COMFYUI_URL. Less catches what Kubernetes and others put there.
+_ALIKE = 0.84
+
+
+def misspelt(names: Iterable[str], known: Iterable[str]) -> list[tuple[str, str]]:
+    """Each name that is none of the known, with the known one that is perhaps meant.
+
+    A known one that is among the names as well is not what was meant.
+    """
+    ours = set(known)
+    given = {name.upper(): name for name in names}
+    unset = sorted(ours - given.keys())
+    found = []
+    for upper, name in sorted(given.items()):
+        near = difflib.get_close_matches(upper, unset, n=1, cutoff=_ALIKE)
+        if upper not in ours and near:
+            found.append((name, near[0]))
+    return found
+
+
+def in_environment(known: Iterable[str]) -> list[tuple[str, str]]:
+    """The same of this process's environment."""
+    return misspelt(os.environ, known)
