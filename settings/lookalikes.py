@@ -25,5 +25,5 @@ def misspelt(names: Iterable[str], known: Iterable[str]) -> list[tuple[str, str]
 
 
 def in_environment(known: Iterable[str]) -> list[tuple[str, str]]:
-    """The same of this process's environment."""
-    return misspelt(os.environ, known)
+    """The same of this process's environment, where what is empty is not set."""
+    return misspelt([name for name, value in os.environ.items() if value], known)

@@ -217,7 +217,8 @@ def judge_error(error: redis.RedisError, name: str) -> Judgement:
     """What an error of the client means; nothing of its text is shown, which may be a command."""
     for kind, mark, sentence, fix, heals in _MEANING:
         if isinstance(error, kind) and mark in str(error):
-            told = sentence.format(cause=type(error.__cause__ or error).__name__)
+            cause = error.__cause__ or error.__context__ or error
+            told = sentence.format(cause=type(cause).__name__)
             return fail(f"{name} {told}", fix, heals=heals)
     return fail(f"{name} answered with an error ({type(error).__name__})", "see its log")
 

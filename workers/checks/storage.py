@@ -18,6 +18,10 @@ _CONFIGURE = (
     "set AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_DEFAULT_REGION, or what boto3 finds "
     "instead, and look at S3_BUCKET"
 )
+_NO_BUCKET = (
+    "there is no bucket {bucket!r} at {place}",
+    "make it, or correct S3_BUCKET or S3_ENDPOINT_URL",
+)
 _CLOCK = (
     "the store at {place} refuses this host's clock",
     "have this host set its clock by NTP (timedatectl set-ntp true)",
@@ -36,10 +40,9 @@ _REGION = (
 )
 # What stores say by codes of their own, and how it is mended.
 _MEANING = {
-    "NoSuchBucket": (
-        "there is no bucket {bucket!r} at {place}",
-        "make it, or correct S3_BUCKET or S3_ENDPOINT_URL",
-    ),
+    "NoSuchBucket": _NO_BUCKET,
+    # To a request whose answer has no body.
+    "404": _NO_BUCKET,
     "RequestTimeTooSkewed": _CLOCK,
     "RequestExpired": _CLOCK,
     "InvalidAccessKeyId": _CREDENTIALS,
@@ -77,6 +80,7 @@ class StoreChecks:
         """Whether an object can be stored."""
 
         def ask() -> Judgement:
+            self._store.look()
             self._store.replace(self._key, _CONTENT, _TEXT)
             return ok(f"bucket {self._store.bucket!r} takes objects")
 
@@ -130,7 +134,7 @@ class StoreChecks:
         """Whether the store's clock agrees with this host's."""
 
         def ask() -> Judgement:
-            date = self._store.date()
+            date = self._store.look()
             if date is None:
                 return ok("the store does not tell its time")
             return judge_store_clock(time.time() - parsedate_to_datetime(date).timestamp())
@@ -150,7 +154,8 @@ def judge_error(error: JobError, store: ObjectStore, endpoint: str | None) -> Ju
     place = endpoint or "AWS"
     if code in _MEANING:
         sentence, fix = _MEANING[code]
-        return fail(f"{sentence.format(bucket=store.bucket, place=place)} ({status} {code})", fix)
+        told = " ".join(dict.fromkeys((str(status), code)))
+        return fail(f"{sentence.format(bucket=store.bucket, place=place)} ({told})", fix)
     if status in (401, 403):
         return _denied(error, store, place)
     if status:

@@ -82,7 +82,7 @@ class StoreWatch:
         try:
             self._look()
         except StorageDeniedError as error:
-            self._tell(error, "no jobs are taken until that is so")
+            self._tell(error, "no jobs are taken until it takes objects")
             self._change(closed=False)
             return False
         except JobError as error:
@@ -100,7 +100,7 @@ class StoreWatch:
     def _tell(self, error: JobError, then: str) -> None:
         judged = self._judge(error)
         if judged.sentence != self._told:
-            logger.error("%s; %s: %s", judged.sentence, judged.fix, then)
+            logger.error("%s: %s; %s", judged.sentence, then, judged.fix)
         self._told = judged.sentence
 
     def _change(self, *, closed: bool) -> None:

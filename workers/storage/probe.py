@@ -55,11 +55,12 @@ def takes_conditions(store: ObjectStore, key: str) -> bool:
 
 
 def probe(store: ObjectStore, prefix: str) -> Probed:
-    """Write an object twice and remove it.
+    """Look for the bucket, write an object twice and remove it.
 
     Raises:
         StorageUnavailableError, StorageDeniedError: the store cannot be written.
     """
+    store.look()
     key = probe_key(prefix)
     conditional = takes_conditions(store, key)
     try:
@@ -90,6 +91,9 @@ class Conditions:
         Raises:
             StorageUnavailableError, StorageDeniedError: that is not known yet.
         """
+        known = self._taken
+        if known is not None:
+            return known
         with self._lock:
             return self._ask() if self._taken is None else self._taken
 

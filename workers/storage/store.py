@@ -219,15 +219,19 @@ class ObjectStore:
             raise
         return ObjectStat(found["ContentLength"], found["ETag"])
 
-    def date(self) -> str | None:
-        """The store's clock, as an HTTP date; None if it does not tell."""
+    def look(self) -> str | None:
+        """Whether the bucket is there, as far as that is told: the store's clock, an HTTP date."""
         try:
             with translated(self.bucket):
                 found = self._client.head_bucket(Bucket=self.bucket)
         except JobError as error:
-            # Whoever may not look still hears the time.
-            if not answer(error)[0]:
+            status = answer(error)[0]
+            if status == 404:
+                # Some stores would make one with the first object.
+                raise StorageDeniedError(f"there is no bucket {self.bucket!r}") from error.__cause__
+            if status != 403:
                 raise
+            # Whoever may write need not be allowed to look.
             return headers(error).get("date")
         return found["ResponseMetadata"]["HTTPHeaders"].get("date")
 
