@@ -20,7 +20,7 @@ from redis.retry import Retry
 
 from settings import Settings
 from settings.bounds import MOST_SECONDS
-from workers.checks.storage import judge_error
+from workers.checks.storage import judge_date, judge_error
 from workers.comfyui import ComfyUI, Notifications
 from workers.execution import Custody, Executor, Keeper, Limits, Takeover
 from workers.execution.manifests import Manifests
@@ -129,7 +129,8 @@ def assemble(settings: Settings, worker: str) -> Parts:
     # Over the same connections, and nobody is told of what the watch itself is denied.
     conditions = Conditions(store.beside(store.bucket), settings.s3_prefix)
     store_watch = StoreWatch(
-        conditions.look, lambda error: judge_error(error, store, settings.s3_endpoint_url)
+        lambda: judge_date(conditions.look().date),
+        lambda error: judge_error(error, store, settings.s3_endpoint_url),
     )
     uploaders = ThreadPoolExecutor(settings.worker_slots * _UPLOADS_PER_SLOT, "upload")
     ledger = Ledger(settings.ledger_url, keep_seconds=settings.result_expires_seconds)

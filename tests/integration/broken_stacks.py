@@ -1,6 +1,7 @@
 """Stacks that are broken in one place each, and what doctor is to say of them."""
 
 import json
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -86,6 +87,7 @@ def _at_comfyui(**answers: Any) -> Break:
     @contextmanager
     def breaking(_stack: Stack, _valkey: Valkey) -> Iterator[Variables]:
         with Host(tls=False) as host:
+            host.paths = defaultdict(lambda: lambda asked: asked.answer(status="404 Not Found"))
             for path in ("/queue", "/system_stats"):
                 host.paths[path] = _answering(answers.get(path.strip("/")))
             yield {"COMFYUI_URL": host.url("", "127.0.0.1")}
@@ -117,7 +119,7 @@ STACKS: dict[str, Broken] = {
         "correct host and port",
     ),
     "broker swallows packets": Broken(
-        _black_hole, {"broker": ("fail", "did not answer in time")}, "stops it"
+        _black_hole, {"broker": ("fail", "did not answer in time")}, "a firewall"
     ),
     "wrong Redis password": Broken(
         _with_config(":wrong@", requirepass=PASSWORD),

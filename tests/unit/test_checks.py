@@ -8,7 +8,12 @@ from typing import Any
 
 import pytest
 import redis
-from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError
+from botocore.exceptions import (
+    ClientError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    ParamValidationError,
+)
 from celery import Celery
 from redis import exceptions as redis_errors
 
@@ -157,6 +162,7 @@ def test_each_redis_is_looked_at_once() -> None:
         (redis.BusyLoadingError("x"), "is still loading", True),
         (redis.TimeoutError("x"), "did not answer in time", True),
         (redis.ConnectionError("x"), "cannot be connected (ConnectionError)", True),
+        (redis.InvalidResponse("HTTP/1.1 400"), "is no Redis", True),
         (redis.ResponseError("DB index is out of range"), "no database of that number", False),
         (redis.ResponseError("MISCONF Redis is configured"), "cannot write to its disk", True),
         (redis.ResponseError("CROSSSLOT Keys in request"), "is a Redis Cluster", False),
@@ -270,6 +276,11 @@ def test_the_clock_of_the_store(seconds: float, status: str, sentence: str) -> N
     assert says(judge_store_clock(seconds), status, sentence)
 
 
+@pytest.mark.parametrize("date", [None, "", "yesterday"])
+def test_a_store_that_tells_no_time(date: str | None) -> None:
+    assert says(storage.judge_date(date), "ok", "does not tell its time")
+
+
 def test_the_clock_of_redis() -> None:
     assert says(judge_redis_clock(-4.0), "ok", "agrees")
     assert says(judge_redis_clock(-3600.0), "warn", "3600 s behind that of Redis", "NTP")
@@ -340,6 +351,11 @@ def seen(foreign: Exception) -> JobError:
         (refused(507, "QuotaExceeded"), "is full", "quota"),
         (refused(403, "AccessDenied"), "is read-only for these credentials", "s3:PutObject"),
         (refused(500, "InternalError"), "500 InternalError", "log"),
+        (
+            seen(ParamValidationError(report="x")),
+            "b is no name that a bucket can have",
+            "S3_BUCKET",
+        ),
         (seen(NoCredentialsError()), "(NoCredentialsError)", "AWS_ACCESS_KEY_ID"),
         (seen(EndpointConnectionError(endpoint_url="x")), "looked for at http://s3", "S3_ENDPOINT"),
     ],

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from tasks.errors import StorageDeniedError, StorageUnavailableError
-from workers.checks.finding import fail
+from workers.checks.finding import Judgement, fail, ok, warn
 from workers.lifecycle import store_watch as module
 from workers.lifecycle.store_watch import StoreWatch
 
@@ -22,18 +22,20 @@ class Scene:
     def __init__(self) -> None:
         self.answers: list[Exception | None] = []
         self.looks = 0
+        self.seen = ok("well")
         self._changed = threading.Condition()
         self.told: list[bool] = []
         self.watch = StoreWatch(self.look, lambda error: fail(str(error), "mend it"))
         self.watch.subscribe(self.hear)
 
-    def look(self) -> None:
+    def look(self) -> Judgement:
         with self._changed:
             self.looks += 1
             self._changed.notify_all()
             answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if answer is not None:
             raise answer
+        return self.seen
 
     def hear(self, closed: bool) -> None:
         with self._changed:
@@ -61,6 +63,14 @@ def test_a_store_that_is_well_is_looked_at_once(scene: Scene) -> None:
     scene.watch.start()
     assert scene.watch.wait_begun(LONG)
     assert (scene.looks, scene.watch.closed, scene.told) == (1, True, [])
+
+
+def test_what_is_to_be_known_beside_is_said(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    scene.answers, scene.seen = [None], warn("late by an hour", "NTP")
+    scene.watch.start()
+    assert scene.watch.wait_begun(LONG)
+    assert [one.message for one in caplog.records] == ["late by an hour; NTP"]
+    assert scene.watch.closed
 
 
 def test_who_is_denied_takes_no_jobs_until_it_is_mended(

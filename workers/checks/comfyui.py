@@ -101,5 +101,6 @@ def judge_error(error: JobError) -> Judgement:
         case _:
             return fail(
                 error.message,
-                "start it, with --listen if it is on another host, or correct COMFYUI_URL",
+                "start it, with --listen if it is on another host, or correct COMFYUI_URL: http or "
+                "https, host, port",
             )

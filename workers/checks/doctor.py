@@ -117,7 +117,7 @@ def _server(
 ) -> list[Check]:
     comfyui = closes.enter_context(comfyui_client(settings, most_seconds=_ASK_SECONDS))
     server = ComfyUIChecks(comfyui, _ASK_SECONDS)
-    servers = closes.enter_context(Servers(settings.ledger_url))
+    servers = partial(Servers, settings.ledger_url)
     checks = [
         Check(_COMFYUI, server.reach),
         Check("websocket", server.websocket, (_COMFYUI,)),

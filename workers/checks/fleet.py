@@ -1,16 +1,17 @@
 """Whether anybody works on the queue."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from tasks.errors import JobError
 from workers.checks.finding import Judgement, fail, ok, warn
 from workers.ledger.servers import Server, Servers
 
 
-def check_workers(servers: Servers) -> Judgement:
+def check_workers(open_servers: Callable[[], Servers]) -> Judgement:
     """Whether workers have told of servers lately that take jobs."""
     try:
-        return judge_workers(servers.live())
+        with open_servers() as servers:
+            return judge_workers(servers.live())
     except JobError as error:
         return fail(error.message, "see what is said of Redis above")
 

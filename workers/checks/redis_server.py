@@ -72,7 +72,7 @@ _MEANING: tuple[tuple[type[Exception], str, str, str, bool], ...] = (
         redis.TimeoutError,
         "",
         "did not answer in time",
-        "look at its load, and whether something between here and there stops it",
+        "look at its load, and whether a firewall stops it; redis:// where it speaks no TLS",
         True,
     ),
     (
@@ -80,6 +80,13 @@ _MEANING: tuple[tuple[type[Exception], str, str, str, bool], ...] = (
         "",
         "cannot be connected ({cause})",
         "start it, or correct host and port; rediss:// where it wants TLS",
+        True,
+    ),
+    (
+        redis.InvalidResponse,
+        "",
+        "is no Redis: something else answers there",
+        "correct host and port",
         True,
     ),
     (

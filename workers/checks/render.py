@@ -76,12 +76,13 @@ def _until(moment: float) -> Callable[[Progress], None]:
 
 
 def render_by_queue(
-    servers: Servers, store: ObjectStore, seconds: float = JOB_SECONDS
+    open_servers: Callable[[], Servers], store: ObjectStore, seconds: float = JOB_SECONDS
 ) -> Judgement:
     """Whether a job gets from the queue to the store; nothing of it is left."""
     try:
-        if not any(one.takes_jobs for one in servers.live()):
-            return skipped("no job was enqueued, as no live server takes jobs")
+        with open_servers() as servers:
+            if not any(one.takes_jobs for one in servers.live()):
+                return skipped("no job was enqueued, as no live server takes jobs")
         job = enqueue(
             WORKFLOW,
             output={"prefix": _FOLDER, "include_temp": True},

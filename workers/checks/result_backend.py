@@ -6,6 +6,7 @@ from typing import Any
 from celery import Celery
 
 from settings.masking import without_password
+from tasks.request import label
 from workers.checks.finding import Judgement, fail, ok
 
 _RESULT = {"comfyfleet": "doctor"}
@@ -25,6 +26,12 @@ def check_result_backend(app: Celery, url: str) -> Judgement:
         backend.store_result(result_id, _RESULT, "SUCCESS")
         found = backend.get_task_meta(result_id).get("result")
         backend.forget(result_id)
+    except ModuleNotFoundError as error:
+        return fail(
+            f"{name} is of a kind that Celery does not know, or needs {label(error.name or '?')}, "
+            "which is not installed",
+            "install what Celery's documentation names for it, or correct CELERY_RESULT_BACKEND",
+        )
     except Exception as error:  # noqa: BLE001  # each backend has errors of its own
         return fail(
             f"{name} does not keep results ({type(error).__name__})",

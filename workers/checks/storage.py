@@ -4,7 +4,10 @@ import time
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 
+from botocore.exceptions import ParamValidationError
+
 from tasks.errors import JobError, StorageDeniedError
+from tasks.request import label
 from workers.checks.clocks import judge_store_clock
 from workers.checks.finding import Judgement, Status, fail, ok, warn
 from workers.storage import ObjectStore
@@ -132,20 +135,22 @@ class StoreChecks:
 
     def clock(self) -> Judgement:
         """Whether the store's clock agrees with this host's."""
-
-        def ask() -> Judgement:
-            date = self._store.look()
-            if date is None:
-                return ok("the store does not tell its time")
-            return judge_store_clock(time.time() - parsedate_to_datetime(date).timestamp())
-
-        return self._judged(ask)
+        return self._judged(lambda: judge_date(self._store.look()))
 
     def _judged(self, ask: Callable[[], Judgement]) -> Judgement:
         try:
             return ask()
         except JobError as error:
             return judge_error(error, self._store, self._endpoint)
+
+
+def judge_date(date: str | None) -> Judgement:
+    """What it means for this host's clock that the store tells this HTTP date."""
+    try:
+        told = parsedate_to_datetime(date or "")
+    except ValueError:
+        return ok("the store does not tell its time")
+    return judge_store_clock(time.time() - told.timestamp())
 
 
 def judge_error(error: JobError, store: ObjectStore, endpoint: str | None) -> Judgement:
@@ -160,6 +165,11 @@ def judge_error(error: JobError, store: ObjectStore, endpoint: str | None) -> Ju
         return _denied(error, store, place)
     if status:
         return fail(error.message, "look at the store's own log")
+    if isinstance(error.__cause__, ParamValidationError):
+        return fail(
+            f"{label(store.bucket)} is no name that a bucket can have",
+            "correct S3_BUCKET: small letters, digits, dots and hyphens",
+        )
     if isinstance(error, StorageDeniedError):
         return fail(error.message, _CONFIGURE)
     return fail(

@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable
 
 from tasks.errors import JobError, StorageDeniedError
-from workers.checks.finding import Judgement
+from workers.checks.finding import Judgement, Status
 
 logger = logging.getLogger(__name__)
 
@@ -23,11 +23,14 @@ class StoreWatch:
     rendered for it. Closed while jobs may be taken, as a circuit is: also before the first answer.
     """
 
-    def __init__(self, look: Callable[[], None], judge: Callable[[JobError], Judgement]) -> None:
+    def __init__(
+        self, look: Callable[[], Judgement], judge: Callable[[JobError], Judgement]
+    ) -> None:
         """Prepare; `start` begins to look.
 
         Args:
-            look: tries to write; raises StorageDeniedError, StorageUnavailableError.
+            look: tries to write, and says what is to be known beside; raises StorageDeniedError,
+                StorageUnavailableError.
             judge: says what these mean.
         """
         self._look = look
@@ -80,7 +83,7 @@ class StoreWatch:
 
     def _look_once(self) -> bool:
         try:
-            self._look()
+            seen = self._look()
         except StorageDeniedError as error:
             self._tell(error, "no jobs are taken until it takes objects")
             self._change(closed=False)
@@ -91,6 +94,8 @@ class StoreWatch:
         except Exception:
             logger.exception("the store cannot be looked at")
             return False
+        if seen.status is not Status.OK:
+            logger.warning("%s; %s", seen.sentence, seen.fix)
         if self._told:
             logger.info("the store takes objects again")
             self._told = ""

@@ -17,6 +17,8 @@ from workers.bootstrap import assemble, node_name
 from workers.broker.progress import ProgressWriter
 from workers.broker.results import PROGRESS
 from workers.broker.revocation import follow_revocations
+from workers.checks.comfyui import judge_version
+from workers.checks.finding import Status
 from workers.checks.start import in_words, look_at_host, look_at_redis
 from workers.lifecycle.memory import keep_for_good, keep_little
 
@@ -85,11 +87,19 @@ class Worker(CeleryWorker):  # type: ignore[misc]  # celery has no types for it
         # Whoever sees this worker ready may count on the others knowing what its server can do.
         deadline = time.monotonic() + _SURVEY_SECONDS
         self._parts.survey.wait_begun(_SURVEY_SECONDS)
+        self._hint_at_version()
         # And nobody takes a job for a bucket that is not there.
         self._parts.store_watch.wait_begun(deadline - time.monotonic())
         keep_for_good()
         # Sent when the last job has ended; the signal keeps only a weak reference by default.
         signals.worker_shutdown.connect(self._on_shutdown, weak=False)
+
+    def _hint_at_version(self) -> None:
+        stats = self._parts.survey.stats
+        if stats is not None:
+            judged = judge_version(stats, self._parts.comfyui.base_url)
+            if judged.status is not Status.OK:
+                logger.warning(in_words(judged))
 
     def _on_shutdown(self, **_: Any) -> None:
         self._progress.stop()

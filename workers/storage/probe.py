@@ -25,10 +25,12 @@ class Probed:
 
     Attributes:
         takes_conditions: whether the second one was refused, as it was to be.
+        date: the store's clock, an HTTP date; None if it does not tell.
         removal_error: why the object is still there, if it is.
     """
 
     takes_conditions: bool
+    date: str | None = None
     removal_error: JobError | None = None
 
 
@@ -60,14 +62,14 @@ def probe(store: ObjectStore, prefix: str) -> Probed:
     Raises:
         StorageUnavailableError, StorageDeniedError: the store cannot be written.
     """
-    store.look()
+    date = store.look()
     key = probe_key(prefix)
     conditional = takes_conditions(store, key)
     try:
         store.delete([key])
     except JobError as error:
-        return Probed(conditional, error)
-    return Probed(conditional)
+        return Probed(conditional, date, error)
+    return Probed(conditional, date)
 
 
 class Conditions:
@@ -95,18 +97,18 @@ class Conditions:
         if known is not None:
             return known
         with self._lock:
-            return self._ask() if self._taken is None else self._taken
+            return self._ask().takes_conditions if self._taken is None else self._taken
 
-    def look(self) -> None:
+    def look(self) -> Probed:
         """Look anew whether the store can be written; what it does with conditions is told once.
 
         Raises:
             StorageUnavailableError, StorageDeniedError: it cannot.
         """
         with self._lock:
-            self._ask()
+            return self._ask()
 
-    def _ask(self) -> bool:
+    def _ask(self) -> Probed:
         probed = probe(self._store, self._prefix)
         if probed.removal_error is not None:
             logger.warning(
@@ -121,4 +123,4 @@ class Conditions:
                 self._store.bucket,
             )
         self._taken = probed.takes_conditions
-        return self._taken
+        return probed
