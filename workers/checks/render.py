@@ -22,18 +22,26 @@ JOB_SECONDS = 60.0
 
 _FOLDER = "comfyfleet-doctor"
 
-# What is only shown leaves no file in the server's output folder.
-WORKFLOW = {
-    "1": {
-        "class_type": "EmptyImage",
-        "inputs": {"width": 64, "height": 64, "batch_size": 1, "color": 3368703},
-    },
-    "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
-}
-
 
 class _Late(Exception):  # noqa: N818  # no error: others go first
     """It has waited long enough."""
+
+
+def tiny() -> dict[str, Any]:
+    """A workflow that every ComfyUI can execute at once, with no result in its cache."""
+    return {
+        "1": {
+            "class_type": "EmptyImage",
+            "inputs": {
+                "width": 64,
+                "height": 64,
+                "batch_size": 1,
+                "color": time.time_ns() // 1000 % 0x1000000,
+            },
+        },
+        # What is only shown leaves no file in the server's output folder.
+        "2": {"class_type": "PreviewImage", "inputs": {"images": ["1", 0]}},
+    }
 
 
 def render_directly(comfyui: ComfyUI, seconds: float = RENDER_SECONDS) -> Judgement:
@@ -42,7 +50,7 @@ def render_directly(comfyui: ComfyUI, seconds: float = RENDER_SECONDS) -> Judgem
     try:
         with tempfile.TemporaryDirectory() as folder:
             done = comfyui.execute(
-                WORKFLOW,
+                tiny(),
                 Path(folder),
                 timeout=seconds,
                 include_temp=True,
@@ -84,7 +92,7 @@ def render_by_queue(
             if not any(one.takes_jobs for one in servers.live()):
                 return skipped("no job was enqueued, as no live server takes jobs")
         job = enqueue(
-            WORKFLOW,
+            tiny(),
             output={"prefix": _FOLDER, "include_temp": True},
             timeout_seconds=seconds,
             priority="urgent",

@@ -9,18 +9,17 @@ from workers.bootstrap import redis_client
 from workers.checks.disk import check_disk
 from workers.checks.environment import judge_settings
 from workers.checks.finding import Judgement, Status
-from workers.checks.redis_server import RedisChecks, redis_servers
+from workers.checks.rabbitmq import check_rabbitmq
+from workers.checks.redis_server import SCHEMES, RedisChecks, redis_servers
 
 # Seconds that each answer may take: a server that is away is waited for later.
 _ASK_SECONDS = 2.0
 
 
-def look_at_redis(settings: Settings) -> list[Judgement]:
-    """What is to be known of the servers on which workers agree, and keep results.
-
-    Those that do not answer are left out: the worker waits for them, and says so.
-    """
-    found: list[Judgement] = []
+def look_at_servers(settings: Settings) -> list[Judgement]:
+    """What is to be known of the servers that carry jobs, and keep what workers agree on."""
+    broker = settings.broker_url.get_secret_value()
+    found = [] if broker.startswith(SCHEMES) else [check_rabbitmq(broker)]
     for variable, url in redis_servers(settings):
         opened = partial(redis_client, url, _ASK_SECONDS)
         with closing(RedisChecks(opened, variable, url)) as checks:

@@ -19,7 +19,7 @@ from workers.broker.results import PROGRESS
 from workers.broker.revocation import follow_revocations
 from workers.checks.comfyui import judge_version
 from workers.checks.finding import Status
-from workers.checks.start import in_words, look_at_host, look_at_redis
+from workers.checks.start import in_words, look_at_host, look_at_servers
 from workers.lifecycle.memory import keep_for_good, keep_little
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class Worker(CeleryWorker):  # type: ignore[misc]  # celery has no types for it
         # At DEBUG these write whole requests, with signatures, passwords and input files.
         for name in ("botocore", "celery.pool"):
             logging.getLogger(name).setLevel(logging.INFO)
-        self._hints = [*look_at_redis(settings), *look_at_host(settings)]
+        self._hints = [*look_at_servers(settings), *look_at_host(settings)]
         if hopeless := [one for one in self._hints if not one.heals]:
             leave(SettingsError("\n".join(map(in_words, hopeless))))
         try:
