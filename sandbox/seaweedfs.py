@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from http import HTTPStatus
 from pathlib import Path
 
@@ -13,9 +14,6 @@ from sandbox.processes import ChildProcess, StartupError, free_ports
 ACCESS_KEY = "sandbox"
 SECRET_KEY = "sandbox-secret"  # noqa: S105  # of a store on loopback that lives for minutes
 REGION = "us-east-1"
-
-_READER = "reader"
-_READER_SECRET = "reader-secret"  # noqa: S105  # the same
 
 # Starts on other ports before it is given up.
 _TRIES = 3
@@ -51,28 +49,36 @@ class SeaweedFS:
             "AWS_DEFAULT_REGION": REGION,
         }
 
-    def reader(self) -> dict[str, str]:
-        """The same variables for somebody who may read the bucket, and not write it."""
+    def allow(self, user: str, *actions: str) -> dict[str, str]:
+        """Allow a user to Read, List or Write in the bucket; the variables with its credentials."""
+        secret = f"{user}-secret"
+        self._configure(user, actions, f"-access_key={user}", f"-secret_key={secret}")
+        return {
+            **self.credentials,
+            "AWS_ACCESS_KEY_ID": user,
+            "AWS_SECRET_ACCESS_KEY": secret,
+        }
+
+    def forbid(self, user: str, *actions: str) -> None:
+        """Allow it no more."""
+        self._configure(user, actions, "-delete")
+
+    def _configure(self, user: str, actions: Sequence[str], *options: str) -> None:
         master, master_grpc, filer, filer_grpc = (*self._ports[2:4], *self._ports[6:8])
-        order = (
-            f"s3.configure -user={_READER} -access_key={_READER} -secret_key={_READER_SECRET} "
-            f"-buckets={self.bucket} -actions=Read,List -apply"
-        )
+        order = ["s3.configure", f"-user={user}", f"-buckets={self.bucket}", *options]
         subprocess.run(
             [
                 *(_weed(), "shell"),
                 f"-master=127.0.0.1:{master}.{master_grpc}",
                 f"-filer=127.0.0.1:{filer}.{filer_grpc}",
             ],
-            input=f"{order}\n",
+            input=" ".join([*order, f"-actions={','.join(actions)}", "-apply\n"]),
             text=True,
             capture_output=True,
             timeout=30,
             check=True,
             cwd=self._directory,
         )
-        keys = {"AWS_ACCESS_KEY_ID": _READER, "AWS_SECRET_ACCESS_KEY": _READER_SECRET}
-        return {**self.credentials, **keys}
 
     def start(self) -> None:
         """Start it again on its ports and its data, after a `stop`."""

@@ -102,7 +102,7 @@ def _answering(content: Any) -> Callable[[Asked], None]:
 
 @contextmanager
 def _read_only(stack: Stack, _valkey: Valkey) -> Iterator[Variables]:
-    yield stack.seaweedfs.reader()
+    yield stack.seaweedfs.allow("reader", "Read", "List")
 
 
 @contextmanager

@@ -85,8 +85,8 @@ class StoreWatch:
         try:
             seen = self._look()
         except StorageDeniedError as error:
-            self._tell(error, "no jobs are taken until it takes objects")
             self._change(closed=False)
+            self._tell(error, "no jobs are taken until it takes objects")
             return False
         except JobError as error:
             self._tell(error, "jobs are rendered, and wait with their files")
