@@ -307,7 +307,7 @@ def object_store(
         on_denied: called whenever the bucket was not there, or not ours to write.
 
     Raises:
-        StorageDeniedError: what boto3's chain finds is no configuration.
+        StorageDeniedError, StorageUnavailableError: what boto3's chain finds is no configuration.
     """
     with translated(settings.s3_bucket):
         client = boto3.client(

@@ -160,6 +160,12 @@ STACKS: dict[str, Broken] = {
         {"store": ("fail", "refuses the credentials (403 SignatureDoesNotMatch)")},
         "correct AWS_ACCESS_KEY_ID",
     ),
+    "no such AWS profile": Broken(
+        _set(AWS_PROFILE="nobody"),
+        {"store": ("fail", "(ProfileNotFound)")},
+        "correct AWS_PROFILE",
+        ends_worker=True,
+    ),
     "store away": Broken(
         _set(S3_ENDPOINT_URL=f"http://{NOWHERE}"),
         {"store": ("fail", "did not answer (EndpointConnectionError)")},

@@ -35,8 +35,8 @@ from workers.checks.doctor import all_checks
 from workers.checks.environment import judge_settings
 from workers.checks.finding import Judgement, Status, fail, ok, warn
 from workers.checks.fleet import judge_workers
+from workers.checks.redis_errors import judge_error
 from workers.checks.redis_server import (
-    judge_error,
     judge_eviction,
     judge_memory,
     judge_persistence,

@@ -69,7 +69,7 @@ def test_what_is_to_be_known_beside_is_said(scene: Scene, caplog: pytest.LogCapt
     scene.answers, scene.seen = [None], warn("late by an hour", "NTP")
     scene.watch.start()
     assert scene.watch.wait_begun(LONG)
-    assert [one.message for one in caplog.records] == ["late by an hour; NTP"]
+    assert [one.message for one in caplog.records] == ["late by an hour (fix: NTP)"]
     assert scene.watch.closed
 
 
@@ -82,7 +82,7 @@ def test_who_is_denied_takes_no_jobs_until_it_is_mended(
     scene.await_(lambda: scene.told == [False, True])
     assert scene.watch.closed
     assert [one.message for one in caplog.records] == [
-        "read-only: no jobs are taken until it takes objects; mend it",
+        "read-only: no jobs are taken until it takes objects (fix: mend it)",
         "the store takes objects again",
     ]
 

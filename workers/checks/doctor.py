@@ -8,7 +8,7 @@ from celery import Celery
 
 from settings import Settings
 from settings.lookalikes import in_environment
-from tasks.errors import StorageDeniedError
+from tasks.errors import JobError
 from workers.bootstrap import comfyui_client, object_store, redis_client
 from workers.checks.comfyui import ComfyUIChecks
 from workers.checks.disk import check_disk
@@ -81,21 +81,21 @@ def _redis(settings: Settings, app: Celery, closes: ExitStack) -> list[Check]:
     return [*checks, Check(_RESULTS, partial(check_result_backend, app, backend), needs)]
 
 
-def _store(settings: Settings, closes: ExitStack) -> ObjectStore | StorageDeniedError:
+def _store(settings: Settings, closes: ExitStack) -> ObjectStore | JobError:
     try:
         return closes.enter_context(closing(object_store(settings, patient=False)))
-    except StorageDeniedError as error:
+    except JobError as error:
         return error
 
 
-def _bucket(settings: Settings, store: ObjectStore | StorageDeniedError) -> list[Check]:
+def _bucket(settings: Settings, store: ObjectStore | JobError) -> list[Check]:
     if not settings.s3_bucket:
         unset = fail(
             "S3_BUCKET is not set: workers do not start without it",
             "set it to the name of the bucket that receives outputs",
         )
         return [Check(_STORE, lambda: unset)]
-    if isinstance(store, StorageDeniedError):
+    if isinstance(store, JobError):
         denied = fail(store.message, "correct AWS_PROFILE, AWS_DEFAULT_REGION or AWS's own files")
         return [Check(_STORE, lambda: denied)]
     bucket = StoreChecks(store, settings.s3_prefix, settings.s3_endpoint_url)
@@ -110,7 +110,7 @@ def _bucket(settings: Settings, store: ObjectStore | StorageDeniedError) -> list
 
 def _server(
     settings: Settings,
-    store: ObjectStore | StorageDeniedError,
+    store: ObjectStore | JobError,
     closes: ExitStack,
     *,
     render: bool,

@@ -13,6 +13,7 @@ from settings import Settings
 from settings.masking import without_password
 from workers.checks.clocks import judge_redis_clock
 from workers.checks.finding import Judgement, fail, ok, warn
+from workers.checks.redis_errors import CLUSTER, NEWER, judge_error
 
 Info = Mapping[str, Any]
 
@@ -39,80 +40,6 @@ local left = redis.call('ZCARD', KEYS[1])
 redis.call('DEL', KEYS[1], KEYS[2], KEYS[3])
 return left
 """
-
-
-_NEWER = "use Redis 6.2 or newer, or Valkey"
-_CLUSTER = (
-    "is a Redis Cluster, on which no step can cover several keys",
-    "use a server without cluster mode",
-)
-_DENIED = ("does not allow this user what is needed", "extend the user's ACL (ACL SETUSER)")
-
-# Errors, most special first: what their text has in it, what they mean, the fix, and whether that
-# may come without it.
-_MEANING: tuple[tuple[type[Exception], str, str, str, bool], ...] = (
-    (
-        redis.AuthenticationError,
-        "",
-        "refuses the password or the user, or wants one",
-        "put the right one, percent-encoded, into the URL: redis://USER:PASSWORD@HOST:PORT/0",
-        False,
-    ),
-    (exceptions.NoPermissionError, "", *_DENIED, True),
-    (redis.ReadOnlyError, "", "is a read-only replica", "name the primary in the URL", True),
-    (
-        redis.OutOfMemoryError,
-        "",
-        "has no memory left (maxmemory)",
-        "give it more, or let results expire sooner (RESULT_EXPIRES)",
-        True,
-    ),
-    (redis.BusyLoadingError, "", "is still loading its data", "wait until it has", True),
-    (
-        redis.TimeoutError,
-        "",
-        "did not answer in time",
-        "look at its load, and whether a firewall stops it; redis:// where it speaks no TLS",
-        True,
-    ),
-    (
-        redis.ConnectionError,
-        "",
-        "cannot be connected ({cause})",
-        "start it, or correct host and port; rediss:// where it wants TLS",
-        True,
-    ),
-    (
-        redis.InvalidResponse,
-        "",
-        "is no Redis: something else answers there",
-        "correct host and port",
-        True,
-    ),
-    (
-        redis.ResponseError,
-        "DB index",
-        "has no database of that number",
-        "use number 0, or give it more (databases)",
-        False,
-    ),
-    (
-        redis.ResponseError,
-        "MISCONF",
-        "cannot write to its disk and refuses all writes",
-        "free the disk that Redis writes to; its log says what failed",
-        True,
-    ),
-    (redis.ResponseError, "CROSSSLOT", *_CLUSTER, False),
-    (redis.ResponseError, "MOVED", *_CLUSTER, False),
-    (
-        redis.ResponseError,
-        "nknown",
-        "does not know commands by which messages are held",
-        _NEWER,
-        False,
-    ),
-)
 
 
 def redis_servers(settings: Settings) -> list[tuple[str, str]]:
@@ -176,7 +103,7 @@ class RedisChecks:
         if left != 1:
             return fail(
                 f"{self._name} does not know ZADD XX: what a worker holds is not renewed",
-                _NEWER,
+                NEWER,
             )
         return ok("messages that are held can be renewed (scripts, ZADD XX, TIME, LMOVE)")
 
@@ -220,16 +147,6 @@ class RedisChecks:
         return judged
 
 
-def judge_error(error: redis.RedisError, name: str) -> Judgement:
-    """What an error of the client means; nothing of its text is shown, which may be a command."""
-    for kind, mark, sentence, fix, heals in _MEANING:
-        if isinstance(error, kind) and mark in str(error):
-            cause = error.__cause__ or error.__context__ or error
-            told = sentence.format(cause=type(cause).__name__)
-            return fail(f"{name} {told}", fix, heals=heals)
-    return fail(f"{name} answered with an error ({type(error).__name__})", "see its log")
-
-
 def judge_server(info: Info, name: str) -> Judgement:
     """What it means that a server says this of itself (INFO)."""
     software = "Valkey" if info.get("server_name") == "valkey" else "Redis"
@@ -239,11 +156,11 @@ def judge_server(info: Info, name: str) -> Judgement:
         return fail(
             f"{name} is {software} {shown or 'of no version that it tells'}, too old to hold "
             "messages safely",
-            _NEWER,
+            NEWER,
             heals=False,
         )
     if info.get("cluster_enabled"):
-        return fail(f"{name} {_CLUSTER[0]}", _CLUSTER[1], heals=False)
+        return fail(f"{name} {CLUSTER[0]}", CLUSTER[1], heals=False)
     if info.get("role") in ("slave", "replica"):
         return fail(f"{name} is a replica, which takes no writes", "name the primary in the URL")
     return ok(f"{name} answers: {software} {shown}")

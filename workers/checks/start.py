@@ -42,4 +42,4 @@ def look_at_host(settings: Settings) -> list[Judgement]:
 
 def in_words(judgement: Judgement) -> str:
     """A line for the log."""
-    return f"{judgement.sentence}; {judgement.fix}"
+    return f"{judgement.sentence} (fix: {judgement.fix})"

@@ -95,7 +95,7 @@ class StoreWatch:
             logger.exception("the store cannot be looked at")
             return False
         if seen.status is not Status.OK:
-            logger.warning("%s; %s", seen.sentence, seen.fix)
+            logger.warning("%s (fix: %s)", seen.sentence, seen.fix)
         if self._told:
             logger.info("the store takes objects again")
             self._told = ""
@@ -105,7 +105,7 @@ class StoreWatch:
     def _tell(self, error: JobError, then: str) -> None:
         judged = self._judge(error)
         if judged.sentence != self._told:
-            logger.error("%s: %s; %s", judged.sentence, then, judged.fix)
+            logger.error("%s: %s (fix: %s)", judged.sentence, then, judged.fix)
         self._told = judged.sentence
 
     def _change(self, *, closed: bool) -> None:

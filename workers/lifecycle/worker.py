@@ -12,7 +12,7 @@ from click.core import ParameterSource
 
 from settings import Settings, SettingsError, load
 from tasks.app import TASK_NAME
-from tasks.errors import StorageDeniedError
+from tasks.errors import JobError
 from workers.bootstrap import assemble, node_name
 from workers.broker.progress import ProgressWriter
 from workers.broker.results import PROGRESS
@@ -55,10 +55,10 @@ class Worker(CeleryWorker):  # type: ignore[misc]  # celery has no types for it
             logging.getLogger(name).setLevel(logging.INFO)
         self._hints = [*look_at_servers(settings), *look_at_host(settings)]
         if hopeless := [one for one in self._hints if not one.heals]:
-            leave(SettingsError("\n".join(map(in_words, hopeless))))
+            leave(SettingsError("\n".join(map(in_words, hopeless))), "no worker can work like this")
         try:
             self._parts = assemble(settings, self.hostname)
-        except StorageDeniedError as error:
+        except JobError as error:
             leave(SettingsError(error.message))
         # Where the gate and the sharing look for them.
         self.circuits = (self._parts.circuit, self._parts.store_watch)
@@ -113,7 +113,7 @@ def _on_command_line(option: str) -> bool:
     )
 
 
-def leave(error: SettingsError) -> NoReturn:
-    """End the process as one whose settings are wrong: the reason on stderr, exit code 2."""
-    print(f"comfyfleet: wrong settings\n{error}", file=sys.stderr)  # noqa: T201
+def leave(error: SettingsError, what: str = "wrong settings") -> NoReturn:
+    """End the process as one that would never work: the reason on stderr, exit code 2."""
+    print(f"comfyfleet: {what}\n{error}", file=sys.stderr)  # noqa: T201
     raise SystemExit(2)
