@@ -47,7 +47,7 @@ class StoreProxy:
             conditions: what becomes of those.
             clock_seconds: that its clock is ahead.
         """
-        self.asked = self.answered = self.manifests = self.refused = 0
+        self.manifests = self.refused = 0
         self.hold_manifest = threading.Event()
         self.hold_manifest.set()
         self.held = threading.Event()
@@ -57,7 +57,6 @@ class StoreProxy:
             protocol_version = "HTTP/1.1"
 
             def _serve(self) -> None:
-                proxy.asked += 1
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 is_manifest = self.command == "PUT" and self.path.endswith("manifest.json")
                 if is_manifest:
@@ -65,7 +64,6 @@ class StoreProxy:
                     proxy.hold_manifest.wait(60)
                 proxy._answer(self, body)
                 proxy.manifests += is_manifest
-                proxy.answered += 1
 
             do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _serve  # noqa: N815
 
