@@ -75,9 +75,10 @@ class StoreChecks:
             endpoint: of the store, if settings name one.
         """
         self._store = store
-        self._prefix = prefix
         self._endpoint = endpoint
-        self._key = probe_key(prefix)
+        # In a folder of its own: who removes that may not meet what others try just then.
+        self._folder = probe_key(prefix)
+        self._key = f"{self._folder}/object"
 
     def write(self) -> Judgement:
         """Whether an object can be stored."""
@@ -122,7 +123,7 @@ class StoreChecks:
         """Whether objects can be listed and removed, as those of cancelled jobs are."""
 
         def ask() -> Judgement:
-            self._store.delete_folder(self._key.rpartition("/")[0])
+            self._store.delete_folder(self._folder)
             return ok("and what comes to nothing is removed again")
 
         judged = self._judged(ask)
