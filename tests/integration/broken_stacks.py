@@ -87,7 +87,7 @@ def _at_comfyui(**answers: Any) -> Break:
     @contextmanager
     def breaking(_stack: Stack, _valkey: Valkey) -> Iterator[Variables]:
         with Host(tls=False) as host:
-            host.paths = defaultdict(lambda: lambda asked: asked.answer(status="404 Not Found"))
+            host.paths = defaultdict(lambda: _not_found)
             for path in ("/queue", "/system_stats"):
                 host.paths[path] = _answering(answers.get(path.strip("/")))
             yield {"COMFYUI_URL": host.url("", "127.0.0.1")}
@@ -95,9 +95,13 @@ def _at_comfyui(**answers: Any) -> Break:
     return breaking
 
 
+def _not_found(asked: Asked) -> None:
+    asked.answer(status="404 Not Found", Connection="close")
+
+
 def _answering(content: Any) -> Callable[[Asked], None]:
     body = b"<html>a page</html>" if content is None else json.dumps(content).encode()
-    return lambda asked: asked.answer(body)
+    return lambda asked: asked.answer(body, Connection="close")
 
 
 @contextmanager
