@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos bench bench-scale lint format reference clean
+.PHONY: help demo test coverage chaos bench bench-scale lint format docs reference clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -15,6 +15,9 @@ demo: $(VENV)/.demo ## render on an embedded stack; COMFYUI_URL=http://... for a
 	@$(BIN)/comfyfleet demo
 
 test: $(VENV)/.dev ## the whole suite on real Valkey, real SeaweedFS and the stand-in ComfyUI
+	@$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
+
+coverage: $(VENV)/.dev ## the suite once more, and which lines it reaches; half as long again
 	@$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder --cov --cov-report=term
 
 chaos: $(VENV)/.dev ## hurt a fleet for ten minutes, account for every job; SEED=2 for other faults
@@ -37,11 +40,14 @@ format: $(VENV)/.dev ## format the code, mend what the linter can
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 
+docs: $(VENV)/.dev ## build the site of the documents into site/
+	@$(BIN)/zensical build --strict
+
 reference: $(VENV)/.dev ## write docs/reference anew from the code
 	@$(BIN)/python -m docs.reference
 
 clean: ## remove the virtual environment and everything built
-	rm -rf $(VENV) build dist *.egg-info demo-output bench/results .coverage* .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build dist *.egg-info demo-output site .cache bench/results .coverage* .pytest_cache .mypy_cache .ruff_cache
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
@@ -53,5 +59,5 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing into $(VENV) ..."
-	@$(INSTALL) --editable '.[sandbox,dev]'
+	@$(INSTALL) --editable '.[otel,sandbox,dev]'
 	@touch $@ $(VENV)/.demo

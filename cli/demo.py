@@ -50,12 +50,11 @@ def run_demo(output: Path) -> None:
     console = Console()
     began = time.monotonic()
     settings = load()
-    own_server = settings.comfyui_url if "comfyui_url" in settings.model_fields_set else None
     # Now, as nobody wants to hear of it after all renders.
     output.mkdir(parents=True, exist_ok=True)
     console.print("Starting Valkey, SeaweedFS, ComfyUI and a worker ...")
     os.environ.update(LOOPBACK)
-    with Stack(own_server) as stack:
+    with Stack(settings.own_comfyui_url) as stack:
         server = settings.model_copy(update={"comfyui_url": stack.comfyui_url})
         with comfyui_client(server) as comfyui:
             object_info = comfyui.object_info("CheckpointLoaderSimple")

@@ -21,6 +21,7 @@ from cli.errors import CommandError
 from cli.output import AsJson, cell, print_json, print_table
 from cli.result import find, show
 from cli.submit import submit
+from cli.worker import work
 from cli.workflow_files import WorkflowFile
 from sandbox.processes import StartupError
 from settings import SettingsError, load
@@ -40,6 +41,7 @@ app.add_typer(comfy, name="comfy")
 app.command()(submit)
 app.command("batch")(show_batch)
 app.command()(doctor)
+app.command("worker")(work)
 
 
 @app.command("settings")
@@ -106,10 +108,13 @@ def check(
 def sandbox(
     servers: Annotated[int, typer.Option(min=1, help="Stand-in ComfyUI servers to start.")] = 1,
 ) -> None:
-    """Start Valkey, SeaweedFS and stand-in ComfyUI servers; print the environment to export."""
+    """Start Valkey, SeaweedFS and stand-in ComfyUI servers; print the environment to export.
+
+    With COMFYUI_URL set that server is used, and of the stand-ins there is one less.
+    """
     with _needing_extra("sandbox"):
         from sandbox.stack import Stack
-    with Stack() as stack:
+    with Stack(load().own_comfyui_url) as stack:
         urls = [stack.comfyui_url, *(stack.stand_in().url for _ in range(servers - 1))]
         for variable, value in stack.environment().items():
             typer.echo(f"export {variable}={value}")

@@ -203,6 +203,8 @@ class Stack:
                 **self.environment(comfyui_url),
                 # The user's own must reach neither the store nor the wait for a line of the log.
                 **dict.fromkeys(("AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_ENDPOINT_URL_S3")),
+                # Nor other servers the one that is meant.
+                "COMFYUI_URLS": None,
                 **LOOPBACK,
                 "LOG_LEVEL": "INFO",
                 **(settings or {}),

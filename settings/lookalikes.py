@@ -13,13 +13,12 @@ def misspelt(names: Iterable[str], known: Iterable[str]) -> list[tuple[str, str]
 
     A known one that is among the names as well is not what was meant.
     """
-    ours = set(known)
+    ours = sorted(known)
     given = {name.upper(): name for name in names}
-    unset = sorted(ours - given.keys())
     found = []
     for upper, name in sorted(given.items()):
-        near = difflib.get_close_matches(upper, unset, n=1, cutoff=_ALIKE)
-        if upper not in ours and near:
+        near = difflib.get_close_matches(upper, ours, n=1, cutoff=_ALIKE)
+        if upper not in ours and near and near[0] not in given:
             found.append((name, near[0]))
     return found
 

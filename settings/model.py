@@ -11,6 +11,7 @@ from settings.comfyui import ComfyUI
 from settings.jobs import Jobs
 from settings.masking import MASK, shown, without_password
 from settings.storage import Storage
+from settings.traces import Traces
 from settings.worker import Worker
 
 
@@ -19,7 +20,7 @@ class SettingsError(Exception):
 
 
 # The last of the bases comes first where settings are listed.
-class Settings(Worker, Jobs, Storage, ComfyUI, Broker, BaseSettings):
+class Settings(Traces, Worker, Jobs, Storage, ComfyUI, Broker, BaseSettings):
     """The effective settings of this process.
 
     Variables carry the names of the fields' aliases. AWS credentials and region are not here:

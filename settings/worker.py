@@ -37,8 +37,18 @@ class Worker(BaseModel):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"] = Field(
         "INFO", alias="LOG_LEVEL", description="What a worker logs; `-l` on its command line wins."
     )
+    log_format: Literal["console", "json"] = Field(
+        "console",
+        alias="LOG_FORMAT",
+        description="How a worker logs: for people, or one JSON object a line for programs.",
+    )
 
     @field_validator("log_level", mode="before")
     @classmethod
     def _upper_case(cls, value: Any) -> Any:
         return value.upper() if isinstance(value, str) else value
+
+    @field_validator("log_format", mode="before")
+    @classmethod
+    def _lower_case(cls, value: Any) -> Any:
+        return value.lower() if isinstance(value, str) else value

@@ -16,6 +16,7 @@ from tasks.app import TASK_NAME, app
 from tasks.errors import BrokerFullError, InvalidRequestError
 from tasks.params import check_params
 from tasks.request import JobRequest, did_you_mean, is_encodable, parse_request, shown
+from tasks.tracing import trace_headers
 from tasks.workflow import check_workflow
 from tasks.workflow_file import is_data_url, read_data_url, read_workflow
 
@@ -133,7 +134,7 @@ def message_options(
     Raises:
         InvalidRequestError: the priority is none.
     """
-    headers = {ENQUEUED_AT: time.time(), **options.get("headers", {})}
+    headers = {ENQUEUED_AT: time.time(), **trace_headers(), **options.get("headers", {})}
     told = {"queue": QUEUE, **options, "headers": headers}
     return told if priority is None else {**told, "priority": _broker_priority(priority, celery)}
 

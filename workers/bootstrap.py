@@ -1,12 +1,13 @@
 """The composition root: the one place where clients are made and put together."""
 
+import os
 import ssl
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from urllib.parse import urlsplit
 
 import boto3
@@ -23,15 +24,22 @@ from settings.bounds import MOST_SECONDS
 from workers.checks.storage import judge_date, judge_error
 from workers.comfyui import ComfyUI, Notifications
 from workers.execution import Custody, Executor, Keeper, Limits, Takeover
+from workers.execution.control import ServerLost, WorkerLeaving, unshared
 from workers.execution.manifests import Manifests
 from workers.execution.place import Place
 from workers.execution.removal import Removal
 from workers.inputs import Inputs, Sources
 from workers.ledger import Ledger
+from workers.ledger.pins import Pins
 from workers.ledger.servers import Servers
 from workers.lifecycle.circuit import Circuit
 from workers.lifecycle.leaving import Leaving
+from workers.lifecycle.moving import Moving
+from workers.lifecycle.pinned import Pinned
+from workers.lifecycle.pinning import Pinning
+from workers.lifecycle.probing import PROBE_SECONDS, answering
 from workers.lifecycle.store_watch import StoreWatch
+from workers.logs.story import tell as tell_story
 from workers.observing import Observe, Observers
 from workers.routing.pace import Pace
 from workers.routing.router import Router
@@ -39,6 +47,7 @@ from workers.routing.survey import Survey
 from workers.storage import ObjectStore
 from workers.storage.probe import Conditions
 from workers.storage.seam import translated
+from workers.tracing import Traces, traces
 from workers.web import OpenHosts, Web
 
 # Files that are stored at the same time, for each slot.
@@ -64,19 +73,25 @@ class Parts:
     keeper: Keeper
     custody: Custody
     leaving: Leaving
+    moving: Moving | None
     observe: Observe
+    traces: Traces
 
     def start(self) -> None:
         """Listen to ComfyUI and begin to keep what will be claimed."""
+        self.traces.start()
         self.notifications.start()
         self.circuit.start()
         self.store_watch.start()
         self.survey.start()
         self.keeper.start()
+        if self.moving is not None:
+            self.moving.start()
 
     def close(self) -> None:
         """Close everything, the listeners first."""
         with ExitStack() as closing:
+            closing.callback(self.traces.close)
             closing.callback(self.ledger.close)
             closing.callback(self.servers.close)
             closing.callback(self.store.close)
@@ -88,17 +103,60 @@ class Parts:
             closing.callback(self.store_watch.stop)
             closing.callback(self.circuit.stop)
             closing.callback(self.notifications.stop)
+            if self.moving is not None:
+                closing.callback(self.moving.stop)
 
 
 def node_name(settings: Settings) -> str:
-    """The worker's name: unique where each worker on a host has a server of its own."""
+    """The worker's name: unique as each worker on a host has a server of its own, or says so."""
     instance = urlsplit(settings.comfyui_url)
     place = f"{instance.hostname}-{instance.port or instance.scheme}{instance.path}"
-    return f"{place.replace('/', '-')}@{gethostname()}"
+    shared = f"-{os.getpid()}" if settings.comfyui_shared else ""
+    return f"{place.replace('/', '-')}{shared}@{gethostname()}"
 
 
-def assemble(settings: Settings, worker: str) -> Parts:
-    """Make and connect the parts of a worker; nothing is opened or started yet."""
+def pinning(settings: Settings, name: str | None, on_wait: Callable[[], None]) -> Pinning:
+    """What finds a server for a worker, which has this name or one that follows its server."""
+
+    def name_at(url: str) -> str:
+        return name or node_name(pinned_to(settings, url))
+
+    return Pinning(
+        Pins(settings.ledger_url),
+        settings.comfyui_servers,
+        name=name_at,
+        answering=partial(answering, client=partial(comfyui_client, _hasty(settings))),
+        on_wait=on_wait,
+    )
+
+
+def pinned_to(settings: Settings, url: str) -> Settings:
+    """The settings of a worker that drives this server."""
+    return settings.model_copy(update={"comfyui_url": url})
+
+
+def _hasty(settings: Settings) -> Settings:
+    """The same for a server that answers at once or does not count."""
+    names = ("comfyui_connect_timeout_seconds", "comfyui_read_timeout_seconds")
+    return settings.model_copy(
+        update={name: min(getattr(settings, name), PROBE_SECONDS) for name in names}
+    )
+
+
+def assemble(
+    settings: Settings,
+    worker: str,
+    pinned: Pinned | None = None,
+    is_another_free: Callable[[str], bool] | None = None,
+) -> Parts:
+    """Make and connect the parts of a worker; nothing is opened or started yet.
+
+    Args:
+        settings: of a worker that drives `COMFYUI_URL`.
+        worker: its name.
+        pinned: the lease on that server; without one others may drive it, too.
+        is_another_free: whether a server beside the one with this URL can be had.
+    """
     connections = settings.worker_slots * _CONNECTIONS_PER_SLOT
     comfyui = comfyui_client(settings, connections=connections)
 
@@ -118,20 +176,11 @@ def assemble(settings: Settings, worker: str) -> Parts:
     def server_at(url: str) -> ComfyUI:
         return comfyui_client(settings, url)
 
-    def on_denied() -> None:
-        store_watch.suspect()
-
     circuit = Circuit(comfyui)
     # Of two sockets with one client id the older one hears nothing, even when the newer one is
     # gone: a worker started again must not meet what is left of the one before.
     notifications = listener(f"{worker}-{uuid.uuid4().hex[:8]}", on_failure=circuit.suspect)
-    store = object_store(settings, connections, on_denied=on_denied)
-    # Over the same connections, and nobody is told of what the watch itself is denied.
-    conditions = Conditions(store.beside(store.bucket), settings.s3_prefix)
-    store_watch = StoreWatch(
-        lambda: judge_date(conditions.look().date),
-        lambda error: judge_error(error, store, settings.s3_endpoint_url),
-    )
+    store, conditions, store_watch = _watched_store(settings, connections)
     uploaders = ThreadPoolExecutor(settings.worker_slots * _UPLOADS_PER_SLOT, "upload")
     ledger = Ledger(settings.ledger_url, keep_seconds=settings.result_expires_seconds)
     place = Place.of(settings.comfyui_url)
@@ -176,8 +225,25 @@ def assemble(settings: Settings, worker: str) -> Parts:
 
     circuit.subscribe(begin_anew)
     store_watch.subscribe(lambda _: keeper.nudge())
-    observe = Observers()
+    telemetry = traces(settings, worker)
+    # First, so that the lines of the story name the trace.
+    observe = Observers(telemetry.observe, tell_story)
     leaving = Leaving(keeper, settings.shutdown_grace_seconds)
+
+    def lose_server() -> None:
+        # It is another worker's to tell of the server, and there is no time for what runs there.
+        survey.stop()
+        leaving.begin_anew(ServerLost("another worker drives its server now"), grace_seconds=0.0)
+
+    if pinned is not None:
+        pinned.subscribe(lose_server)
+    moving = None
+    if is_another_free is not None:
+        moving = Moving(
+            answers=lambda: circuit.answers,
+            is_another_free=partial(is_another_free, settings.comfyui_url),
+            move=partial(leaving.begin_anew, WorkerLeaving("its server is down")),
+        )
     removal = Removal(store, settings.s3_patience_seconds)
     executor = Executor(
         comfyui=comfyui,
@@ -185,6 +251,7 @@ def assemble(settings: Settings, worker: str) -> Parts:
         listen_as=listen_as,
         server_at=server_at,
         breaker=circuit,
+        confirm_server=pinned.confirm if pinned is not None else unshared,
         keeper=keeper,
         store=store,
         manifests=Manifests(store, ledger, keeper, takes_conditions=conditions.are_taken),
@@ -232,8 +299,26 @@ def assemble(settings: Settings, worker: str) -> Parts:
         keeper=keeper,
         custody=custody,
         leaving=leaving,
+        moving=moving,
         observe=observe,
+        traces=telemetry,
     )
+
+
+def _watched_store(
+    settings: Settings, connections: int
+) -> tuple[ObjectStore, Conditions, StoreWatch]:
+    def on_denied() -> None:
+        watch.suspect()
+
+    store = object_store(settings, connections, on_denied=on_denied)
+    # Over the same connections, and nobody is told of what the watch itself is denied.
+    conditions = Conditions(store.beside(store.bucket), settings.s3_prefix)
+    watch = StoreWatch(
+        lambda: judge_date(conditions.look().date),
+        lambda error: judge_error(error, store, settings.s3_endpoint_url),
+    )
+    return store, conditions, watch
 
 
 def redis_client(url: str, seconds: float) -> redis.Redis:

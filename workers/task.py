@@ -64,11 +64,10 @@ class RunWorkflow(celery.Task):  # type: ignore[misc]  # celery has no types for
         except (InvalidRequestError, InvalidWorkflowError) as error:
             # Refused before there is a job: no attempt is counted.
             if self.custody.knows(job_id):
-                logger.warning("job %s: came again in another form, which is dropped", job_id)
+                logger.warning("came again in another form, which is dropped")
                 raise Ignore(error.message) from None
             self.observe(JobEnded(job_id, "failed", error))
             raise
-        logger.info("job %s: received", job_id)
         timeline.mark(job_id, "received", (self.request.headers or {}).get(RECEIVED_AT))
         try:
             result = self._run(request)
@@ -81,7 +80,6 @@ class RunWorkflow(celery.Task):  # type: ignore[misc]  # celery has no types for
             raise Revoked(error.message, expired=expired) from None
         except JobFailed as failed:
             _fail(failed.error, failed.attempts)
-        logger.info("job %s: finished with %d outputs", job_id, len(result.outputs))
         return result.model_dump(mode="json")
 
     def _run(self, request: JobRequest) -> JobResult:

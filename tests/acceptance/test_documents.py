@@ -94,7 +94,9 @@ def _run_for_a_while(command: list[str | Path], stack: Stack, folder: Path) -> N
         "sandbox": ("export AWS_DEFAULT_REGION=", signal.SIGINT, 130),
     }[str(command[-1])]
     log = folder / "log"
-    environment = {**stack.environment(), "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"}
+    # The session's worker may drive the same server.
+    own = {"COMFYUI_SHARED": "1", "TMPDIR": str(folder), "PYTHONUNBUFFERED": "1"}
+    environment = {**stack.environment(), **own}
     process = ChildProcess(command, log, env=environment)
     try:
         process.wait_until(lambda: ready in log.read_text() or process.returncode == 0)

@@ -119,7 +119,7 @@ def test_the_example_without_a_queue_runs(stack: Stack, tmp_path: Path) -> None:
 
 
 def test_importing_the_producers_side_loads_neither_worker_code_nor_boto() -> None:
-    heavy = ("workers", "boto3", "botocore", "requests", "websocket")
+    heavy = ("workers", "boto3", "botocore", "requests", "websocket", "opentelemetry")
     code = f"import tasks, sys; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from itertools import chain
@@ -77,6 +77,14 @@ class Fleet:
     def worker(self, server: StandIn, **settings: str) -> ChildProcess:
         """A worker that takes jobs."""
         worker = self.stack.worker(settings.pop("url", server.url), {**self._own, **settings})
+        self._undo.callback(worker.stop)
+        return worker
+
+    def launch(self, servers: Sequence[StandIn], **settings: str) -> ChildProcess:
+        """A worker that takes one of these servers, or waits for one."""
+        urls = ",".join(server.url for server in servers)
+        one_of = {"COMFYUI_URL": "", "COMFYUI_URLS": urls}
+        worker = self.stack.launch_worker(settings={**self._own, **one_of, **settings})
         self._undo.callback(worker.stop)
         return worker
 

@@ -1,5 +1,6 @@
 """Jobs that wait in lanes: none is lost, whoever ends, and a server with nothing to do helps."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from itertools import count
@@ -188,4 +189,4 @@ def test_a_server_with_nothing_to_do_gets_what_it_can_run_and_nothing_else(fleet
     assert [errors(result) for result in results] == [[None], [None]]
     log = "".join(worker.log.read_text() for worker in workers)
     # Not back and forth while it waits.
-    assert log.count(f"job {jobs[1].id}: received") <= 4
+    assert len(re.findall(f"job {jobs[1].id}: (?:handed on|waits for)", log)) <= 3

@@ -21,7 +21,7 @@ def test_an_outage_beyond_all_patience_costs_no_second_execution(fleet: Fleet) -
     job = fleet.send(bars(1, seconds=1))
     prompt = executing(server)
     store.set(Mode.REFUSE)
-    eventually(lambda: f"job {job.id}: attempt 2 failed" in worker.log.read_text())
+    eventually(lambda: f"job {job.id} #2: attempt 2 failed" in worker.log.read_text())
     eventually(lambda: job.state == "RETRY")
     store.set(Mode.PASS)
 

@@ -55,18 +55,20 @@ def test_the_command_line_says_it_in_the_same_way() -> None:
 
 
 def test_pool_slots_and_name_need_no_flags(stack: Stack) -> None:
-    worker = stack.worker(settings={"WORKER_SLOTS": "3"})
+    server = stack.stand_in()
+    worker = stack.worker(server.url, {"WORKER_SLOTS": "3"})
     printed = worker.log.read_text()
     assert ".> concurrency: 3 (threads)" in printed
-    assert f" 127.0.0.1-{stack.comfyui_url.rpartition(':')[2]}@" in printed
+    assert f" 127.0.0.1-{server.port}@" in printed
     worker.stop()
     assert worker.returncode == 0
 
 
-def test_flags_win_over_what_we_choose(stack: Stack) -> None:
+@pytest.mark.usefixtures("running_worker")
+def test_flags_win_over_what_we_choose_and_a_server_may_be_shared(stack: Stack) -> None:
     celery = [CELERY, "-A", "workers", "worker", "-n", "mine@%%h", "-l", "DEBUG"]
     log = stack.folder("worker") / "worker.log"
-    worker = ChildProcess(celery, log, env=stack.environment())
+    worker = ChildProcess(celery, log, env={**stack.environment(), "COMFYUI_SHARED": "1"})
     try:
         worker.wait_until(lambda: " ready." in log.read_text())
         assert " mine@" in log.read_text()

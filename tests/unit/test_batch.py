@@ -10,6 +10,7 @@ import pytest
 from celery import Celery
 from celery.exceptions import TimeoutError as CeleryTimeoutError
 from kombu import Queue
+from opentelemetry.sdk.trace import TracerProvider
 
 from tasks import Batch, BatchProgress, JobResult, enqueue_batch, handle, sweep
 from tasks.batch import job_id_of
@@ -42,6 +43,21 @@ def sent(app: Celery, name: str) -> list[Any]:
         while (message := queue.get(no_ack=True, accept=["json"])) is not None:
             messages.append(message)
         return messages
+
+
+def test_all_are_in_the_trace_of_whoever_enqueues_them(app: Celery) -> None:
+    with TracerProvider().get_tracer("shop").start_as_current_span("order") as span:
+        enqueue_batch(WORKFLOW, ROWS[:2], celery=app, queue="traced")
+    traces = [message.headers["traceparent"].rpartition("-")[0] for message in sent(app, "traced")]
+    context = span.get_span_context()
+    assert traces == [f"00-{context.trace_id:032x}-{context.span_id:016x}"] * 2
+
+
+def test_headers_of_ones_own_count_more(app: Celery) -> None:
+    with TracerProvider().get_tracer("shop").start_as_current_span("order"):
+        enqueue_batch(WORKFLOW, ROWS[:1], celery=app, queue="own", headers={"traceparent": "x"})
+    (message,) = sent(app, "own")
+    assert message.headers["traceparent"] == "x"
 
 
 def result(job_id: str) -> dict[str, Any]:

@@ -34,7 +34,7 @@ from workers.comfyui import Notifications
 from workers.comfyui.model import PromptQueue, PromptState
 from workers.execution import Custody, Executor, Limits, NotNow, Order, Takeover, waiting
 from workers.execution import custody as module
-from workers.execution.control import HandedOn, LeaseLost, Spared, WorkerLeaving
+from workers.execution.control import HandedOn, LeaseLost, ServerLost, Spared, WorkerLeaving
 from workers.execution.custody import _is_meant_for_others
 from workers.execution.job import AttemptFailed, Job, Start, prompt_id
 from workers.execution.keeper import Lease
@@ -43,7 +43,15 @@ from workers.execution.place import Place
 from workers.ledger import Cancelled, Claimed, Ended, Held, Record, Route
 from workers.ledger.dead_letters import DeadLetter
 from workers.ledger.outcomes import JobFailed, failure_detail, failure_from
-from workers.observing import AttemptBegan, AttemptEnded, Event, JobEnded, JobSuppressed, JobTaken
+from workers.observing import (
+    AttemptBegan,
+    AttemptEnded,
+    Event,
+    JobEnded,
+    JobLeft,
+    JobSuppressed,
+    JobTaken,
+)
 from workers.routing.lanes import Here, Lane, Later
 from workers.routing.router import Wanted
 from workers.storage.store import StoredObject
@@ -435,6 +443,13 @@ def test_a_vanished_worker_is_an_attempt_that_ended() -> None:
     assert (record.number, record.crashes, record.failures) == (3, 1, 0)
 
 
+def test_the_log_says_of_which_attempt_the_worker_vanished(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    orphaned().run()
+    assert "attempt 1 on http://here ended with its worker" in caplog.text
+
+
 def test_a_vanished_workers_job_waits_a_little_for_its_server() -> None:
     route = crashed(orphaned()).route
     assert route.prefer == HERE
@@ -497,7 +512,11 @@ def test_a_new_job_is_attempted_here_and_ends() -> None:
     assert isinstance(taken, JobTaken)
     assert (taken.is_new, taken.redelivered) == (True, False)
     assert began == AttemptBegan("job", 1, prompt_id("job", 1), HERE, "submit")
-    assert ended == [AttemptEnded("job", 1), JobEnded("job", "succeeded", result=RESULT)]
+    assert ended == [
+        AttemptEnded("job", 1),
+        JobEnded("job", "succeeded", result=RESULT),
+        JobLeft("job"),
+    ]
 
 
 def test_when_a_job_was_enqueued_its_first_message_tells_for_all_attempts() -> None:
@@ -1380,6 +1399,35 @@ def test_a_fault_of_ours_fails_the_job_with_a_sentence_of_ours_and_frees_the_gpu
 
 
 # Handing on
+
+
+def test_a_job_is_left_to_who_has_its_server_now_with_what_runs_there() -> None:
+    scene = new()
+    scene.executor.end = ServerLost("another worker drives its server now")
+    scene.postponed()
+    (record, pause) = scene.ledger.last("release")
+    assert (pause, record.failures, record.crashes, record.spent) == (0.0, 0, 0, False)
+    assert record.route.prefer == record.place == HERE
+    assert record.attempts[-1].error == "ServerLost: another worker drives its server now"
+    assert scene.server.cancelled == []
+
+
+@pytest.mark.parametrize(
+    ("kept", "stopped"),
+    [
+        pytest.param(RECORD.model_copy(update={"prompt": 2}), True, id="others run their own"),
+        pytest.param(RECORD, False, id="others have adopted it"),
+    ],
+)
+def test_who_has_lost_its_server_and_the_job_leaves_no_prompt_that_nobody_waits_for(
+    kept: Record, stopped: bool
+) -> None:
+    scene = new()
+    scene.executor.end = ServerLost("x")
+    scene.ledger.ours = False
+    scene.ledger.kept = kept
+    scene.postponed()
+    assert scene.server.cancelled == ([prompt_id("job", 1)] if stopped else [])
 
 
 def test_a_worker_that_leaves_gives_the_job_back_for_now() -> None:

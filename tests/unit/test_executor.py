@@ -30,7 +30,15 @@ from workers.comfyui import Notifications
 from workers.comfyui.model import PromptQueue, PromptState
 from workers.execution import Executor, removal, uploading, waiting
 from workers.execution import executor as module
-from workers.execution.control import HandedOn, LeaseLost, ServerHung, Spared, WorkerLeaving
+from workers.execution.control import (
+    Control,
+    HandedOn,
+    LeaseLost,
+    ServerHung,
+    ServerLost,
+    Spared,
+    WorkerLeaving,
+)
 from workers.execution.job import AttemptFailed, Job, Start, prompt_id
 from workers.execution.keeper import Keeper, Lease, Phase
 from workers.execution.manifests import Manifests
@@ -38,7 +46,7 @@ from workers.execution.removal import Removal
 from workers.execution.waiting import Patience
 from workers.ledger import Claimed, Record
 from workers.ledger.ledger import LOST, OURS
-from workers.observing import Event, FileStored, StageEnded
+from workers.observing import Event, FileStored, NodesExecuted, StageEnded
 from workers.routing.pace import Pace
 from workers.storage.store import ObjectStat, StoredObject
 
@@ -191,6 +199,7 @@ class Scene:
         self.refused: list[str] = []
         self.accepted: list[None] = []
         self.takes_no_prompts = False
+        self.server_lost = False
         self.on_place: Callable[[], object] = lambda: None
         self.workflow: dict[str, Any] = WORKFLOW
         self.on_object_info: Callable[[], dict[str, Any]] = lambda: OBJECT_INFO
@@ -271,8 +280,13 @@ class Scene:
             workflow_max_bytes=10**6,
             stall_seconds=60.0,
             s3_patience_seconds=self.patience,
+            confirm_server=self.confirm_server,
             observe=self.events.append,
         )
+
+    def confirm_server(self, _control: Control) -> None:
+        if self.server_lost:
+            raise ServerLost("x")
 
     def refuse(self, job_id: str) -> bool:
         self.refused.append(job_id)
@@ -331,12 +345,34 @@ def test_an_attempt_from_its_prompt_to_its_files(scene: Scene) -> None:
     ]
     assert observed == [
         (StageEnded, "staging"),
+        (NodesExecuted, None),
         (StageEnded, "executing"),
         (FileStored, key("a")),
         (StageEnded, "uploading"),
         (StageEnded, "committing"),
     ]
     assert scene.phases == [Phase.WAITING, Phase.WAITING, Phase.EXECUTING, *[Phase.STORING] * 2]
+
+
+def test_the_nodes_that_were_heard_of_are_told_also_of_a_prompt_that_fails(scene: Scene) -> None:
+    def hear() -> None:
+        for node in ("9", "9.1"):
+            data = {"prompt_id": PROMPT, "node": node}
+            message = json.dumps({"type": "executing", "data": data})
+            scene.notifications._dispatch(message.encode())
+        data = {"prompt_id": PROMPT, "node_id": "9.1"}
+        failed = json.dumps({"type": "execution_error", "data": data})
+        scene.notifications._dispatch(failed.encode())
+        scene.server.vanish()
+
+    scene.server.steps = [hear]
+    before = time.time()
+    assert isinstance(scene.failed().error, PromptLostError)
+    (told,) = (event for event in scene.events if isinstance(event, NodesExecuted))
+    # The second one was made by another one, and stands in no workflow.
+    classes = [(node.node_id, node.class_type) for node in told.nodes]
+    assert classes == [("9", "SaveImage"), ("9.1", None)]
+    assert all(before - 1 <= node.began_at <= time.time() + 1 for node in told.nodes)
 
 
 @pytest.mark.parametrize(
@@ -447,6 +483,16 @@ def test_a_job_that_has_a_reason_to_end_by_then_is_not_queued(scene: Scene) -> N
         with pytest.raises(WorkerLeaving):
             scene.attempt()
     assert scene.server.submitted == []
+
+
+def test_nothing_is_queued_on_a_server_that_another_worker_drives(scene: Scene) -> None:
+    scene.server_lost = True
+    with scene.holding():
+        with pytest.raises(ServerLost):
+            scene.attempt()
+    assert scene.server.submitted == []
+    # What runs there is the other one's to stop.
+    assert scene.server.cancelled == []
 
 
 # How long it is waited for

@@ -1,11 +1,14 @@
 """How a worker leaves, on a clock that does not wait, without a process that ends."""
 
+import signal
 import threading
+from collections.abc import Iterator
 from types import SimpleNamespace
 
 import pytest
+from celery.worker import state
 
-from workers.execution.control import WorkerLeaving
+from workers.execution.control import ServerLost, WorkerLeaving
 from workers.lifecycle import leaving as module
 from workers.lifecycle.leaving import Leaving
 
@@ -29,12 +32,20 @@ class Keeper:
 
 
 @pytest.fixture
-def keeper(monkeypatch: pytest.MonkeyPatch) -> Keeper:
+def keeper(monkeypatch: pytest.MonkeyPatch) -> Iterator[Keeper]:
     one = Keeper()
     monkeypatch.setattr(module, "time", SimpleNamespace(sleep=one.done.append))
     monkeypatch.setattr(module, "os", SimpleNamespace(_exit=one.done.append))
     monkeypatch.setattr(module, "logging", SimpleNamespace(shutdown=lambda: None))
-    return one
+    yield one
+    state.should_stop = None
+
+
+def join(name: str) -> None:
+    """Wait until the thread with this name has ended."""
+    for thread in threading.enumerate():
+        if thread.name == name:
+            thread.join(LONG)
 
 
 @pytest.mark.timeout(LONG / 2)
@@ -45,6 +56,34 @@ def test_a_redis_that_does_not_answer_holds_up_nobody_who_leaves(keeper: Keeper)
     assert not keeper.announced.is_set()
     keeper.redis_answers.set()
     assert keeper.announced.wait(LONG)
+
+
+def test_who_begins_anew_gives_back_what_it_has_first(
+    keeper: Keeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper.redis_answers.set()
+    monkeypatch.setattr(module, "begin_anew", lambda: keeper.done.append("anew"))
+    leaving = Leaving(keeper, 15.0)  # type: ignore[arg-type]
+    leaving.begin_anew(ServerLost("x"), grace_seconds=0.0)
+    # The second reason is none.
+    leaving.begin_anew(WorkerLeaving("x"))
+    join("anew")
+    assert (leaving.begun, leaving.anew, state.should_stop) == (True, True, 0)
+    # What comes after it never happens.
+    assert keeper.done == [0.0, ServerLost, 4.0, "anew", 0]
+    # Others may count on the one who has the server now.
+    assert not keeper.announced.is_set()
+
+
+def test_who_is_asked_to_end_does_not_begin_anew(keeper: Keeper) -> None:
+    keeper.redis_answers.set()
+    leaving = Leaving(keeper, 15.0)  # type: ignore[arg-type]
+    leaving.begun = leaving.anew = True
+    leaving._on_signal(signal.SIGTERM, None)
+    join("SIGTERM")
+    assert (leaving.begun, leaving.anew) == (True, False)
+    # It is gone, as after a second one.
+    assert keeper.done == [0.0, WorkerLeaving, module._HURRY_SECONDS, 0]
 
 
 def test_who_leaves_says_so_before_the_grace(keeper: Keeper) -> None:

@@ -50,5 +50,33 @@ def test_two_servers_of_a_host_are_two_places() -> None:
     assert Place("http://127.0.0.1:1", "one").key != Place("http://127.0.0.1:2", "one").key
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["http://localhost:80", "http://127.0.0.1", "http://[::1]/", "http://0.0.0.0", "http://[::]"],
+)
+def test_a_host_reaches_itself_under_several_names(url: str) -> None:
+    here = Place("http://LOCALHOST.", "one")
+    assert Place(url, "one").key == here.key
+    assert here.reaches(here.key, url)
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.2", "http://a.localhost", "http://localhost:81"])
+def test_what_may_be_another_server_of_the_host_is_one(url: str) -> None:
+    assert Place(url, "one").key != Place("http://localhost", "one").key
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("http://GPU:80/a/", "http://gpu/a"),
+        ("https://gpu:443", "https://gpu"),
+        ("http://[FD00:0::1]:8188", "http://[fd00::1]:8188"),
+        ("http://[::ffff:10.0.0.7]", "http://10.0.0.7"),
+    ],
+)
+def test_a_server_is_the_same_however_its_url_is_spelled(one: str, other: str) -> None:
+    assert Place(one, "x").key == Place(other, "x").key == other
+
+
 def test_a_place_is_on_this_host() -> None:
     assert Place.of("http://gpu").host == socket.gethostname()

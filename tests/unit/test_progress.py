@@ -51,6 +51,7 @@ def test_a_node_that_runs_twice_adds_up() -> None:
     for now, node in enumerate(["1", "2", "1", None]):
         progress = fold(progress, "executing", {"node": node}, 10.0 * now)
     assert progress.node_seconds == {"1": 20.0, "2": 10.0}
+    assert progress.node_began == {"1": 0.0, "2": 10.0}
 
 
 @pytest.mark.parametrize(

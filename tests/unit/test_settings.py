@@ -42,6 +42,17 @@ def test_the_backend_follows_a_redis_broker(monkeypatch: pytest.MonkeyPatch) -> 
         ("COMFYUI_URL", "http://", "'http://'", "http:// or https:// URL"),
         ("COMFYUI_URL", "http://x:99999", "'http://x:99999'", "http:// or https:// URL"),
         ("COMFYUI_URL", "http://u:secret@x", f"'http://u:{MASK}@x'", "COMFYUI_HEADERS"),
+        ("COMFYUI_URLS", " , ", "' , '", "URLs separated by commas"),
+        ("COMFYUI_URLS", "http://a,,gpu", "'gpu'", "http:// or https:// URL"),
+        ("COMFYUI_URLS", "http://u:secret@x,http://y", f"'http://u:{MASK}@x'", "COMFYUI_HEADERS"),
+        ("COMFYUI_URLS", "http://a:80/,http://A", "'http://a:80/,http://A'", "each server once"),
+        (
+            "COMFYUI_URLS",
+            "http://[::1]:1,http://0.0.0.0:1",
+            "'http://[::1]:1,http://0.0.0.0:1'",
+            "once",
+        ),
+        ("COMFYUI_SHARED", "perhaps", "'perhaps'", "a valid boolean"),
         ("COMFYUI_HEADERS", "{secret", f"'{MASK}'", "a JSON object of strings"),
         ("COMFYUI_HEADERS", '["secret"]', f"'{MASK}'", "a JSON object of strings"),
         ("COMFYUI_HEADERS", '{"A": "b\\nsecret: c"}', f"'{MASK}'", "without line breaks"),
@@ -89,6 +100,7 @@ def test_the_backend_follows_a_redis_broker(monkeypatch: pytest.MonkeyPatch) -> 
             )
         ),
         ("LOG_LEVEL", "loud", "'LOUD'", "'DEBUG', 'INFO'"),
+        ("LOG_FORMAT", "xml", "'xml'", "'console' or 'json'"),
     ],
 )
 def test_a_wrong_value_is_named_with_found_and_expected(
@@ -100,6 +112,48 @@ def test_a_wrong_value_is_named_with_found_and_expected(
     assert message.startswith(f"{variable}: found {found}, expected ")
     assert expected in message
     assert "secret" not in message
+
+
+def test_a_worker_may_drive_one_of_several_servers(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = read(monkeypatch, COMFYUI_URLS="http://a:1/, http://b:2")
+    assert settings.comfyui_servers == ("http://a:1", "http://b:2")
+    # Where one is meant it is the first one.
+    assert settings.comfyui_url == "http://a:1"
+    assert settings.masked()["COMFYUI_URLS"] == "http://a:1,http://b:2"
+
+
+def test_the_one_to_be_tried_first_may_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    urls = "http://a,http://localhost:2"
+    settings = read(monkeypatch, COMFYUI_URLS=urls, COMFYUI_URL="http://127.0.0.1:2")
+    assert settings.comfyui_servers == ("http://127.0.0.1:2", "http://a")
+
+
+def test_one_alone_is_the_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = read(monkeypatch, COMFYUI_URL="http://a", COMFYUI_SHARED="1")
+    assert (settings.comfyui_servers, settings.comfyui_shared) == (("http://a",), True)
+
+
+@pytest.mark.parametrize(
+    ("variables", "sentence"),
+    [
+        (
+            {"COMFYUI_URL": "http://c", "COMFYUI_URLS": "http://a,http://b"},
+            "COMFYUI_URLS: found 'http://a,http://b', expected COMFYUI_URL (http://c) among them, "
+            "or no COMFYUI_URL",
+        ),
+        (
+            {"COMFYUI_SHARED": "1", "COMFYUI_URLS": "http://a,http://b"},
+            "COMFYUI_SHARED: found '1', expected false beside several COMFYUI_URLS, of which each "
+            "worker takes one; name the server to be shared in COMFYUI_URL alone",
+        ),
+    ],
+)
+def test_what_contradicts_itself_is_refused(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], sentence: str
+) -> None:
+    with pytest.raises(SettingsError) as caught:
+        read(monkeypatch, **variables)
+    assert str(caught.value) == sentence
 
 
 def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -194,6 +248,16 @@ def test_passwords_are_masked_however_they_are_written(url: str, masked: str) ->
 
 def test_log_levels_may_be_written_small(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read(monkeypatch, LOG_LEVEL="info").log_level == "INFO"
+
+
+def test_log_formats_may_be_written_large(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert read(monkeypatch, LOG_FORMAT="JSON").log_format == "json"
+
+
+def test_a_producers_own_exporter_may_speak_what_ours_does_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read(monkeypatch, OTEL_EXPORTER_OTLP_ENDPOINT="collector:4317")
 
 
 def test_each_url_of_a_list_is_masked() -> None:

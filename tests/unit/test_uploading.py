@@ -30,6 +30,7 @@ from workers.execution.control import Control, WorkerLeaving
 from workers.execution.job import Job
 from workers.execution.uploading import Abandoned, Uploads, patiently
 from workers.execution.waiting import OUTAGE_PATIENCE
+from workers.logs import context
 from workers.storage.store import StoredObject
 
 STORE_PATIENCE = 900.0
@@ -276,6 +277,20 @@ def test_a_file_is_stored_when_it_is_made_and_not_again(scene: Attempt) -> None:
     outputs = finished(uploads, entry(n9=images("a", "b")))
     assert [output.key for output in outputs] == [key("9", 0, "a"), key("9", 1, "b")]
     assert scene.server.asked == ["a", "b"]
+
+
+def test_whoever_announces_a_file_it_is_stored_for_its_job(
+    scene: Attempt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    known: list[dict[str, Any]] = []
+    monkeypatch.setattr(scene.store, "let", lambda: known.append(dict(context.fields())))
+    scene.server.files = {"a": b"1", "b": b"2"}
+    with context.about(job_id="job"):
+        uploads = scene.uploads()
+    # As the websocket's thread, which works for no job.
+    uploads.begin("9", images("a"))
+    finished(uploads, entry(n9=images("a", "b")))
+    assert known == [{"job_id": "job"}] * 2
 
 
 def test_who_announces_a_file_waits_for_nothing(scene: Attempt) -> None:
@@ -753,7 +768,7 @@ def test_what_cannot_be_stripped_is_stored_and_the_output_and_the_log_say_so(
     scene.server.files = {"a": b"a cat"}
     (output,) = finished(scene.uploads(strip_metadata=True), entry(n9=images("a")))
     assert (output.stripped, scene.store.contents[output.key]) == (False, b"a cat")
-    assert "job job: a of node 9 is stored with its metadata" in caplog.text
+    assert "a of node 9 is stored with its metadata" in caplog.text
 
 
 def refusing_the_thumbnail(error: JobError) -> Callable[[], None]:

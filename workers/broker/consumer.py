@@ -17,6 +17,7 @@ from tasks.errors import InvalidRequestError
 from workers import timeline
 from workers.broker.envelopes import MALFORMED
 from workers.broker.transport import LANE, UNABLE
+from workers.logs.context import about
 from workers.routing.lanes import Lane
 
 logger = logging.getLogger(__name__)
@@ -165,11 +166,12 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types for
                 logger.error("a message has no usable task id and is dropped")
                 message.ack_log_error(logger, self.connection_errors)
                 return
-            try:
-                handle(message)
-            except MALFORMED as error:
-                logger.exception("a message cannot be read as a task")
-                self.on_invalid_task(None, message, InvalidTaskError(repr(error)))
+            with about(job_id=message.job_id):
+                try:
+                    handle(message)
+                except MALFORMED as error:
+                    logger.exception("a message cannot be read as a task")
+                    self.on_invalid_task(None, message, InvalidTaskError(repr(error)))
 
         return on_task_received
 
@@ -179,7 +181,8 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types for
                 settle(*args, **kwargs)
             except AttributeError:
                 # The channel was closed when the broker went; the message comes again.
-                logger.warning("a message outlived its connection and could not be settled")
+                with about(job_id=message.job_id):
+                    logger.warning("a message outlived its connection and could not be settled")
             finally:
                 timeline.mark(message.job_id, "acknowledged")
                 self.controller.keeper.settle(message.job_id)
@@ -267,7 +270,8 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types for
         try:
             self.app.backend.mark_as_failure(job_id, error)
         except Exception:
-            logger.exception("job %s: its failure could not be stored", job_id)
+            with about(job_id=job_id):
+                logger.exception("its failure could not be stored")
 
 
 def _check(name: str, value: Any, kind: type) -> None:

@@ -9,6 +9,9 @@ from billiard.einfo import ExceptionInfo
 from celery.concurrency.thread import TaskPool as CeleryTaskPool
 from celery.exceptions import Reject
 
+from tasks.app import TASK_NAME
+from workers.logs.context import about
+
 logger = logging.getLogger(__name__)
 
 # Seconds before a job goes back that ended outside of the task's body: whatever was broken then,
@@ -31,8 +34,10 @@ class TaskPool(CeleryTaskPool):  # type: ignore[misc]  # celery has no types for
         callback: Callable[..., Any] | None = None,
         **options: Any,
     ) -> Any:
-        """Celery's hook: run a job in a thread."""
+        """Celery's hook: run a job in a thread, which is known to work for it."""
+        job = _job_of(args)
 
+        @about(**job)
         def settled(*args: Any, **kwargs: Any) -> Any:
             try:
                 return target(*args, **kwargs)
@@ -41,6 +46,7 @@ class TaskPool(CeleryTaskPool):  # type: ignore[misc]  # celery has no types for
                 time.sleep(_PAUSE)
                 return _given_back(error)
 
+        @about(**job)
         def told(result: Any, *args: Any, **kwargs: Any) -> None:
             if callback is None:
                 return
@@ -52,6 +58,14 @@ class TaskPool(CeleryTaskPool):  # type: ignore[misc]  # celery has no types for
                 callback(_given_back(error), *args, **kwargs)
 
         return super().on_apply(settled, args, kwargs, told, **options)
+
+
+def _job_of(args: Sequence[Any] | None) -> dict[str, Any]:
+    # Of what Celery runs in a thread the first two are the task's name and id.
+    match args:
+        case [name, str(job_id), *_] if name == TASK_NAME:
+            return {"job_id": job_id}
+    return {}
 
 
 def _given_back(error: Exception) -> tuple[int, Any, float]:

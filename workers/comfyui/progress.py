@@ -19,13 +19,18 @@ _MOST_NAME = 1000
 
 @dataclass(frozen=True)
 class PromptProgress:
-    """How far a prompt is, as far as the server said."""
+    """How far a prompt is, as far as the server said.
+
+    Of each node that has executed: how long it took, and when it first began, by the clock that
+    `fold` is given.
+    """
 
     done: frozenset[str] = frozenset()
     node_id: str | None = None
     step: int | None = None
     steps: int | None = None
     node_seconds: Mapping[str, float] = field(default_factory=dict)
+    node_began: Mapping[str, float] = field(default_factory=dict)
     node_since: float = 0.0
     started: bool = False
     finished: bool = False
@@ -95,4 +100,8 @@ def _node_ended(progress: PromptProgress, now: float) -> PromptProgress:
         step=None,
         steps=None,
         node_seconds={**progress.node_seconds, progress.node_id: round(seconds, 3)},
+        node_began={
+            **progress.node_began,
+            progress.node_id: progress.node_began.get(progress.node_id, progress.node_since),
+        },
     )

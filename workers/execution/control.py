@@ -17,6 +17,10 @@ class WorkerLeaving(HandedOn):
     """This worker was asked to end."""
 
 
+class ServerLost(HandedOn):
+    """Another worker drives this worker's server: it is that one's to tell what runs there."""
+
+
 class ServerHung(HandedOn):
     """Another prompt hangs on the server that has this job's."""
 
@@ -91,6 +95,10 @@ class Control:
         finally:
             with self._lock:
                 self._wake = _nothing
+
+
+def unshared(_control: Control) -> None:
+    """Confirm of a server for which nobody has a lease that this worker drives it."""
 
 
 def _nothing() -> None:

@@ -27,7 +27,7 @@ from tasks.retry import Fail, Failure, PutAside, Retry, Where, after_failure
 from tasks.workflow import Workflow
 from workers import timeline
 from workers.comfyui import ComfyUI
-from workers.execution.control import HandedOn, LeaseLost, Spared
+from workers.execution.control import HandedOn, LeaseLost, ServerLost, Spared
 from workers.execution.executor import Executor, Report
 from workers.execution.job import AttemptFailed, Job, Start, prompt_id
 from workers.execution.keeper import Keeper, Lease
@@ -38,10 +38,12 @@ from workers.execution.takeover import Takeover
 from workers.ledger import Cancelled, Claimed, Ended, Held, Ledger, Outcome, Record, Route, Verdict
 from workers.ledger.dead_letters import DeadLetter
 from workers.ledger.outcomes import JobFailed, failure_detail, failure_from
+from workers.logs.context import about, note
 from workers.observing import (
     AttemptBegan,
     AttemptEnded,
     JobEnded,
+    JobLeft,
     JobSuppressed,
     JobTaken,
     Observe,
@@ -184,16 +186,24 @@ class Custody:
             JobFailed: it has failed, now or before.
             CancelledError: it was cancelled, or is too late.
         """
+        with about(job_id=order.job_id):
+            return self._run(order, report)
+
+    def _run(self, order: Order, report: Report) -> JobResult:
         here = self._route(order)
         claimed_at = time.monotonic()
         match self._claim(order):
             case Claimed() as claim:
                 with self._keeper.holding(order.job_id, claim, claimed_at) as lease:
                     lease.here = here
+                    _note(self._job(order, lease, claim.record))
                     self._observe(_taken(order, claim))
-                    return self._run_claimed(order, claim, lease, report)
+                    try:
+                        return self._run_claimed(order, claim, lease, report)
+                    finally:
+                        self._observe(JobLeft(order.job_id))
             case Ended() as ended:
-                self._observe(JobSuppressed(order.job_id, "ended"))
+                self._observe(JobSuppressed(order.job_id, "ended", order.redelivered))
                 return self._recall(order, ended)
             case Cancelled() as cancelled:
                 self._end_cancelled(order, cancelled)
@@ -214,7 +224,8 @@ class Custody:
         try:
             self._ledger.cancel(job_id, running=running)
         except JobError as error:
-            logger.warning("job %s: its cancellation could not be recorded: %s", job_id, error)
+            with about(job_id=job_id):
+                logger.warning("its cancellation could not be recorded: %s", error)
         if running:
             self._keeper.stop_jobs(JobCancelledError("the job was revoked"), job_id)
 
@@ -235,7 +246,7 @@ class Custody:
                 self._refuse_poison(order, lease, record)
                 job, record = self._next_attempt(order, lease, record)
             if result is None:
-                logger.info("job %s: attempt %d on %s", job.id, job.number, job.instance)
+                _note(job)
                 self._observe(_began(job))
                 result = self._executor.run(job, lease, report)
                 self._observe(AttemptEnded(job.id, job.number))
@@ -249,7 +260,7 @@ class Custody:
         except (AttemptFailed, JobError) as failed:
             self._after_failure(order, lease, job, record, _failed(failed), seconds=_since(began))
         except Exception as error:
-            logger.exception("job %s: a fault of comfyfleet's own", order.job_id)
+            logger.exception("a fault of comfyfleet's own")
             self._comfyui.try_cancel(job.prompt_id)
             internal = _internal(error)
             self._fail(lease, internal, (*record.attempts, job.attempt(_since(began), internal)))
@@ -271,6 +282,7 @@ class Custody:
         """The record after the attempt that ended with its worker."""
         record = claim.record
         died = WorkerDiedError("its worker vanished")
+        logger.warning("attempt %d on %s ended with its worker", record.number, record.instance)
         attempt = Attempt(
             number=record.number,
             instance=record.instance,
@@ -317,7 +329,7 @@ class Custody:
             case Here() as here:
                 return here
             case lane:
-                logger.info("job %s: waits for another server (lane %s)", order.job_id, lane.id)
+                logger.info("waits for another server (lane %s)", lane.id)
                 raise NotNow(0.0, lane=lane)
 
     def _claim(self, order: Order) -> Verdict:
@@ -333,10 +345,10 @@ class Custody:
             )
             verdict = self._ledger.claim(job_id, record, uuid.uuid4().hex)
         except (BrokerUnavailableError, BrokerFullError) as error:
-            logger.warning("job %s: cannot be claimed: %s", job_id, error)
+            logger.warning("cannot be claimed: %s", error)
             return Held(_REDIS_PAUSE)
         if isinstance(verdict, Held):
-            self._observe(JobSuppressed(job_id, "held"))
+            self._observe(JobSuppressed(job_id, "held", order.redelivered))
         return verdict
 
     def _recall(self, order: Order, ended: Ended) -> JobResult:
@@ -367,7 +379,7 @@ class Custody:
         try:
             self._takeover.stop(job_id, record)
         except JobError as error:
-            logger.warning("job %s: its prompt may run for nobody: %s", job_id, error)
+            logger.warning("its prompt may run for nobody: %s", error)
 
     @staticmethod
     def _refuse_late(order: Order) -> None:
@@ -408,7 +420,6 @@ class Custody:
     def _next_attempt(self, order: Order, lease: Lease, record: Record) -> tuple[Job, Record]:
         """What is to be done, now that it is known what became of the prompt before."""
         start = self._takeover.of(order.job_id, record)
-        logger.info("job %s: goes on with %s", order.job_id, start.value)
         if record.accused:
             # A server that still has the prompt did not go down with it.
             innocent = start is not Start.SUBMIT
@@ -489,10 +500,6 @@ class Custody:
         )
         match decision:
             case Retry() as retry:
-                logger.warning(
-                    "job %s: attempt %d failed, again in %.1f s: %s",
-                    *(lease.job_id, job.number, retry.seconds, error.message),
-                )
                 if retry.free_memory:
                     self._comfyui.try_free()
                 changes = {
@@ -532,17 +539,17 @@ class Custody:
                 return self._router.explained(wanted, error)
         except (BrokerUnavailableError, BrokerFullError) as unknown:
             # Perhaps another one can: for good it fails only if that is known.
-            logger.warning("job %s: where it could go is not known: %s", order.job_id, unknown)
+            logger.warning("where it could go is not known: %s", unknown)
             way = Later(_REDIS_PAUSE)
         except Exception:
-            logger.exception("job %s: where it could go cannot be told", order.job_id)
+            logger.exception("where it could go cannot be told")
             return error
         match way:
             case Later(seconds):
-                logger.info("job %s: waits for servers that may join", order.job_id)
+                logger.info("waits for servers that may join")
                 later = NotNow(seconds)
             case lane:
-                logger.info("job %s: waits for another server (lane %s)", order.job_id, lane.id)
+                logger.info("waits for another server (lane %s)", lane.id)
                 later = NotNow(0.0, lane=lane)
         changes = {"route": Route(), "spent": True}
         self._release(lease, record.model_copy(update=changes), later.seconds)
@@ -564,7 +571,7 @@ class Custody:
         except JobError:
             return False
         except Exception:
-            logger.exception("job %s: cannot be judged", order.job_id)
+            logger.exception("cannot be judged")
             return False
 
     def _hand_on(
@@ -575,20 +582,26 @@ class Custody:
         Raises:
             NotNow: always.
         """
-        logger.info("job %s: handed on: %s", lease.job_id, reason)
+        logger.info("handed on: %s", reason)
         self._observe(AttemptEnded(job.id, job.number))
         if isinstance(reason, LeaseLost):
             self._stop_unless_adopted(lease, job)
             raise NotNow(_LOOK_SECONDS)
         changes: dict[str, Any] = {"route": Route(), "spent": record.spent or lease.prompt_stopped}
+        if isinstance(reason, ServerLost):
+            # Who has the server now can go on with what runs there.
+            due = lease.now() + _PREFER_SECONDS
+            changes["route"] = Route(prefer=record.place, until=due)
         if not isinstance(reason, Spared):
             # One that was spared this server has not been tried.
             changes["attempts"] = (*record.attempts, _left(job, reason, seconds))
         try:
-            self._ledger.release(lease.job_id, lease.token, record.model_copy(update=changes))
+            released = record.model_copy(update=changes)
+            if not self._ledger.release(lease.job_id, lease.token, released):
+                self._stop_unless_adopted(lease, job)
         except JobError as error:
             # The lease runs out by itself.
-            logger.warning("job %s: could not be let go of: %s", lease.job_id, error)
+            logger.warning("could not be let go of: %s", error)
         raise NotNow(0.0)
 
     def _stop_unless_adopted(self, lease: Lease, job: Job) -> None:
@@ -624,7 +637,7 @@ class Custody:
             f"lies in the dead letters (comfyfleet dead show {order.job_id}); "
             f"the last error: {letter.error}"
         )
-        logger.error("job %s: put aside: %s", order.job_id, letter.error)
+        logger.error("put aside: %s", letter.error)
         self._fail(lease, error, attempts, letter)
 
     def _fail(
@@ -678,6 +691,10 @@ def _taken(order: Order, claim: Claimed) -> JobTaken:
     )
 
 
+def _note(job: Job) -> None:
+    note(prompt_id=job.prompt_id, instance=job.instance, attempt=job.number)
+
+
 def _began(job: Job) -> AttemptBegan:
     return AttemptBegan(
         job.id,
@@ -726,6 +743,6 @@ def _until_reached(action: Callable[[], bool]) -> bool:
             return action()
         except (BrokerUnavailableError, BrokerFullError) as error:
             if not warned:
-                logger.warning("a job's end cannot be recorded yet: %s", error)
+                logger.warning("what became of it cannot be recorded yet: %s", error)
             warned = True
             time.sleep(_REDIS_PAUSE)

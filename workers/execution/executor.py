@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent import futures
 from contextlib import contextmanager, suppress
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
@@ -38,7 +39,8 @@ from workers.comfyui.history import (
 )
 from workers.comfyui.model import PromptState
 from workers.comfyui.notifications import OnOutput, Subscription
-from workers.execution.control import HandedOn, ServerHung, Spared, WorkerLeaving
+from workers.comfyui.progress import PromptProgress
+from workers.execution.control import Control, HandedOn, ServerHung, Spared, WorkerLeaving, unshared
 from workers.execution.job import AttemptFailed, Job, Start
 from workers.execution.keeper import Keeper, Lease, Phase
 from workers.execution.manifests import Manifests, read_manifest
@@ -48,7 +50,7 @@ from workers.execution.uploading import Uploads, patiently
 from workers.execution.waiting import Patience, await_entry
 from workers.inputs import Inputs
 from workers.nodes.params import seeds_in
-from workers.observing import Observe, StageEnded, unobserved
+from workers.observing import NodeExecution, NodesExecuted, Observe, StageEnded, unobserved
 from workers.observing.events import Stage
 from workers.storage import ObjectStore
 from workers.storage.keys import job_folder, manifest_key
@@ -150,6 +152,7 @@ class Executor:
         workflow_max_bytes: int,
         stall_seconds: float,
         s3_patience_seconds: float,
+        confirm_server: Callable[[Control], None] = unshared,
         observe: Observe = unobserved,
     ) -> None:
         """Take the clients; they stay their maker's to close.
@@ -173,6 +176,8 @@ class Executor:
             workflow_max_bytes: size of a workflow as JSON above which it is refused.
             stall_seconds: seconds without a sign of life after which a prompt is stopped.
             s3_patience_seconds: seconds for which an upload is tried again.
+            confirm_server: raises ServerLost if another worker drives the server, and waits until
+                that is known.
             observe: is told of stages and files.
         """
         self.instance = comfyui.base_url
@@ -181,6 +186,7 @@ class Executor:
         self._listen_as = listen_as
         self._server_at = server_at
         self._breaker = breaker
+        self._confirm_server = confirm_server
         self._keeper = keeper
         self._store = store
         self._manifests = manifests
@@ -245,7 +251,7 @@ class Executor:
                 entry = self._await(run, workflow, server, notifications, subscription)
             executed = self._through(run, "executing", staged)
             outputs = self._upload(run, entry, uploads)
-        uploaded = self._through(run, "uploading", executed)
+        uploaded = self._through(run, "uploading", executed, files=len(outputs))
         result = JobResult(
             job_id=job.id,
             prompt_id=job.prompt_id,
@@ -279,7 +285,7 @@ class Executor:
         """
         return patiently(
             lambda: self._find(job),
-            what=f"job {job.id}: manifest",
+            what="manifest",
             control=lease.control,
             storage_patience=self._s3_patience_seconds,
         )
@@ -295,7 +301,7 @@ class Executor:
             try:
                 return self._find(job)
             except JobError as error:
-                logger.warning("job %s: whether it is committed is not known: %s", job.id, error)
+                logger.warning("whether it is committed is not known: %s", error)
                 raise
 
         return _soon(ask)
@@ -321,7 +327,7 @@ class Executor:
                 return self._workflow(job)
             except JobError as error:
                 # What is executed already needs it for messages only.
-                logger.info("job %s: its nodes' classes are not known: %s", job.id, error)
+                logger.info("its nodes' classes are not known: %s", error)
                 return {}
         workflow = self._workflow(job)
         self._refuse_parts(workflow, job.request.inputs)
@@ -403,6 +409,7 @@ class Executor:
         job = run.job
         # Placing its inputs may have taken long.
         self._keeper.confirm(run.lease)
+        self._confirm_server(run.lease.control)
         if run.lease.control.wanted_elsewhere:
             raise _spared(run)
         was_there, began = self._notifications.connected, time.monotonic()
@@ -492,6 +499,8 @@ class Executor:
                 raise _spared(run) from None
             run.executing = run.executing or subscription.progress.started
             raise
+        finally:
+            self._tell_nodes(job, workflow, subscription.progress)
         self._keeper.store(run.lease, sum(subscription.progress.node_seconds.values()) or None)
         timeline.mark(job.id, "seen")
         # From here on no server can die of it.
@@ -555,7 +564,7 @@ class Executor:
             if self._comfyui.state_of(prompt) is PromptState.UNKNOWN:
                 raise _spared(run)
         except JobError as error:
-            logger.info("job %s: cannot be handed on yet: %s", run.job.id, error)
+            logger.info("cannot be handed on yet: %s", error)
         else:
             control.wanted_elsewhere = False
 
@@ -574,16 +583,14 @@ class Executor:
             outputs.append(wait())
             self._report(run, "uploading", _EXECUTED + (1 - _EXECUTED) * number / len(pending))
         surplus = uploads.surplus([file for file, _ in pending], _ABANDON_SECONDS)
-        self._removal.remove_files(run.job, surplus, may=lambda: True)
+        self._removal.remove_files(surplus, may=lambda: True)
         return outputs
 
     def _take_back(self, run: _Run) -> None:
         """Remove what a failed attempt has stored early; nobody would know of it."""
         # Of a prompt that others may go on with they store the same, under the same keys.
         if not self._manifests.may_name(run.job.id):
-            self._removal.remove_files(
-                run.job, run.stored, may=lambda: self._keeper.is_sure(run.lease)
-            )
+            self._removal.remove_files(run.stored, may=lambda: self._keeper.is_sure(run.lease))
 
     def _commit(self, run: _Run, result: JobResult) -> JobResult:
         """Write the manifest, once; the result that stands in it is the job's."""
@@ -595,7 +602,7 @@ class Executor:
 
         return patiently(
             commit,
-            what=f"job {result.job_id}: manifest",
+            what="manifest",
             control=run.lease.control,
             storage_patience=self._s3_patience_seconds,
         )
@@ -634,11 +641,26 @@ class Executor:
         """Where the objects of a job go that nobody had before."""
         return job_folder(self._prefix, request.output.prefix, job_id)
 
-    def _through(self, run: _Run, stage: Stage, since: float) -> float:
+    def _through(self, run: _Run, stage: Stage, since: float, *, files: int = 0) -> float:
         """Tell that a stage has ended which began then; the moment, by the same clock."""
         now = time.monotonic()
-        self._observe(StageEnded(run.job.id, stage, ended_at=time.time(), seconds=now - since))
+        self._observe(StageEnded(run.job.id, stage, time.time(), now - since, files))
         return now
+
+    def _tell_nodes(self, job: Job, workflow: Workflow, progress: PromptProgress) -> None:
+        """Tell which nodes have executed, as far as it was heard."""
+        # From the clock on which they were heard of to the one that all have.
+        offset = time.time() - time.monotonic()
+        nodes = tuple(
+            NodeExecution(
+                node_id,
+                class_type=workflow.get(node_id, {}).get("class_type"),
+                began_at=began + offset,
+                seconds=progress.node_seconds[node_id],
+            )
+            for node_id, began in progress.node_began.items()
+        )
+        self._observe(NodesExecuted(job.id, nodes))
 
     def _report(self, run: _Run, stage: str, value: float, **where: Any) -> None:
         instance = run.job.instance
@@ -663,7 +685,7 @@ def _soon(ask: Callable[[], T]) -> T | None:
         with suppress(JobError):
             answers.append(ask())
 
-    thread = threading.Thread(target=listen, daemon=True)
+    thread = threading.Thread(target=copy_context().run, args=(listen,), daemon=True)
     thread.start()
     thread.join(_SOON_SECONDS)
     return answers[0] if answers else None

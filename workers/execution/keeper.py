@@ -261,7 +261,7 @@ class Keeper:
             try:
                 self._renew([lease])
             except JobError as error:
-                logger.warning("job %s: nobody knows whose it is: %s", lease.job_id, error)
+                logger.warning("nobody knows whose it is: %s", error)
                 lease.control.sleep(_PAUSE)
         lease.control.check()
 

@@ -66,7 +66,7 @@ class Manifests:
             decided = self._commit_by_ledger(lease, key, content)
         if decided in (None, content.encode()):
             return result
-        logger.info("job %s: was committed by another attempt", lease.job_id)
+        logger.info("was committed by another attempt")
         return read_manifest(decided)
 
     def find(self, job_id: str, key: str) -> bytes | None:
@@ -106,7 +106,7 @@ class Manifests:
             try:
                 decided = self._ledger.commit(lease.job_id, lease.token, content)
             except (BrokerUnavailableError, BrokerFullError) as error:
-                logger.warning("job %s: cannot be committed yet: %s", lease.job_id, error)
+                logger.warning("cannot be committed yet: %s", error)
                 lease.control.sleep(_REDIS_PAUSE)
                 continue
             if decided is None:

@@ -6,10 +6,15 @@ from dataclasses import dataclass
 from typing import Self
 from urllib.parse import urlsplit
 
+from settings.urls import canonical
+
 
 @dataclass(frozen=True)
 class Place:
-    """A server's name for all workers: a loopback address means another server on each host."""
+    """A server's name for all workers, however its URL is spelled.
+
+    A loopback address means another server on each host.
+    """
 
     url: str
     host: str
@@ -22,11 +27,15 @@ class Place:
     @property
     def key(self) -> str:
         """The name."""
-        return f"{self.url} on {self.host}" if _is_loopback(self.url) else self.url
+        return self._named(self.url)
 
     def reaches(self, key: str, url: str) -> bool:
         """Whether the URL leads from here to the server with that name."""
-        return key == (f"{url} on {self.host}" if _is_loopback(url) else url)
+        return key == self._named(url)
+
+    def _named(self, url: str) -> str:
+        spelled = canonical(url)
+        return f"{spelled} on {self.host}" if _is_loopback(spelled) else spelled
 
 
 def _is_loopback(url: str) -> bool:

@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Callable, Iterable
+from contextvars import copy_context
 
 from tasks.errors import JobError, StorageUnavailableError
 from workers.execution.control import Control
@@ -30,7 +31,7 @@ class Removal:
         self._store = store
         self._patience_seconds = patience_seconds
 
-    def remove_files(self, job: Job, keys: Iterable[str], *, may: Callable[[], bool]) -> None:
+    def remove_files(self, keys: Iterable[str], *, may: Callable[[], bool]) -> None:
         """Remove some objects, in pieces, as long as that may be done; now or not at all."""
         left = list(keys)
         try:
@@ -38,31 +39,34 @@ class Removal:
                 some, left = left[:_AT_ONCE], left[_AT_ONCE:]
                 self._store.delete(some)
         except JobError as error:
-            logger.warning("job %s: its files could not be removed: %s", job.id, error)
+            logger.warning("its files could not be removed: %s", error)
 
     def remove(self, job: Job) -> None:
         """Remove all that a cancelled job has stored: now, or when the store is back."""
         try:
             self._remove(job)
         except StorageUnavailableError as error:
-            logger.warning("job %s: its files cannot be removed yet: %s", job.id, error)
+            logger.warning("its files cannot be removed yet: %s", error)
             # A daemon: it holds up neither the next job nor the worker's end.
             threading.Thread(
-                target=self._remove_patiently, args=(job,), name="removal", daemon=True
+                target=copy_context().run,
+                args=(self._remove_patiently, job),
+                name="removal",
+                daemon=True,
             ).start()
         except JobError as error:
-            logger.warning("job %s: its files could not be removed: %s", job.id, error)
+            logger.warning("its files could not be removed: %s", error)
 
     def _remove_patiently(self, job: Job) -> None:
         try:
             patiently(
                 lambda: self._remove(job),
-                what=f"job {job.id}: what it has stored",
+                what="what it has stored",
                 control=Control(),
                 storage_patience=self._patience_seconds,
             )
         except JobError as error:
-            logger.warning("job %s: its files could not be removed: %s", job.id, error)
+            logger.warning("its files could not be removed: %s", error)
 
     def _remove(self, job: Job) -> None:
         # Of a job that was committed by another attempt nothing is taken back.

@@ -60,7 +60,7 @@ class Takeover:
                     server.cancel(prompt)
                 return Start.SUBMIT
             except JobError as error:
-                logger.info("job %s: %s; its prompt there is to be stopped", job_id, error)
+                logger.info("%s; its prompt there is to be stopped", error)
         self._ledger.order_stop(record.place, prompt)
         return Start.SUBMIT
 

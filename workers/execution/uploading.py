@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, Future
 from concurrent.futures import wait as wait_for
+from contextvars import copy_context
 from functools import partial
 from io import BytesIO
 from typing import Any, NamedTuple, TypeVar
@@ -88,6 +89,8 @@ class Uploads:
         self._control = control
         self._storage_patience = storage_patience
         self._observe = observe
+        # Of the thread that works for the job: neither the listener's nor the pool's knows which.
+        self._context = copy_context()
         self._lock = threading.Lock()
         self._abandoned = False
         self._begun: dict[FileRef, _Upload] = {}
@@ -107,7 +110,7 @@ class Uploads:
                     self._announced_again.add(file.file)
                     self._outdate(file.file)
                 elif not self._abandoned and file.file not in self._announced_again:
-                    self._begun[file.file] = _Upload(file, self._pool.submit(self._upload, file))
+                    self._begun[file.file] = _Upload(file, self._submit(self._upload, file))
 
     def finish(self, entry: Mapping[str, Any]) -> list[tuple[OutputFile, Callable[[], Output]]]:
         """Store all that the history names, with patience.
@@ -124,9 +127,12 @@ class Uploads:
             return partial(self._ensure, file, early.future)
         if early is not None:
             self._outdate(file.file)
-        late = self._pool.submit(self._persist, file)
+        late = self._submit(self._persist, file)
         self._begun[file.file] = _Upload(file, late)
         return late.result
+
+    def _submit(self, upload: Callable[[OutputFile], Output], file: OutputFile) -> Future[Output]:
+        return self._pool.submit(self._context.copy().run, upload, file)
 
     def _outdate(self, file: FileRef) -> None:
         upload = self._begun.pop(file)
@@ -175,7 +181,7 @@ class Uploads:
         try:
             return early.result()
         except Exception as error:  # noqa: BLE001  # whatever it was, the next try will tell
-            logger.info("job %s: %s is stored again: %s", self._job.id, file.file.filename, error)
+            logger.info("%s is stored again: %s", label(file.file.filename), error)
         return self._persist(file)
 
     def _persist(self, file: OutputFile) -> Output:
@@ -183,7 +189,7 @@ class Uploads:
         wait_for(self._outdated.get(self._keys(file), ()))
         return patiently(
             lambda: self._upload(file),
-            what=f"job {self._job.id}: output of node {file.node_id}",
+            what=f"output of node {label(file.node_id)}",
             control=self._control,
             storage_patience=self._storage_patience,
         )
@@ -248,7 +254,7 @@ class Uploads:
 
     def _warn(self, file: OutputFile, what: str) -> None:
         name = label(file.file.filename)
-        logger.warning("job %s: %s of node %s %s", self._job.id, name, label(file.node_id), what)
+        logger.warning("%s of node %s %s", name, label(file.node_id), what)
 
 
 def patiently(

@@ -11,8 +11,9 @@ from typing import Any
 from celery import platforms, signals
 from celery.worker import state
 
-from workers.execution.control import WorkerLeaving
+from workers.execution.control import HandedOn, ServerLost, WorkerLeaving
 from workers.execution.keeper import Keeper
+from workers.lifecycle.process import begin_anew
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +36,10 @@ class Leaving:
         self._keeper = keeper
         self._grace_seconds = grace_seconds
         self.begun = False
+        self.anew = False
+        """Whether the process is to begin again when it has left."""
         self._hurrying = False
+        self._hostname: str | None = None
 
     def install(self, worker: Any) -> None:
         """Take over the signals from Celery."""
@@ -50,12 +54,29 @@ class Leaving:
         hurry = self.begun or number == signal.SIGQUIT
         first = not self.begun
         self.begun = True
+        # Who was about to begin again does not.
+        self.anew = False
         # What makes Celery take no more jobs, wait for those that run, and end with this code.
         state.should_stop = 0
         if first or (hurry and not self._hurrying):
             self._hurrying = hurry
             target = self._leave_at_once if hurry else self._leave
             threading.Thread(target=target, args=(name,), name=name, daemon=True).start()
+
+    def begin_anew(self, reason: HandedOn, grace_seconds: float | None = None) -> None:
+        """Give back what runs, for this reason, and then be a worker that has just been started.
+
+        Args:
+            reason: for which jobs are given back.
+            grace_seconds: that they have to end by themselves; default: as after SIGTERM.
+        """
+        if self.begun:
+            return
+        self.begun = self.anew = True
+        state.should_stop = 0
+        grace = self._grace_seconds if grace_seconds is None else grace_seconds
+        target, given = self._give_back_after, (grace, _FAREWELL_SECONDS, reason)
+        threading.Thread(target=target, args=given, name="anew", daemon=True).start()
 
     def _leave(self, name: str) -> None:
         logger.info("%s: leaving; running jobs have %.0f s", name, self._grace_seconds)
@@ -68,14 +89,22 @@ class Leaving:
         logger.info("%s: leaving at once", name)
         self._give_back_after(0.0, _HURRY_SECONDS)
 
-    def _give_back_after(self, seconds: float, farewell: float) -> None:
+    def _give_back_after(
+        self,
+        seconds: float,
+        farewell: float,
+        reason: HandedOn | None = None,
+    ) -> None:
         # Whoever has us killed before we are done: the jobs are not to blame. A Redis that does
-        # not answer holds up nobody.
-        threading.Thread(target=self._keeper.announce_leaving, daemon=True).start()
+        # not answer holds up nobody. Of a server that is another worker's others may count on that.
+        if not isinstance(reason, ServerLost):
+            threading.Thread(target=self._keeper.announce_leaving, daemon=True).start()
         # In a daemon: a worker whose jobs have ended is gone before.
         time.sleep(seconds)
-        self._keeper.leave(WorkerLeaving("its worker was asked to end"))
+        self._keeper.leave(reason or WorkerLeaving("its worker was asked to end"))
         time.sleep(farewell)
         logger.warning("something holds up the end of this worker; its jobs go on elsewhere")
         logging.shutdown()
+        if self.anew:
+            begin_anew()
         os._exit(0)

@@ -1,8 +1,11 @@
 """Celery's worker with our settings check, our name and our clients."""
 
 import logging
+import signal
 import sys
 import time
+from collections.abc import Mapping
+from types import FrameType
 from typing import Any, NoReturn
 
 import click
@@ -13,7 +16,7 @@ from click.core import ParameterSource
 from settings import Settings, SettingsError, load
 from tasks.app import TASK_NAME
 from tasks.errors import JobError
-from workers.bootstrap import assemble, node_name
+from workers.bootstrap import assemble, node_name, pinned_to, pinning
 from workers.broker.progress import ProgressWriter
 from workers.broker.results import PROGRESS
 from workers.broker.revocation import follow_revocations
@@ -21,6 +24,9 @@ from workers.checks.comfyui import judge_version
 from workers.checks.finding import Status
 from workers.checks.start import in_words, look_at_host, look_at_servers
 from workers.lifecycle.memory import keep_for_good, keep_little
+from workers.lifecycle.pinned import Pinned
+from workers.lifecycle.process import begin_anew
+from workers.logs.setup import write_logs_as
 
 logger = logging.getLogger(__name__)
 
@@ -32,32 +38,65 @@ class Worker(CeleryWorker):  # type: ignore[misc]  # celery has no types for it
     """The worker that `celery -A workers worker` starts."""
 
     def __init__(self, app: Any = None, **options: Any) -> None:
-        """Check what only workers need, and make the worker; nothing is connected yet."""
+        """Check what only workers need, take a server, which may take long, and make the worker.
+
+        A worker that waits for a server is nobody yet: it has no name and no connection to the
+        broker.
+        """
         try:
             settings = load().require_worker()
         except SettingsError as error:
             leave(error)
-        if not _on_command_line("hostname"):
-            options["hostname"] = node_name(settings)
         if not _on_command_line("loglevel"):
             options["loglevel"] = settings.log_level
+        write_logs_as(settings.log_format)
+        # Before a server is waited for, which takes the same Redis.
+        self._hints = [*look_at_servers(settings), *look_at_host(settings)]
+        if hopeless := [one for one in self._hints if not one.heals]:
+            leave(SettingsError("\n".join(map(in_words, hopeless))), "no worker can work like this")
+        name = options.get("hostname") if _on_command_line("hostname") else None
+        self._pinned: Pinned | None = None
+        self._pinning = pinning(settings, name, lambda: _begin_to_log(app or self.app, options))
+        if not settings.comfyui_shared:
+            url, self._pinned = self._take_server()
+            settings = pinned_to(settings, url)
+        options["hostname"] = name or node_name(settings)
         # What workers must know of each other stands in the ledger. These two only delay the start
         # by a second, and make workers talk the more the more they are.
         options |= {"without_mingle": True, "without_gossip": True}
-        super().__init__(app, settings=settings, **options)
+        try:
+            super().__init__(app, settings=settings, **options)
+        except BaseException:
+            self._let_go()
+            raise
+
+    def start(self) -> None:
+        """Celery's way to run: returns when the worker has left, unless it begins anew."""
+        try:
+            super().start()
+        finally:
+            self._let_go()
+        if self._parts.leaving.anew:
+            begin_anew()
 
     def on_before_init(self, *, settings: Settings, **options: Any) -> None:
         """Celery's hook: make the clients and give the task its executor."""
         super().on_before_init(**options)
+        if settings.log_format == "json":
+            # The banner is for people.
+            self.quiet = True
         keep_little()
         # At DEBUG these write whole requests, with signatures, passwords and input files.
         for name in ("botocore", "celery.pool"):
             logging.getLogger(name).setLevel(logging.INFO)
-        self._hints = [*look_at_servers(settings), *look_at_host(settings)]
-        if hopeless := [one for one in self._hints if not one.heals]:
-            leave(SettingsError("\n".join(map(in_words, hopeless))), "no worker can work like this")
+        is_choosy = self._pinned is not None and len(settings.comfyui_servers) > 1
         try:
-            self._parts = assemble(settings, self.hostname)
+            self._parts = assemble(
+                settings,
+                self.hostname,
+                self._pinned,
+                self._pinning.is_another_free if is_choosy else None,
+            )
         except JobError as error:
             leave(SettingsError(error.message))
         # Where the gate and the sharing look for them.
@@ -103,7 +142,20 @@ class Worker(CeleryWorker):  # type: ignore[misc]  # celery has no types for it
 
     def _on_shutdown(self, **_: Any) -> None:
         self._progress.stop()
-        self._parts.close()
+        if self._pinned is None or not self._pinned.is_lost:
+            self._parts.close()
+
+    def _take_server(self) -> tuple[str, Pinned]:
+        # Until Celery has its own: whoever waits for a server leaves at once.
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+            signal.signal(number, _end)
+        url, pinned = self._pinning.take()
+        pinned.start()
+        return url, pinned
+
+    def _let_go(self) -> None:
+        if self._pinned is not None:
+            self._pinned.let_go()
 
 
 def _on_command_line(option: str) -> bool:
@@ -111,6 +163,16 @@ def _on_command_line(option: str) -> bool:
     return context is not None and (
         context.get_parameter_source(option) is ParameterSource.COMMANDLINE
     )
+
+
+def _begin_to_log(app: Any, options: Mapping[str, Any]) -> None:
+    """What Celery does a moment before the first message, for a worker that waits until then."""
+    colorize = False if options.get("no_color") else None
+    app.log.setup(options["loglevel"], options.get("logfile"), colorize=colorize)
+
+
+def _end(_number: int, _frame: FrameType | None) -> None:
+    raise SystemExit(0)
 
 
 def leave(error: SettingsError, what: str = "wrong settings") -> NoReturn:

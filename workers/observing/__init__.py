@@ -6,8 +6,11 @@ from workers.observing.events import (
     Event,
     FileStored,
     JobEnded,
+    JobLeft,
     JobSuppressed,
     JobTaken,
+    NodeExecution,
+    NodesExecuted,
     StageEnded,
 )
 from workers.observing.observers import Observe, Observers, unobserved
@@ -18,8 +21,11 @@ __all__ = [
     "Event",
     "FileStored",
     "JobEnded",
+    "JobLeft",
     "JobSuppressed",
     "JobTaken",
+    "NodeExecution",
+    "NodesExecuted",
     "Observe",
     "Observers",
     "StageEnded",

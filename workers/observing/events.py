@@ -33,10 +33,17 @@ class JobTaken:
 
 @dataclass(frozen=True)
 class JobSuppressed:
-    """A message came of a job that somebody has, or that has ended: it is not run again."""
+    """A message came of a job that somebody has, or that has ended: it is not run again.
+
+    Attributes:
+        job_id: of the job.
+        reason: why not.
+        redelivered: its message was given to a worker before, as one is that is looked at later.
+    """
 
     job_id: str
     reason: Literal["held", "ended"]
+    redelivered: bool = False
 
 
 @dataclass(frozen=True)
@@ -60,12 +67,44 @@ class AttemptBegan:
 
 @dataclass(frozen=True)
 class StageEnded:
-    """An attempt is through with a stage."""
+    """An attempt is through with a stage.
+
+    Attributes:
+        job_id: of the job.
+        stage: which one.
+        ended_at: when.
+        seconds: that it took.
+        files: that are stored, once it is through with uploading.
+    """
 
     job_id: str
     stage: Stage
     ended_at: float
     seconds: float
+    files: int = 0
+
+
+@dataclass(frozen=True)
+class NodeExecution:
+    """A node has executed; the seconds of one that did so several times are added up."""
+
+    node_id: str
+    class_type: str | None
+    began_at: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class NodesExecuted:
+    """An attempt's prompt does not execute any more, or not for this worker.
+
+    Attributes:
+        job_id: of the job.
+        nodes: those of which it was heard that they executed.
+    """
+
+    job_id: str
+    nodes: tuple[NodeExecution, ...]
 
 
 @dataclass(frozen=True)
@@ -114,4 +153,25 @@ class JobEnded:
     result: JobResult | None = None
 
 
-Event = JobTaken | JobSuppressed | AttemptBegan | StageEnded | FileStored | AttemptEnded | JobEnded
+@dataclass(frozen=True)
+class JobLeft:
+    """A job that was taken is not in this worker's hands any more.
+
+    Comes once for each `JobTaken`, in the same thread and after all else: the job has ended, or
+    goes on later or elsewhere.
+    """
+
+    job_id: str
+
+
+Event = (
+    JobTaken
+    | JobSuppressed
+    | AttemptBegan
+    | NodesExecuted
+    | StageEnded
+    | FileStored
+    | AttemptEnded
+    | JobEnded
+    | JobLeft
+)

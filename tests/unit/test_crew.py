@@ -1,0 +1,34 @@
+"""How the workers of one host are shown, and when they are started again."""
+
+import pytest
+
+from workers.lifecycle.crew import _environment, failures_after, pause_after, prefixed
+
+
+def test_pauses_grow_up_to_half_a_minute() -> None:
+    assert [pause_after(number) for number in (1, 2, 3, 4, 5, 6, 7)] == [1, 2, 4, 8, 16, 30, 30]
+    assert pause_after(10**6) == 30
+
+
+def test_who_has_lived_for_long_begins_from_the_start() -> None:
+    assert failures_after(5, 59.9) == 6
+    assert failures_after(5, 60.0) == 1
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        (b"ready.\n", b"http://a | ready.\n"),
+        # What programs read names its server by itself.
+        (b'{"message": "ready."}\n', b'{"message": "ready."}\n'),
+        (b"\xff\n", b"http://a | \xff\n"),
+    ],
+)
+def test_each_line_begins_with_its_server(line: bytes, shown: bytes) -> None:
+    assert prefixed("http://a", line) == shown
+
+
+def test_each_is_pinned_to_its_server() -> None:
+    own = {"COMFYUI_URLS": "http://a,http://b", "COMFYUI_URL": "http://a", "S3_BUCKET": "s"}
+    pinned = {"COMFYUI_URLS": "", "COMFYUI_URL": "http://b", "S3_BUCKET": "s"}
+    assert _environment(own, "http://b") == pinned
