@@ -7,7 +7,7 @@ from typing import Any
 
 from celery import bootsteps
 from celery.worker.consumer.tasks import Tasks
-from redis import ConnectionPool, Redis
+from redis import Redis
 
 from workers.broker.scripts import BEGIN_TO_WRITE, TAKERS
 from workers.ledger.servers import NOW
@@ -72,6 +72,7 @@ class Heartbeat(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no
             while not ended.is_set():
                 try:
                     renew(channel, client)
+                    channel.follow(client.connection_pool)
                 except Exception as error:  # noqa: BLE001  # the next beat may succeed
                     if not failing:
                         logger.warning("the broker gets no sign of life: %r", error)
@@ -102,5 +103,4 @@ def renew(channel: Any, client: Redis) -> None:
 def client_beside(channel: Any) -> Redis:
     """A client of a channel's server with connections of its own, whose waits are short."""
     # Of the channel's own it would wait as long as that does, and outlive what it should renew.
-    parameters = {**channel._connparams(), "socket_timeout": INTERVAL}  # noqa: SLF001  # kombu's
-    return Redis(connection_pool=ConnectionPool(**parameters))
+    return Redis.from_pool(channel.pool_beside(INTERVAL))

@@ -5,6 +5,7 @@ from typing import Any
 
 from celery import states
 from celery.backends.redis import RedisBackend
+from celery.backends.redis import SentinelBackend as CelerySentinelBackend
 from celery.exceptions import BackendStoreError
 from redis.exceptions import OutOfMemoryError, ResponseError
 
@@ -94,3 +95,7 @@ class Backend(RedisBackend):  # type: ignore[misc]  # celery has no types for it
         if isinstance(result, dict) and "exc_type" in result and "attempts" in result:
             meta["attempts"] = result["attempts"]
         return meta
+
+
+class SentinelBackend(Backend, CelerySentinelBackend):  # type: ignore[misc]  # no types
+    """The same on whichever server the sentinels call the master."""
