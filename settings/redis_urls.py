@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
+from settings.urls import has_valid_port
+
 SCHEMES = ("redis", "rediss", "sentinel")
 
 _CHECKS = ("required", "optional", "none", "CERT_REQUIRED", "CERT_OPTIONAL", "CERT_NONE")
@@ -125,7 +127,8 @@ def tls_options(url: str) -> dict[str, Any]:
 def _check_sentinels(urls: list[str]) -> None:
     parts = [urlsplit(one) for one in urls]
     for url, part in zip(urls, parts, strict=True):
-        if part.scheme != "sentinel" or not part.hostname or not _port(url):
+        whole = part.scheme == "sentinel" and part.hostname and has_valid_port(url) and part.port
+        if not whole:
             raise ValueError(
                 "sentinel:// URLs, each with host and port, separated by semicolons such as "
                 "sentinel://a:26379/0;sentinel://b:26379/0"
@@ -143,7 +146,7 @@ def _check_sentinels(urls: list[str]) -> None:
 
 def _check(url: str) -> None:
     scheme = url.partition("://")[0]
-    if scheme not in SCHEMES or "://" not in url or _port(url) == 0:
+    if scheme not in SCHEMES or "://" not in url or not has_valid_port(url):
         raise ValueError("a redis://, rediss:// or sentinel:// URL such as redis://host:6379/0")
     parts = urlsplit(url)
     if not re.fullmatch(r"/?[0-9]*", parts.path):
@@ -169,11 +172,3 @@ def _check_tls(scheme: str, query: Mapping[str, str]) -> None:
     for name in _FILES:
         if name in tls and not Path(tls[name]).is_file():
             raise ValueError(f"{name} to name a file that is there")
-
-
-def _port(url: str) -> int | None:
-    """The port of a URL, None if it names none, 0 if that is no port."""
-    try:
-        return urlsplit(url).port
-    except ValueError:
-        return 0
