@@ -72,7 +72,6 @@ class Heartbeat(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no
             while not ended.is_set():
                 try:
                     renew(channel, client)
-                    channel.follow(client.connection_pool)
                 except Exception as error:  # noqa: BLE001  # the next beat may succeed
                     if not failing:
                         logger.warning("the broker gets no sign of life: %r", error)

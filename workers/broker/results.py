@@ -7,11 +7,18 @@ from celery import states
 from celery.backends.redis import RedisBackend
 from celery.backends.redis import SentinelBackend as CelerySentinelBackend
 from celery.exceptions import BackendStoreError
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, ResponseError
+
+from workers.ledger.connection import MasterPool, master_pool
 
 logger = logging.getLogger(__name__)
 
 PROGRESS = "PROGRESS"
+
+# How long (milliseconds) a replica has to confirm a result. Sentinels take about a second from a
+# replica's promotion until they call it the master.
+_REPLICA_MS = 2000
 
 # States after which only a success can come: of a job that was delivered twice.
 _ENDS = (states.SUCCESS, states.FAILURE)
@@ -69,8 +76,11 @@ class Backend(RedisBackend):  # type: ignore[misc]  # celery has no types for it
         expires = self.failure_expires if state == states.FAILURE else self.expires
         arguments = (value, int(expires or 0), *final)
         key = self.get_key_for_task(task_id)
-        self.ensure(self.client.eval, (_STORE, 1, key, *arguments))
+        self.ensure(self._write, (key, *arguments))
         return result
+
+    def _write(self, key: str, *arguments: Any) -> None:
+        self.client.eval(_STORE, 1, key, *arguments)
 
     def exception_safe_to_retry(self, exc: Exception) -> bool:
         """Whether storing a result is tried again: also while Redis is full, or fails over."""
@@ -98,4 +108,32 @@ class Backend(RedisBackend):  # type: ignore[misc]  # celery has no types for it
 
 
 class SentinelBackend(Backend, CelerySentinelBackend):  # type: ignore[misc]  # no types
-    """The same on whichever server the sentinels call the master."""
+    """The same on whichever server the sentinels call the master.
+
+    A result is stored when a replica has it, too: its message is acknowledged next, perhaps at a
+    master that was that replica.
+    """
+
+    def _write(self, key: str, *arguments: Any) -> None:
+        """Store a result.
+
+        Raises:
+            ConnectionError: it was stored at a former master; celery stores it again.
+        """
+        pool = self.client.connection_pool
+        with self.client.pipeline(transaction=False) as pipe:
+            pipe.eval(_STORE, 1, key, *arguments)
+            pipe.wait(1, _REPLICA_MS)
+            _, replicas = pipe.execute()
+        master = pool.master_address
+        if not replicas and pool.get_master_address() != master:
+            raise RedisConnectionError("the master has changed")
+
+    def _get_pool(self, **options: Any) -> MasterPool:
+        told = self._transport_options
+        return master_pool(
+            [(one["host"], one["port"]) for one in options.pop("hosts")],
+            told["master_name"],
+            sentinel_options=told["sentinel_kwargs"],
+            options=options,
+        )

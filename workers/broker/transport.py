@@ -343,9 +343,6 @@ class Channel(redis_transport.Channel):  # type: ignore[misc]  # kombu has no ty
         """Connections of one's own to the same server, none of which waits longer than so long."""
         return ConnectionPool(**{**self._connparams(), "socket_timeout": seconds})
 
-    def follow(self, pool: ConnectionPool) -> None:
-        """Wait for no server that others have left, as connections beside this channel's tell."""
-
     def returnable(self, kept: bytes) -> tuple[str, str]:
         """Where an unacknowledged message belongs, and what to put there."""
         envelope, _, queue = json.loads(kept)
@@ -498,13 +495,6 @@ class SentinelChannel(Channel, redis_transport.SentinelChannel):  # type: ignore
     def pool_beside(self, seconds: float) -> MasterPool:
         """Connections of one's own to the master, none of which waits longer than so long."""
         return self._master_pool({**self._connparams(), "socket_timeout": seconds})
-
-    def follow(self, pool: ConnectionPool) -> None:
-        """Wait for no server that is not the master any more, as another pool has learnt."""
-        master = pool.master_address if isinstance(pool, MasterPool) else None
-        for own in (self._pool, self._async_pool):
-            if own is not None and master is not None:
-                own.follow(master)
 
     def _sentinel_managed_pool(self, asynchronous: bool = False) -> MasterPool:
         pool = self._master_pool(self._connparams(asynchronous))

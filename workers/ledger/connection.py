@@ -1,6 +1,8 @@
 """The one place where a URL becomes a client of Redis, or a pool of connections to it."""
 
 import socket
+import threading
+import weakref
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any
@@ -23,15 +25,40 @@ _SECONDS = 5.0
 _SENTINEL_SECONDS = 2.0
 
 
+# All of this process: who learns of a new master tells the others.
+_POOLS: "weakref.WeakSet[MasterPool]" = weakref.WeakSet()
+_POOLS_LOCK = threading.Lock()
+
+
 class MasterPool(SentinelConnectionPool):
-    """Connections to whichever server is the master."""
+    """Connections to whichever server is the master.
+
+    None of a process goes to a new master while another one still goes to the former: what a job's
+    steps write would be in either of them, and one forgets it.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)  # type: ignore[no-untyped-call]
+        # Whom connections ask where the master is.
+        self.connection_kwargs["connection_pool"] = weakref.proxy(self)
+        with _POOLS_LOCK:
+            _POOLS.add(self)
 
     def close(self) -> None:
         """Close all connections, those to sentinels too."""
         super().close()
         self.sentinel_manager.close()
 
-    def follow(self, master: tuple[str, int]) -> None:
+    def get_master_address(self) -> tuple[str, int]:
+        """Ask the sentinels for the master; no connection of this process stays with another."""
+        address: tuple[str, int] = super().get_master_address()  # type: ignore[no-untyped-call]
+        with _POOLS_LOCK:
+            pools = [pool for pool in _POOLS if pool.service_name == self.service_name]
+        for pool in pools:
+            pool.break_others(address)
+        return address
+
+    def break_others(self, master: tuple[str, int]) -> None:
         """Break all connections to other servers; from any thread.
 
         A former master that is frozen, or cut off, does not break them by itself.
@@ -90,7 +117,7 @@ def master_pool(
             **sentinel_options,
         },
     )
-    return MasterPool(master_name, sentinel, **options)  # type: ignore[no-untyped-call]
+    return MasterPool(master_name, sentinel, **options)
 
 
 def _master_pool(told: Sentinels, options: Mapping[str, Any]) -> MasterPool:
