@@ -87,6 +87,10 @@ def _sentinel_options(settings: Settings, url: SecretStr) -> dict[str, Any]:
     address = url.get_secret_value()
     if not is_sentinel(address):
         return {}
+    # Producers on other brokers never load the Redis client.
+    from redis.backoff import NoBackoff  # noqa: PLC0415
+    from redis.retry import Retry  # noqa: PLC0415
+
     password = settings.sentinel_password
     credentials = {
         "username": settings.sentinel_username,
@@ -100,6 +104,8 @@ def _sentinel_options(settings: Settings, url: SecretStr) -> dict[str, Any]:
         "sentinel_kwargs": {
             "socket_timeout": _SENTINEL_SECONDS,
             "socket_connect_timeout": _SENTINEL_SECONDS,
+            # The next one is asked instead.
+            "retry": Retry(NoBackoff(), 0),
             **{name: value for name, value in credentials.items() if value},
             **({"ssl": True, **tls} if tls else {}),
         },

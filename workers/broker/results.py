@@ -1,6 +1,7 @@
 """Celery's Redis result backend, which keeps at it and keeps what a failure's attempts were."""
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from celery import states
@@ -76,11 +77,12 @@ class Backend(RedisBackend):  # type: ignore[misc]  # celery has no types for it
         expires = self.failure_expires if state == states.FAILURE else self.expires
         arguments = (value, int(expires or 0), *final)
         key = self.get_key_for_task(task_id)
-        self.ensure(self._write, (key, *arguments))
+        self.ensure(self._evaluator(state), (_STORE, 1, key, *arguments))
         return result
 
-    def _write(self, key: str, *arguments: Any) -> None:
-        self.client.eval(_STORE, 1, key, *arguments)
+    def _evaluator(self, state: str) -> Callable[..., Any]:  # noqa: ARG002  # of the one below
+        evaluate: Callable[..., Any] = self.client.eval
+        return evaluate
 
     def exception_safe_to_retry(self, exc: Exception) -> bool:
         """Whether storing a result is tried again: also while Redis is full, or fails over."""
@@ -110,19 +112,22 @@ class Backend(RedisBackend):  # type: ignore[misc]  # celery has no types for it
 class SentinelBackend(Backend, CelerySentinelBackend):  # type: ignore[misc]  # no types
     """The same on whichever server the sentinels call the master.
 
-    A result is stored when a replica has it, too: its message is acknowledged next, perhaps at a
+    A job's end is stored when a replica has it, too: its message is acknowledged next, perhaps at a
     master that was that replica.
     """
 
-    def _write(self, key: str, *arguments: Any) -> None:
-        """Store a result.
+    def _evaluator(self, state: str) -> Callable[..., Any]:
+        return self._evaluate if state in states.READY_STATES else super()._evaluator(state)
+
+    def _evaluate(self, *arguments: Any) -> None:
+        """Evaluate a script that stores a job's end.
 
         Raises:
             ConnectionError: it was stored at a former master; celery stores it again.
         """
         pool = self.client.connection_pool
         with self.client.pipeline(transaction=False) as pipe:
-            pipe.eval(_STORE, 1, key, *arguments)
+            pipe.eval(*arguments)
             pipe.wait(1, _REPLICA_MS)
             _, replicas = pipe.execute()
         master = pool.master_address
