@@ -11,7 +11,7 @@ from sandbox.sentinel import MASTER_NAME, WatchedPair
 from sandbox.stack import Stack, StandIn
 from settings.redis_urls import for_our_client
 from tests.command_line import Comfyfleet
-from tests.faults.scenes import errors, eventually, executing
+from tests.faults.scenes import errors, eventually, executing, pending
 from tests.stack import Client, bars
 from workers.ledger.connection import connect
 
@@ -47,6 +47,10 @@ class Watched:
         executing(self.server)
         with redis.Redis.from_url(self.pair.master.url) as broker:
             eventually(lambda: broker.llen("comfyui") == count - 2)
+            eventually(lambda: pending(self.server))
+            # What the replica has not seen would be lost, and is another matter.
+            broker.set("in-step", 1)
+            assert broker.wait(1, 5000)
         return sent
 
     def has_failed_over(self, former: object) -> bool:
