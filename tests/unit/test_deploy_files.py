@@ -17,7 +17,7 @@ import yaml
 from settings import Settings, load
 
 ROOT = Path(__file__).parents[2]
-KNOWN = {field.alias for field in Settings.model_fields.values()} | {"METRICS_PORT"}
+KNOWN = {field.alias for field in Settings.model_fields.values()}
 UNIT = ROOT / "deploy/systemd/comfyfleet-worker@.service"
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
 # Seconds after its grace in which a worker gives its jobs back.

@@ -13,6 +13,7 @@ import yaml
 
 from settings import Settings
 from tests.kustomize import Manifest, build, containers
+from workers.metrics import catalog
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy/kubernetes"
@@ -20,7 +21,7 @@ OVERLAYS = ("gpu", "trial")
 # The first with sidecars that are not behind a gate, and the latest whose schemas are there.
 VERSIONS = ("1.29", kubernetes_validate.latest_version())
 KEDA = ROOT / "tests/fixtures/keda/scaledobject-2.20.2.json"
-KNOWN = {field.alias for field in Settings.model_fields.values()} | {"METRICS_PORT"}
+KNOWN = {field.alias for field in Settings.model_fields.values()}
 # Read by others: boto3, the store's and Valkey's own containers; and what is made for COMFYUI_URL.
 OTHERS = {"VALKEY_PASSWORD", "REDISCLI_AUTH", "POD_IP"}
 
@@ -80,8 +81,8 @@ def test_keda_takes_what_scales_the_workers() -> None:
 def test_workers_are_scaled_by_what_they_tell_and_never_to_none() -> None:
     told = scaled_object()["spec"]
     queries = " ".join(trigger["metadata"]["query"] for trigger in told["triggers"])
-    for metric in ("queue_depth", "queue_taken", "queue_oldest_age_seconds"):
-        assert f"comfyfleet_{metric}{{" in queries
+    for metric in (catalog.DEPTH, catalog.TAKEN, catalog.OLDEST):
+        assert f"{metric.name}{{" in queries
     # Nobody tells when there is none; and what is being rendered counts.
     assert told["minReplicaCount"] >= 1
     deployment = one(build(FOLDER / "overlays/gpu"), "Deployment", told["scaleTargetRef"]["name"])
