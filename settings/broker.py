@@ -1,13 +1,17 @@
 """Where jobs wait and results stay: broker, result backend, ledger."""
 
-import re
 from typing import Any
 
-from pydantic import BaseModel, Field, SecretStr, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from settings.urls import has_valid_port
-
-_BROKERS = ("redis", "rediss")
+from settings import redis_urls
 
 
 class Broker(BaseModel):
@@ -31,19 +35,49 @@ class Broker(BaseModel):
         description="Seconds a result stays in the result backend.",
     )
 
+    sentinel_master_name: str = Field(
+        "",
+        alias="SENTINEL_MASTER_NAME",
+        validate_default=True,
+        description="Name under which the sentinels of `sentinel://` URLs know the master.",
+    )
+    sentinel_username: str | None = Field(
+        None,
+        alias="SENTINEL_USERNAME",
+        description="User at the sentinels; that at the servers stands in the URLs.",
+    )
+    sentinel_password: SecretStr | None = Field(
+        None,
+        alias="SENTINEL_PASSWORD",
+        description="Password at the sentinels; that at the servers stands in the URLs.",
+    )
+
     @field_validator("broker_url")
     @classmethod
     def _known_broker(cls, value: SecretStr) -> SecretStr:
-        scheme, separator, _ = value.get_secret_value().partition("://")
-        if scheme not in _BROKERS or not separator or not has_valid_port(value.get_secret_value()):
-            raise ValueError("a redis:// or rediss:// URL such as redis://host:6379/0")
+        redis_urls.checked(value.get_secret_value())
         return value
 
     @field_validator("result_backend")
     @classmethod
     def _backend_url(cls, value: SecretStr) -> SecretStr:
-        if "://" not in value.get_secret_value():
+        url = value.get_secret_value()
+        if "://" not in url:
             raise ValueError("a URL of a Celery result backend such as redis://host:6379/0")
+        if url.partition("://")[0] in redis_urls.SCHEMES:
+            redis_urls.checked(url)
+        return value
+
+    @field_validator("sentinel_master_name")
+    @classmethod
+    def _named_for_sentinels(cls, value: str, info: ValidationInfo) -> str:
+        urls = (info.data.get("broker_url"), info.data.get("result_backend"))
+        if not value and any(
+            url and redis_urls.is_sentinel(url.get_secret_value()) for url in urls
+        ):
+            raise ValueError(
+                "the NAME of `sentinel monitor NAME ...`, as there are sentinel:// URLs"
+            )
         return value
 
     @model_validator(mode="before")
@@ -58,7 +92,11 @@ class Broker(BaseModel):
 
     @property
     def ledger_url(self) -> str:
-        """The Redis server on which workers agree about jobs."""
-        # Celery also takes the names of Python's ssl module, the Redis client does not.
-        url = self.broker_url.get_secret_value()
-        return re.sub(r"(?<=ssl_cert_reqs=)CERT_(\w+)", lambda found: found.group(1).lower(), url)
+        """The Redis server on which workers agree about jobs, for `workers.ledger.connection`."""
+        password = self.sentinel_password
+        return redis_urls.for_our_client(
+            self.broker_url.get_secret_value(),
+            master_name=self.sentinel_master_name,
+            username=self.sentinel_username,
+            password=password.get_secret_value() if password else None,
+        )

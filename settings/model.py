@@ -64,7 +64,10 @@ def load() -> Settings:
 
 
 def _sentence(error: Any) -> str:
-    variable = str(error["loc"][0]) if error["loc"] else "settings"
+    name = str(error["loc"][0]) if error["loc"] else "settings"
+    # Of a default it is the field's name that is told.
+    field = Settings.model_fields.get(name)
+    variable = (field and field.alias) or name
     found = MASK if variable == "COMFYUI_HEADERS" else without_password(str(error["input"]))
     expected = error["msg"].removeprefix("Value error, ")
     expected = expected.removeprefix("Input should be ")

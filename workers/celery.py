@@ -27,10 +27,11 @@ def worker_app() -> Celery:
         # A workflow has some dozen characters a value, no less than four.
         most_body_values=settings.workflow_max_bytes // 4,
     )
-    shared_app.conf.update(worker_options())
-    shared_app.loader.override_backends = dict.fromkeys(
-        ("redis", "rediss"), "workers.broker.results:Backend"
-    )
+    shared_app.conf.update(worker_options(settings))
+    shared_app.loader.override_backends = {
+        **dict.fromkeys(("redis", "rediss"), "workers.broker.results:Backend"),
+        "sentinel": "workers.broker.results:SentinelBackend",
+    }
     shared_app.conf.worker_consumer = "workers.broker.consumer:Consumer"
     shared_app.conf.worker_pool = "workers.broker.threads:TaskPool"
     shared_app.steps["consumer"].update((Survivors, Heartbeat, Sharing, Gate, LoopPulse))

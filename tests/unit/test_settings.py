@@ -31,8 +31,9 @@ def test_an_empty_variable_is_an_unset_one(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_the_backend_follows_a_redis_broker(monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = read(monkeypatch, CELERY_BROKER_URL="rediss://broker:6380/3")
-    assert settings.result_backend.get_secret_value() == "rediss://broker:6380/3"
+    url = "rediss://broker:6380/3?ssl_cert_reqs=required"
+    settings = read(monkeypatch, CELERY_BROKER_URL=url)
+    assert settings.result_backend.get_secret_value() == url
 
 
 @pytest.mark.parametrize(
@@ -189,7 +190,10 @@ def test_the_limits_of_failing_by_default() -> None:
     [
         ("redis://:p%2Fw@broker:6379/3", "redis://:p%2Fw@broker:6379/3"),
         ("rediss://h/0?ssl_cert_reqs=CERT_NONE", "rediss://h/0?ssl_cert_reqs=none"),
-        ("rediss://h/0?a=b&ssl_cert_reqs=CERT_REQUIRED", "rediss://h/0?a=b&ssl_cert_reqs=required"),
+        (
+            "rediss://h/0?ssl_check_hostname=true&ssl_cert_reqs=CERT_REQUIRED",
+            "rediss://h/0?ssl_check_hostname=true&ssl_cert_reqs=required",
+        ),
         ("rediss://h/0?ssl_cert_reqs=required", "rediss://h/0?ssl_cert_reqs=required"),
     ],
 )

@@ -4,13 +4,13 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import redis
 from kombu.transport.redis import PRIORITY_STEPS, Channel
 
 from settings import Settings
-from settings.celery import QUEUE, worker_options
+from settings.celery import QUEUE, UNACKED
 from workers.broker.envelopes import read_entry
 from workers.broker.scripts import LANES, lane_name
+from workers.ledger.connection import connect
 from workers.ledger.seam import translated
 
 
@@ -35,7 +35,7 @@ def read_backlog(settings: Settings) -> Backlog:
     Raises:
         BrokerUnavailableError: the broker is away.
     """
-    with translated(), redis.Redis.from_url(settings.ledger_url, socket_timeout=5.0) as client:
+    with translated(), connect(settings.ledger_url) as client:
         lanes = [one.decode() for one in client.hkeys(LANES + QUEUE)]
         names = [QUEUE, *(lane_name(QUEUE, one) for one in lanes)]
         lists = [(str(step), _list(name, step)) for name in names for step in PRIORITY_STEPS]
@@ -43,7 +43,7 @@ def read_backlog(settings: Settings) -> Backlog:
             for _, one in lists:
                 pipe.llen(one)
                 pipe.lindex(one, -1)
-            pipe.hlen(worker_options()["broker_transport_options"]["unacked_key"])
+            pipe.hlen(UNACKED)
             *answers, taken = pipe.execute()
     waiting = dict.fromkeys(map(str, PRIORITY_STEPS), 0)
     for (level, _), length in zip(lists, answers[::2], strict=True):

@@ -265,6 +265,14 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types for
             channel.do_restore = False
         super().on_connection_error_after_connected(exc)
 
+    def on_connection_error_before_connected(self, exc: Exception) -> None:
+        """Celery's hook for a broker that takes connections, and refuses what is asked over them.
+
+        Such as one that has too few replicas (NOREPLICAS) or no room on its disk (MISCONF).
+        """
+        super().on_connection_error_before_connected(exc)
+        time.sleep(_RECONNECTING_SECONDS)
+
     def _fail(self, message: Any, exc: Exception) -> None:
         job_id = (message.headers or {}).get("id")
         if job_id is None:

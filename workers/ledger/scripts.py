@@ -15,9 +15,27 @@ local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 """
 
-# KEYS: job. ARGV: lease ms, keep ms, the record of a job that nobody had before, grace ms, nonce.
+# Servers of which this one is a former replica have taken writes that it may never have seen.
+_PROMOTED = """
+local function promoted()
+    local told = redis.call('INFO', 'replication')
+    local former = string.match(told, 'master_replid2:(%x+)')
+    return former and string.find(former, '[^0]') and string.match(told, 'master_replid:(%x+)')
+end
+-- When it was first asked for a claim since then.
+local function since(promotion)
+    local kept = redis.call('HMGET', 'comfyfleet:promotion', 'id', 'since')
+    if kept[1] == promotion then return tonumber(kept[2]) end
+    redis.call('HSET', 'comfyfleet:promotion', 'id', promotion, 'since', now)
+    return now
+end
+"""
+
+# KEYS: job. ARGV: lease ms, keep ms, the record of a job that nobody had before, ms of grace after
+# a restart, nonce, ms of grace after a failover.
 CLAIM = (
     _BEGIN
+    + _PROMOTED
     + """
 local j = redis.call('HMGET', KEYS[1], 'outcome', 'detail', 'cancelled', 'until', 'early', 'live',
     'nonce', 'token')
@@ -32,10 +50,15 @@ if live then
     -- While Redis was away nobody could renew.
     local up = tonumber(string.match(redis.call('INFO', 'server'), 'uptime_in_seconds:(%d+)'))
     local grace = ARGV[4] - up * 1000
+    local promotion = promoted()
+    if promotion then grace = math.max(grace, since(promotion) + ARGV[6] - now) end
     if grace > 0 then return {'held', now, grace} end
 end
 if tonumber(j[5] or 0) > now and not j[3] then return {'held', now, tonumber(j[5]) - now} end
-local token = redis.call('HINCRBY', KEYS[1], 'token', 1)
+local token = tonumber(j[8] or 0) + 1
+-- Not one that the former master gave away.
+if promoted() then token = math.max(token, now) end
+redis.call('HSET', KEYS[1], 'token', token)
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 if j[3] then return {'cancelled', now, token, redis.call('HGET', KEYS[1], 'record')} end
 local isnew = redis.call('HSETNX', KEYS[1], 'record', ARGV[3])
