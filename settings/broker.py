@@ -93,9 +93,19 @@ class Broker(BaseModel):
     @property
     def ledger_url(self) -> str:
         """The Redis server on which workers agree about jobs, for `workers.ledger.connection`."""
+        return self._for_our_client(self.broker_url)
+
+    @property
+    def results_url(self) -> str | None:
+        """The Redis server that keeps results, for the same; None if another kind of store does."""
+        scheme = self.result_backend.get_secret_value().partition("://")[0]
+        is_redis = scheme in redis_urls.SCHEMES
+        return self._for_our_client(self.result_backend) if is_redis else None
+
+    def _for_our_client(self, url: SecretStr) -> str:
         password = self.sentinel_password
         return redis_urls.for_our_client(
-            self.broker_url.get_secret_value(),
+            url.get_secret_value(),
             master_name=self.sentinel_master_name,
             username=self.sentinel_username,
             password=password.get_secret_value() if password else None,

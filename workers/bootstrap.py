@@ -30,6 +30,7 @@ from workers.execution.place import Place
 from workers.execution.removal import Removal
 from workers.inputs import Inputs, Sources
 from workers.ledger import Ledger
+from workers.ledger.connection import connect
 from workers.ledger.pins import Pins
 from workers.ledger.servers import Servers
 from workers.lifecycle.circuit import Circuit
@@ -327,7 +328,7 @@ def _watched_store(
 
 def redis_client(url: str, seconds: float) -> redis.Redis:
     """A client of a Redis server that tries once, and waits so many seconds for each answer."""
-    return redis.Redis.from_url(
+    return connect(
         url, socket_timeout=seconds, socket_connect_timeout=seconds, retry=Retry(NoBackoff(), 0)
     )
 

@@ -9,7 +9,7 @@ from typing import Any
 import redis
 from redis import exceptions
 
-from settings import Settings
+from settings import Settings, redis_urls
 from settings.masking import without_password
 from workers.checks.clocks import judge_redis_clock
 from workers.checks.finding import Judgement, fail, ok, warn
@@ -17,7 +17,7 @@ from workers.checks.redis_errors import CLUSTER, NEWER, judge_error
 
 Info = Mapping[str, Any]
 
-SCHEMES = ("redis://", "rediss://")
+SCHEMES = tuple(f"{scheme}://" for scheme in redis_urls.SCHEMES)
 
 # The first with BLMOVE and ZADD GT, by which messages are taken and leases are kept.
 _OLDEST = (6, 2)
@@ -47,8 +47,7 @@ def redis_servers(settings: Settings) -> list[tuple[str, str]]:
     broker = settings.broker_url.get_secret_value()
     variable = "CELERY_BROKER_URL" if broker.startswith(SCHEMES) else "LEDGER_URL"
     found = [(variable, settings.ledger_url)]
-    results = settings.result_backend.get_secret_value()
-    if results.startswith(SCHEMES) and results not in (broker, settings.ledger_url):
+    if (results := settings.results_url) is not None and results != settings.ledger_url:
         found.append(("CELERY_RESULT_BACKEND", results))
     return found
 
