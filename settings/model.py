@@ -12,7 +12,11 @@ from settings.jobs import Jobs
 from settings.masking import MASK, shown, without_password
 from settings.storage import Storage
 from settings.traces import Traces
+from settings.webhooks import Webhooks
 from settings.worker import Worker
+
+# Of these nothing is shown, whatever is wrong with it.
+_SECRETS = ("COMFYUI_HEADERS", "WEBHOOK_SECRET")
 
 
 class SettingsError(Exception):
@@ -20,7 +24,7 @@ class SettingsError(Exception):
 
 
 # The last of the bases comes first where settings are listed.
-class Settings(Traces, Worker, Jobs, Storage, ComfyUI, Broker, BaseSettings):
+class Settings(Webhooks, Traces, Worker, Jobs, Storage, ComfyUI, Broker, BaseSettings):
     """The effective settings of this process.
 
     Variables carry the names of the fields' aliases. AWS credentials and region are not here:
@@ -64,7 +68,7 @@ def load() -> Settings:
 
 def _sentence(error: Any) -> str:
     variable = str(error["loc"][0]) if error["loc"] else "settings"
-    found = MASK if variable == "COMFYUI_HEADERS" else without_password(str(error["input"]))
+    found = MASK if variable in _SECRETS else without_password(str(error["input"]))
     expected = error["msg"].removeprefix("Value error, ")
     expected = expected.removeprefix("Input should be ")
     return f"{variable}: found {found!r}, expected {expected}"
