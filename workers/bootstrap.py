@@ -3,7 +3,7 @@
 import os
 import ssl
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from botocore.handlers import add_expect_header
 from celery.utils.nodenames import gethostname
 
 from settings import Settings
+from settings.secrets import webhook_keys
 from workers.comfyui import ComfyUI, Notifications
 from workers.execution import Custody, Executor, Keeper, Limits, Takeover
 from workers.execution.control import ServerLost, WorkerLeaving, unshared
@@ -40,11 +41,16 @@ from workers.routing.survey import Survey
 from workers.storage import ObjectStore
 from workers.tracing import Traces, traces
 from workers.web import OpenHosts, Web
+from workers.webhooks import Courier, Notices
 
 # Files that are stored at the same time, for each slot.
 _UPLOADS_PER_SLOT = 2
 # The spine's thread, its uploads and their parts, for each slot.
 _CONNECTIONS_PER_SLOT = 4
+
+
+# Seconds for a receiver to answer a webhook.
+_WEBHOOK_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,7 @@ class Parts:
     custody: Custody
     leaving: Leaving
     moving: Moving | None
+    courier: Courier
     observe: Observe
     traces: Traces
 
@@ -76,6 +83,7 @@ class Parts:
         self.keeper.start()
         if self.moving is not None:
             self.moving.start()
+        self.courier.start()
 
     def close(self) -> None:
         """Close everything, the listeners first."""
@@ -93,6 +101,7 @@ class Parts:
             closing.callback(self.notifications.stop)
             if self.moving is not None:
                 closing.callback(self.moving.stop)
+            closing.callback(self.courier.stop)
 
 
 def node_name(settings: Settings) -> str:
@@ -257,6 +266,12 @@ def assemble(
         s3_patience_seconds=settings.s3_patience_seconds,
         observe=observe,
     )
+    courier = Courier(
+        ledger.outbox,
+        web(settings.webhook_allow_hosts, _WEBHOOK_SECONDS),
+        webhook_keys(settings.webhook_secret),
+        observe=observe,
+    )
     custody = Custody(
         ledger=ledger,
         keeper=keeper,
@@ -269,6 +284,8 @@ def assemble(
         place=place,
         client_id=notifications.client_id,
         limits=Limits(settings.max_attempts, settings.max_crashes, settings.workflow_max_bytes),
+        notices=Notices(signed=bool(settings.webhook_secret)),
+        nudge_courier=courier.nudge,
         observe=observe,
     )
     return Parts(
@@ -285,6 +302,7 @@ def assemble(
         custody=custody,
         leaving=leaving,
         moving=moving,
+        courier=courier,
         observe=observe,
         traces=telemetry,
     )
@@ -305,16 +323,13 @@ def comfyui_client(settings: Settings, url: str | None = None, *, connections: i
 def sources(settings: Settings, store: ObjectStore) -> Sources:
     """Where inputs may come from."""
     stores = {name: store.beside(name) for name in settings.input_buckets}
-    return Sources(stores={**stores, store.bucket: store}, web=web(settings))
+    asked = web(settings.input_allow_hosts, settings.inputs_timeout_seconds)
+    return Sources(stores={**stores, store.bucket: store}, web=asked)
 
 
-def web(settings: Settings) -> Web:
-    """The hosts that jobs may lead to."""
-    return Web(
-        opened=OpenHosts.of(settings.input_allow_hosts),
-        timeout=settings.inputs_timeout_seconds,
-        tls=_believed,
-    )
+def web(opened: Iterable[str], timeout: float) -> Web:
+    """The public web and the hosts that are opened beside it; a timeout in seconds for each URL."""
+    return Web(opened=OpenHosts.of(opened), timeout=timeout, tls=_believed)
 
 
 @cache

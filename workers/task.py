@@ -66,6 +66,7 @@ class RunWorkflow(celery.Task):  # type: ignore[misc]  # celery has no types for
             if self.custody.knows(job_id):
                 logger.warning("came again in another form, which is dropped")
                 raise Ignore(error.message) from None
+            self.custody.tell_refusal(job_id, kwargs, error)
             self.observe(JobEnded(job_id, "failed", error))
             raise
         timeline.mark(job_id, "received", (self.request.headers or {}).get(RECEIVED_AT))

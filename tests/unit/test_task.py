@@ -51,9 +51,13 @@ class Custody:
         self.progress = progress or []
         self.orders: list[Order] = []
         self.known: set[str] = set()
+        self.refused: list[tuple[str, Any, str]] = []
 
     def knows(self, job_id: str) -> bool:
         return job_id in self.known
+
+    def tell_refusal(self, job_id: str, arguments: Any, error: JobError) -> None:
+        self.refused.append((job_id, arguments, error.message))
 
     def run(self, order: Order, report: Report) -> JobResult:
         self.orders.append(order)
@@ -234,7 +238,7 @@ def test_a_wrong_request_in_the_name_of_a_known_job_is_dropped(
     # What it was goes no further than the log.
     assert caught.value.__suppress_context__
     assert task.backend.get_task_meta("job")["status"] == "PROGRESS"
-    assert custody.orders == []
+    assert custody.orders == custody.refused == []
 
 
 def test_the_same_of_another_job_is_told(play: Play, observed: list[Event]) -> None:
@@ -243,6 +247,9 @@ def test_the_same_of_another_job_is_told(play: Play, observed: list[Event]) -> N
     with pytest.raises(InvalidRequestError) as caught:
         play(custody, parms={})
     assert observed == [JobEnded("job", "failed", caught.value)]
+    # Its webhook, if it names one, with what there is of the request.
+    ((job_id, arguments, message),) = custody.refused
+    assert (job_id, arguments["parms"], message) == ("job", {}, caught.value.message)
 
 
 # How it ends

@@ -143,7 +143,7 @@ class JobEnded:
     Attributes:
         job_id: of the job.
         outcome: how.
-        error: of one that failed.
+        error: of one that failed or was cancelled.
         result: of one that succeeded.
     """
 
@@ -164,6 +164,25 @@ class JobLeft:
     job_id: str
 
 
+@dataclass(frozen=True)
+class WebhookTried:
+    """A receiver has been told of a job, or could not be.
+
+    Attributes:
+        job_id: of the job.
+        event: what it was told, such as `job.failed`.
+        outcome: what follows.
+        status: of its answer; None if there was none.
+        seconds: that it took.
+    """
+
+    job_id: str
+    event: str
+    outcome: Literal["delivered", "postponed", "given up"]
+    status: int | None
+    seconds: float
+
+
 Event = (
     JobTaken
     | JobSuppressed
@@ -174,4 +193,5 @@ Event = (
     | AttemptEnded
     | JobEnded
     | JobLeft
+    | WebhookTried
 )
