@@ -12,11 +12,12 @@ from settings.jobs import Jobs
 from settings.masking import MASK, shown, without_password
 from settings.storage import Storage
 from settings.traces import Traces
+from settings.trust import Trust
 from settings.webhooks import Webhooks
 from settings.worker import Worker
 
 # Of these nothing is shown, whatever is wrong with it.
-_SECRETS = ("COMFYUI_HEADERS", "WEBHOOK_SECRET")
+_SECRETS = ("COMFYUI_HEADERS", "WEBHOOK_SECRET", "MESSAGE_SECRET")
 
 
 class SettingsError(Exception):
@@ -24,7 +25,7 @@ class SettingsError(Exception):
 
 
 # The last of the bases comes first where settings are listed.
-class Settings(Webhooks, Traces, Worker, Jobs, Storage, ComfyUI, Broker, BaseSettings):
+class Settings(Trust, Webhooks, Traces, Worker, Jobs, Storage, ComfyUI, Broker, BaseSettings):
     """The effective settings of this process.
 
     Variables carry the names of the fields' aliases. AWS credentials and region are not here:

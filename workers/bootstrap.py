@@ -21,6 +21,8 @@ from settings.secrets import webhook_keys
 from workers.comfyui import ComfyUI, Notifications
 from workers.execution import Custody, Executor, Keeper, Limits, Takeover
 from workers.execution.control import ServerLost, WorkerLeaving, unshared
+from workers.execution.node_policy import NodePolicy
+from workers.execution.output_bounds import MostOutput
 from workers.execution.place import Place
 from workers.execution.removal import Removal
 from workers.inputs import Inputs, Sources
@@ -241,6 +243,7 @@ def assemble(
             move=partial(leaving.begin_anew, WorkerLeaving("its server is down")),
         )
     removal = Removal(store, settings.s3_patience_seconds)
+    nodes = NodePolicy(settings.allowed_nodes, settings.denied_nodes)
     executor = Executor(
         comfyui=comfyui,
         notifications=notifications,
@@ -255,6 +258,8 @@ def assemble(
             comfyui=comfyui,
             sources=sources(settings, store),
             max_bytes=settings.inputs_max_bytes,
+            max_total_bytes=settings.inputs_max_total_bytes,
+            max_count=settings.inputs_max_count,
         ),
         refuse_parts=router.refuse_parts,
         object_info=survey.object_info,
@@ -262,6 +267,8 @@ def assemble(
         worker=worker,
         prefix=settings.s3_prefix,
         workflow_max_bytes=settings.workflow_max_bytes,
+        nodes=nodes,
+        most_output=MostOutput(settings.outputs_max_count, settings.outputs_max_bytes),
         stall_seconds=settings.stall_seconds,
         s3_patience_seconds=settings.s3_patience_seconds,
         observe=observe,
@@ -283,7 +290,10 @@ def assemble(
         takes_jobs=takes_jobs,
         place=place,
         client_id=notifications.client_id,
-        limits=Limits(settings.max_attempts, settings.max_crashes, settings.workflow_max_bytes),
+        limits=Limits(
+            *(settings.max_attempts, settings.max_crashes, settings.workflow_max_bytes),
+            nodes=nodes,
+        ),
         notices=Notices(signed=bool(settings.webhook_secret)),
         nudge_courier=courier.nudge,
         observe=observe,

@@ -68,6 +68,10 @@ def test_the_backend_follows_a_redis_broker(monkeypatch: pytest.MonkeyPatch) -> 
             ("WEBHOOK_SECRET", value, f"'{MASK}'", "whsec_ and the base64 of 24 to 64 random")
             for value in ("secret", "whsec_", "whsec_c2VjcmV0", f"{WHSEC},secret", f"{WHSEC}!")
         ),
+        ("MESSAGE_SECRET", "secret", f"'{MASK}'", "32 random characters or more"),
+        ("MESSAGE_SECRET", f"{'m' * 32} secret", f"'{MASK}'", "32 random characters or more"),
+        ("INPUT_MAX_COUNT", "-1", "'-1'", "greater than or equal to 0"),
+        ("OUTPUT_MAX_COUNT", "0", "'0'", "greater than or equal to 1"),
         ("WEBHOOK_ALLOW_HOSTS", "http://x", "'http://x'", "host names, addresses or networks"),
         ("COMFYUI_READ_TIMEOUT_SECONDS", "inf", "'inf'", "less than or equal to 86400"),
         ("CELERY_BROKER_URL", "redis://h:x/0", "'redis://h:x/0'", "redis://"),
@@ -243,6 +247,7 @@ def test_secrets_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
         COMFYUI_HEADERS='{"Authorization": "Bearer secret"}',
         S3_ENDPOINT_URL="https://user:secret@store",
         WEBHOOK_SECRET=f"{WHSEC} {WHSEC}",
+        MESSAGE_SECRET="m" * 32,
     )
     shown = settings.masked()
     assert shown["CELERY_BROKER_URL"] == f"redis://:{MASK}@broker/0"
@@ -250,8 +255,9 @@ def test_secrets_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
     assert shown["WEBHOOK_SECRET"] == f"{MASK},{MASK}"
     assert "secret" not in str(shown)
     told = repr(settings).replace(settings.s3_endpoint_url or "", "")
-    assert "secret" not in told.replace("webhook_secret", "")
-    assert WHSEC not in str(shown) + repr(settings)
+    assert "secret" not in told.replace("_secret=", "")
+    for hidden in (WHSEC, "m" * 32):
+        assert hidden not in str(shown) + repr(settings)
 
 
 @pytest.mark.parametrize(

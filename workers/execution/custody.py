@@ -31,6 +31,7 @@ from workers.execution.control import HandedOn, LeaseLost, ServerLost, Spared
 from workers.execution.executor import Executor, Report
 from workers.execution.job import AttemptFailed, Job, Start, prompt_id
 from workers.execution.keeper import Keeper, Lease
+from workers.execution.node_policy import NodePolicy
 from workers.execution.place import Place
 from workers.execution.preparation import prepare
 from workers.execution.removal import Removal
@@ -126,17 +127,19 @@ class Order:
 
 @dataclass(frozen=True)
 class Limits:
-    """How often a job may fail, and how large it may be.
+    """How often a job may fail, how large it may be and what it may use.
 
     Attributes:
         max_attempts: attempts that count.
         max_crashes: workers or ComfyUI servers that it may take down.
         workflow_max_bytes: size of its workflow as JSON above which it is refused.
+        nodes: which classes it may use.
     """
 
     max_attempts: int = 3
     max_crashes: int = 3
     workflow_max_bytes: int = 10_000_000
+    nodes: NodePolicy = field(default_factory=NodePolicy)
 
 
 class Custody:
@@ -356,6 +359,7 @@ class Custody:
             return prepare(
                 *(order.request, order.job_id, order.enqueued_at, lambda: nodes),
                 max_bytes=self._limits.workflow_max_bytes,
+                nodes_allowed=self._limits.nodes,
             )
 
         return Wanted(
