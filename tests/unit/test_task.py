@@ -20,9 +20,10 @@ from tasks.errors import (
     JobExpiredError,
     NodeFailedError,
     OutOfMemoryError,
+    UntrustedMessageError,
 )
 from tasks.result import Attempt, JobResult, ObjectRef, Progress, Timings
-from workers.broker.consumer import ComesAgain, Revoked
+from workers.broker.consumer import IS_SIGNED, ComesAgain, Revoked
 from workers.execution import NotNow, Order, Report
 from workers.ledger.outcomes import JobFailed
 from workers.observing import Event, JobEnded
@@ -250,6 +251,29 @@ def test_the_same_of_another_job_is_told(play: Play, observed: list[Event]) -> N
     # Its webhook, if it names one, with what there is of the request.
     ((job_id, arguments, message),) = custody.refused
     assert (job_id, arguments["parms"], message) == ("job", {}, caught.value.message)
+
+
+def test_an_unsigned_message_is_refused_and_its_webhook_not_believed(
+    play: Play, task: RunWorkflow, observed: list[Event]
+) -> None:
+    task.message_secrets = ("s" * 32,)
+    custody = Custody(RESULT)
+    with pytest.raises(UntrustedMessageError):
+        # Whatever its headers say.
+        play(custody, headers={IS_SIGNED: True})
+    assert custody.orders == custody.refused == []
+    assert [type(event) for event in observed] == [JobEnded]
+
+
+def test_an_unsigned_message_in_the_name_of_a_known_job_is_dropped(
+    play: Play, task: RunWorkflow
+) -> None:
+    task.message_secrets = ("s" * 32,)
+    custody = Custody(RESULT)
+    custody.known = {"job"}
+    with pytest.raises(Ignore):
+        play(custody)
+    assert custody.orders == []
 
 
 # How it ends
