@@ -159,9 +159,14 @@ def test_nothing_is_left_of_what_is_settled(ledger: Ledger, server: redis.Redis)
     for one in outbox.all():
         outbox.retry(one.id)
     outbox.give_up(awaited(outbox.take), "x", 60.0)
-    assert set(server.keys(f"{BOX}*")) == {f"{BOX}notice:given up", f"{BOX}dead", f"{BOX}bytes"}
+    kept = {f"{BOX}{name}" for name in ("notice:given up", "dead", "bytes", "dead_bytes")}
+    assert set(server.keys(f"{BOX}*")) == kept
     assert server.get(f"{BOX}bytes") == "0"
-    assert 0 < server.ttl(f"{BOX}notice:given up") <= WEEK
+    # For a week.
+    server.zadd(f"{BOX}dead", {"given up": (time.time() - WEEK - 60) * 1000})
+    assert outbox.all() == []
+    assert set(server.keys(f"{BOX}*")) == {f"{BOX}bytes", f"{BOX}dead_bytes"}
+    assert server.get(f"{BOX}dead_bytes") == "0"
 
 
 def test_a_host_that_never_comes_back_fills_no_memory(
@@ -176,3 +181,19 @@ def test_a_host_that_never_comes_back_fills_no_memory(
     assert ledger.ended("job") is not None
     assert "job job: its webhook is not sent: too much waits for https://a:443" in caplog.text
     assert ledger.outbox.put(notice("other", "https://b:443"))
+
+
+def test_of_what_is_given_up_the_newest_is_kept_within_bounds(
+    ledger: Ledger, server: redis.Redis
+) -> None:
+    outbox = ledger.outbox
+    for number in range(35):
+        outbox.put(notice(f"n{number}", body="x" * 1_000_000))
+        outbox.give_up(taken(outbox), "410", None)
+    kept = [one.id for one in outbox.all()]
+    assert kept == [f"n{number}" for number in reversed(range(2, 35))]
+    assert int(server.get(f"{BOX}dead_bytes") or 0) < 34_000_000
+    assert server.get(f"{BOX}bytes") == "0"
+    for name in kept:
+        assert outbox.discard(name)
+    assert server.get(f"{BOX}dead_bytes") == "0"

@@ -11,8 +11,9 @@ are taken in another, and a hash: `failures` in a row, `gate` before which it is
 _MOST_HOST_BYTES = 32 * 1024 * 1024
 _MOST_BYTES = 256 * 1024 * 1024
 _OVERHEAD_BYTES = 512
-# Notices that were given up, and for how long they are kept.
+# Notices that were given up, their bytes, and for how long they are kept.
 _MOST_DEAD = 1000
+_MOST_DEAD_BYTES = 32 * 1024 * 1024
 _DEAD_MS = 7 * 24 * 3600 * 1000
 # Hosts that are looked at in one step.
 _MOST_LOOKED_AT = 64
@@ -21,6 +22,7 @@ _MOST_LOOKED_AT = 64
 FUNCTIONS = f"""
 local box = 'comfyfleet:webhooks:'
 local hosts, dead, total = box .. 'hosts', box .. 'dead', box .. 'bytes'
+local dead_total = box .. 'dead_bytes'
 local function notice(id) return box .. 'notice:' .. id end
 local function host(origin) return box .. 'host:' .. origin end
 local function due(origin) return box .. 'due:' .. origin end
@@ -61,6 +63,26 @@ local function take_out(id, origin)
     redis.call('ZREM', due(origin), id)
     redis.call('ZREM', taken(origin), id)
     weigh(id, origin, -1)
+end
+
+local function revive(id)
+    if redis.call('ZREM', dead, id) == 0 then return false end
+    redis.call('DECRBY', dead_total, redis.call('HGET', notice(id), 'size'))
+    return true
+end
+
+local function trim()
+    local function is_too_much(oldest)
+        return tonumber(oldest[2]) < now - {_DEAD_MS}
+            or redis.call('ZCARD', dead) > {_MOST_DEAD}
+            or tonumber(redis.call('GET', dead_total) or 0) > {_MOST_DEAD_BYTES}
+    end
+    local oldest = redis.call('ZRANGE', dead, 0, 0, 'WITHSCORES')
+    while oldest[1] and is_too_much(oldest) do
+        revive(oldest[1])
+        redis.call('DEL', notice(oldest[1]))
+        oldest = redis.call('ZRANGE', dead, 0, 0, 'WITHSCORES')
+    end
 end
 
 local function shut(origin, ms, failures)
@@ -128,7 +150,7 @@ return 1
 """
 
 # ARGV: id, token, error, ms until the host is asked again or 0, its failures before.
-GIVE_UP = f"""
+GIVE_UP = """
 local kept = redis.call('HMGET', notice(ARGV[1]), 'token', 'origin')
 if kept[1] ~= ARGV[2] or redis.call('ZSCORE', dead, ARGV[1]) then return 0 end
 local origin = kept[2]
@@ -137,12 +159,9 @@ redis.call('HSET', notice(ARGV[1]), 'error', ARGV[3])
 take_out(ARGV[1], origin)
 shut(origin, ARGV[4], ARGV[5])
 look(origin)
-redis.call('PEXPIRE', notice(ARGV[1]), {_DEAD_MS})
 redis.call('ZADD', dead, now, ARGV[1])
-for _, id in ipairs(redis.call('ZRANGE', dead, 0, -{_MOST_DEAD + 1})) do
-    redis.call('DEL', notice(id))
-    redis.call('ZREM', dead, id)
-end
+redis.call('INCRBY', dead_total, redis.call('HGET', notice(ARGV[1]), 'size'))
+trim()
 return 1
 """
 
@@ -151,10 +170,7 @@ RETRY = """
 local id = ARGV[1]
 local origin = redis.call('HGET', notice(id), 'origin')
 if not origin then return 0 end
-if redis.call('ZREM', dead, id) == 1 then
-    redis.call('PERSIST', notice(id))
-    weigh(id, origin, 1)
-end
+if revive(id) then weigh(id, origin, 1) end
 if not redis.call('ZSCORE', taken(origin), id) then
     redis.call('HSET', notice(id), 'at', now, 'tries', 0)
     redis.call('ZADD', due(origin), now, id)
@@ -169,7 +185,7 @@ DISCARD = """
 local id = ARGV[1]
 local origin = redis.call('HGET', notice(id), 'origin')
 if not origin then return 0 end
-if redis.call('ZREM', dead, id) == 0 then take_out(id, origin) end
+if not revive(id) then take_out(id, origin) end
 redis.call('DEL', notice(id))
 look(origin)
 return 1
@@ -177,7 +193,7 @@ return 1
 
 # ARGV: how many at most. Notices that wait, those soonest due of each host first, and the dead.
 LIST = """
-redis.call('ZREMRANGEBYSCORE', dead, '-inf', now - DEAD_MS)
+trim()
 local found = {}
 local function add(ids, state)
     for i = 1, #ids, 2 do
@@ -194,4 +210,4 @@ for _, origin in ipairs(redis.call('ZRANGE', hosts, 0, -1)) do
 end
 add(redis.call('ZREVRANGE', dead, 0, ARGV[1] - 1, 'WITHSCORES'), 'given up')
 return found
-""".replace("DEAD_MS", str(_DEAD_MS))
+"""
