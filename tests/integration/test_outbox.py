@@ -8,6 +8,7 @@ import pytest
 import redis
 
 from sandbox.valkey import Valkey
+from tests.command_line import Comfyfleet
 from workers.ledger import Claimed, Ledger, Record
 from workers.ledger import outbox as module
 from workers.ledger.outbox import Notice, Outbox, Taken
@@ -197,3 +198,25 @@ def test_of_what_is_given_up_the_newest_is_kept_within_bounds(
     for name in kept:
         assert outbox.discard(name)
     assert server.get(f"{BOX}dead_bytes") == "0"
+
+
+def test_people_see_send_again_and_forget_what_was_not_delivered(
+    ledger: Ledger, valkey: Valkey
+) -> None:
+    comfyfleet = Comfyfleet({"CELERY_BROKER_URL": valkey.url})
+    assert comfyfleet("webhooks", "list").stdout == "No webhook waits, and none was given up.\n"
+    for name in ("n1", "n2"):
+        ledger.outbox.put(notice(name, "https://u.example:443"))
+        ledger.outbox.give_up(taken(ledger.outbox), "the receiver answered 410", None)
+    ledger.outbox.put(Notice("n3", "j", "job.failed", "https://a", "https://a/?key=hidden", "{}"))
+    shown = comfyfleet("webhooks", "list").stdout
+    for text in ("n1", "given up", "answered 410", "job of n2", "waiting", "https://a/?..."):
+        assert text in shown
+    assert "hidden" not in shown
+    assert comfyfleet("webhooks", "retry", "n1").stdout == "n1\n"
+    ended = comfyfleet("webhooks", "discard", "--all", "--json")
+    assert ended.json == {"id": "n2"}
+    listed = comfyfleet("webhooks", "list", "--json").json
+    assert {one["id"]: one["state"] for one in listed} == {"n1": "waiting", "n3": "waiting"}
+    assert "no webhook n2 waits or was given up" in comfyfleet.refused("webhooks", "retry", "n2")
+    assert comfyfleet("webhooks", "retry").code == 2

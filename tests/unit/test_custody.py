@@ -23,6 +23,7 @@ from tasks.errors import (
     JobExpiredError,
     JobTimeoutError,
     NodeFailedError,
+    NodeForbiddenError,
     OutOfMemoryError,
     OutputMissingError,
     PoisonedJobError,
@@ -1634,6 +1635,17 @@ def test_what_is_handed_on_never_ends_here(reason: HandedOn) -> None:
     assert "end" not in scene.ledger.steps
 
 
+NEW = Claimed(TOKEN, now=NOW, is_new=True, owner_died=False, record=RECORD)
+
+
+def test_what_is_not_allowed_fails_though_another_server_would_take_it() -> None:
+    scene = Scene(NEW)
+    scene.executor.end = AttemptFailed(NodeForbiddenError("node 1 (A): not allowed"), waited=True)
+    scene.router.after = Lane.of("", ["x"])
+    assert isinstance(scene.failed().error, NodeForbiddenError)
+    assert scene.ledger.steps == ["end"]
+
+
 # Webhooks
 
 
@@ -1641,9 +1653,6 @@ def order_with(*events: str, url: str = "https://hooks.example/?key=x") -> Order
     webhook: Any = {"url": url, **({"events": list(events)} if events else {})}
     request = JobRequest.model_validate({**REQUEST.model_dump(), "webhook": webhook})
     return replace(ORDER, request=request)
-
-
-NEW = Claimed(TOKEN, now=NOW, is_new=True, owner_died=False, record=RECORD)
 
 
 @pytest.mark.parametrize(
