@@ -20,8 +20,8 @@ from cli.errors import CommandError
 from cli.output import AsJson, cell, print_json, print_table
 from cli.result import find, show
 from cli.submit import submit
-from cli.worker import work
 from cli.webhooks import webhooks
+from cli.worker import work
 from cli.workflow_files import WorkflowFile
 from sandbox.processes import StartupError
 from settings import SettingsError, load

@@ -48,8 +48,7 @@ def test_the_signature_is_made_as_is_said() -> None:
 
 
 def test_the_lists_of_nodes_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    (snippet,) = (snippet for kind, snippet in SNIPPETS if kind == "bash")
-    for variable, value in re.findall(r"export (\w+)='(.*)'", snippet):
+    for variable, value in re.findall(r"export (\w+_NODES)='(.*)'", "\n".join(COMMANDS)):
         monkeypatch.setenv(variable, value)
     settings = Settings()
     assert "VAE*" in settings.allowed_nodes

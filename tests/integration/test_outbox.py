@@ -180,7 +180,7 @@ def test_a_host_that_never_comes_back_fills_no_memory(
     # The job has ended all the same.
     assert ledger.end("job", claim.token, "failed", "{}", notice=notice("n", body=large))
     assert ledger.ended("job") is not None
-    assert "job job: its webhook is not sent: too much waits for https://a:443" in caplog.text
+    assert "its webhook is not sent: too much waits for https://a:443" in caplog.text
     assert ledger.outbox.put(notice("other", "https://b:443"))
 
 

@@ -239,7 +239,7 @@ class Custody:
 
     def tell_refusal(self, job_id: str, arguments: Mapping[str, Any], error: JobError) -> None:
         """Tell the webhook of a request that was refused before there was a job."""
-        notice = self._made(job_id, lambda: self._notices.of_refusal(job_id, arguments, error))
+        notice = self._made(lambda: self._notices.of_refusal(job_id, arguments, error))
         if notice is not None:
             _until_reached(lambda: self._ledger.outbox.put(notice))
             self._nudge_courier()
@@ -329,25 +329,23 @@ class Custody:
 
     def _tell_start(self, order: Order, job: Job) -> None:
         """Tell the webhook that the job begins, if that can be done at once."""
-        notice = self._made(
-            job.id, lambda: self._notices.of_start(job.id, order.request, job.instance)
-        )
+        notice = self._made(lambda: self._notices.of_start(job.id, order.request, job.instance))
         if notice is None:
             return
         try:
             self._ledger.outbox.put(notice)
         except JobError as error:
-            logger.warning("job %s: its webhook is not told of the start: %s", job.id, error)
+            logger.warning("its webhook is not told of the start: %s", error)
         else:
             self._nudge_courier()
 
     @staticmethod
-    def _made(job_id: str, make: Callable[[], Notice | None]) -> Notice | None:
+    def _made(make: Callable[[], Notice | None]) -> Notice | None:
         """A notice, if there is one to be made: no job fails of it."""
         try:
             return make()
         except Exception:
-            logger.exception("job %s: what its webhook is to be told cannot be said", job_id)
+            logger.exception("what its webhook is to be told cannot be said")
             return None
 
     # Claim
@@ -734,7 +732,6 @@ class Custody:
         """Record how the job ended, and what its webhook is told; whether it was still ours."""
         job_id, token = lease.job_id, lease.token
         notice = self._made(
-            job_id,
             lambda: self._notices.of_end(
                 *(job_id, order.request, outcome), error=error, attempts=attempts, result=result
             ),

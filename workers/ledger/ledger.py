@@ -221,8 +221,7 @@ class Ledger:
             ended = int(self._end(keys=[_JOB + job_id, DEAD], args=args))
         if notice is not None and ended == _NO_ROOM:
             logger.error(
-                "job %s: its webhook is not sent: too much waits for %s, or for all hosts",
-                *(job_id, notice.origin),
+                "its webhook is not sent: too much waits for %s, or for all hosts", notice.origin
             )
         return bool(ended)
 

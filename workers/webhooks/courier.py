@@ -9,6 +9,7 @@ from typing import Literal
 
 from tasks.errors import JobError
 from workers.ledger.outbox import Outbox, Taken
+from workers.logs.context import about
 from workers.observing import Observe, WebhookTried
 from workers.web import Reply, Web, WebError
 from workers.webhooks import signature
@@ -104,16 +105,21 @@ class Courier:
 
     def _work(self, taken: Taken) -> None:
         try:
-            self.deliver(taken)
-        except JobError as error:
-            logger.warning("webhook %s: what became of it is not noted: %s", taken.notice.id, error)
-        except Exception:
-            # It comes again when its lease has ended.
-            logger.exception("webhook %s: a fault of comfyfleet's own", taken.notice.id)
+            with about(job_id=taken.notice.job_id):
+                self._deliver_safely(taken)
         finally:
             self._free.release()
             # Others of its host may have waited for it.
             self._nudged.set()
+
+    def _deliver_safely(self, taken: Taken) -> None:
+        try:
+            self.deliver(taken)
+        except JobError as error:
+            logger.warning("what became of webhook %s is not noted: %s", taken.notice.id, error)
+        except Exception:
+            # It comes again when its lease has ended.
+            logger.exception("webhook %s: a fault of comfyfleet's own", taken.notice.id)
 
     def deliver(self, taken: Taken) -> None:
         """Send a notice and note what became of it.
@@ -153,23 +159,23 @@ class Courier:
     ) -> Literal["delivered", "postponed", "given up"]:
         notice = taken.notice
         # Not the URL: receivers have secrets in theirs.
-        told = (notice.job_id, notice.event, notice.origin)
+        told = (notice.event, notice.origin)
         match decision:
             case Delivered():
                 self._outbox.delivered(notice.id)
-                logger.info("job %s: webhook %s delivered to %s", *told)
+                logger.info("webhook %s delivered to %s", *told)
                 return "delivered"
             case Postponed(error, seconds, host_seconds):
                 self._outbox.postpone(taken, error, seconds, host_seconds)
                 logger.warning(
-                    "job %s: webhook %s not delivered to %s, again in %.0f s: %s",
+                    "webhook %s not delivered to %s, again in %.0f s: %s",
                     *(*told, seconds, error),
                 )
                 return "postponed"
             case GivenUp(error, host_seconds):
                 self._outbox.give_up(taken, error, host_seconds)
                 logger.error(
-                    "job %s: webhook %s to %s is given up (comfyfleet webhooks list): %s",
+                    "webhook %s to %s is given up (comfyfleet webhooks list): %s",
                     *(*told, error),
                 )
                 return "given up"
