@@ -10,6 +10,7 @@ from settings.broker import Broker
 from settings.comfyui import ComfyUI
 from settings.jobs import Jobs
 from settings.masking import MASK, shown, without_password
+from settings.monitoring import Monitoring
 from settings.storage import Storage
 from settings.traces import Traces
 from settings.trust import Trust
@@ -25,7 +26,9 @@ class SettingsError(Exception):
 
 
 # The last of the bases comes first where settings are listed.
-class Settings(Trust, Webhooks, Traces, Worker, Jobs, Storage, ComfyUI, Broker, BaseSettings):
+class Settings(
+    Trust, Webhooks, Traces, Monitoring, Worker, Jobs, Storage, ComfyUI, Broker, BaseSettings
+):
     """The effective settings of this process.
 
     Variables carry the names of the fields' aliases. AWS credentials and region are not here:

@@ -145,6 +145,7 @@ def _hasty(settings: Settings) -> Settings:
 def assemble(
     settings: Settings,
     worker: str,
+    *observers: Observe,
     pinned: Pinned | None = None,
     is_another_free: Callable[[str], bool] | None = None,
 ) -> Parts:
@@ -153,6 +154,7 @@ def assemble(
     Args:
         settings: of a worker that drives `COMFYUI_URL`.
         worker: its name.
+        observers: those who watch its jobs.
         pinned: the lease on that server; without one others may drive it, too.
         is_another_free: whether a server beside the one with this URL can be had.
     """
@@ -225,7 +227,7 @@ def assemble(
     circuit.subscribe(begin_anew)
     telemetry = traces(settings, worker)
     # First, so that the lines of the story name the trace.
-    observe = Observers(telemetry.observe, tell_story)
+    observe = Observers(telemetry.observe, tell_story, *observers)
     leaving = Leaving(keeper, settings.shutdown_grace_seconds)
 
     def lose_server() -> None:

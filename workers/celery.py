@@ -7,6 +7,7 @@ from settings.celery import worker_options
 from tasks.app import app as shared_app
 from workers.broker.gate import Gate
 from workers.broker.heartbeat import Heartbeat
+from workers.broker.pulse import LoopPulse
 from workers.broker.sharing import Sharing
 from workers.broker.survivors import Survivors
 from workers.broker.transport import use_our_transport
@@ -32,7 +33,7 @@ def worker_app() -> Celery:
     )
     shared_app.conf.worker_consumer = "workers.broker.consumer:Consumer"
     shared_app.conf.worker_pool = "workers.broker.threads:TaskPool"
-    shared_app.steps["consumer"].update((Survivors, Heartbeat, Sharing, Gate))
+    shared_app.steps["consumer"].update((Survivors, Heartbeat, Sharing, Gate, LoopPulse))
     shared_app.Worker = shared_app.subclass_with_self(Worker)
     shared_app.register_task(RunWorkflow())
     return shared_app

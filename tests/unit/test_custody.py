@@ -286,6 +286,9 @@ class Keeper:
     def store(self, lease: Lease, seconds: float | None = None) -> None:
         pass
 
+    def execute(self, lease: Lease) -> None:
+        pass
+
     def stop_jobs(self, reason: Exception, job_id: str | None = None) -> None:
         self.stopped.append((reason, job_id))
 
@@ -565,6 +568,29 @@ def test_a_cancelled_job_is_not_begun() -> None:
         scene.run()
     assert scene.executor.jobs == []
     assert scene.ledger.written == [("end", "cancelled", "")]
+    (ended,) = scene.events
+    assert isinstance(ended, JobEnded)
+    assert (ended.outcome, type(ended.error)) == ("cancelled", JobCancelledError)
+
+
+@pytest.mark.parametrize(
+    ("here", "models"),
+    [(Here(), "unknown"), (Here(models="m"), "warm"), (Here(models="m", cold=True), "cold")],
+)
+def test_whether_models_are_loaded_for_an_attempt_is_told(here: Here, models: str) -> None:
+    scene = new()
+    scene.router.way = here
+    scene.run()
+    assert [one.models for one in scene.events if isinstance(one, AttemptBegan)] == [models]
+
+
+@pytest.mark.parametrize("vanished", [True, False])
+def test_that_a_job_is_taken_over_is_told(vanished: bool) -> None:
+    scene = orphaned() if vanished else again()
+    scene.run()
+    taken = scene.events[0]
+    assert isinstance(taken, JobTaken)
+    assert taken.owner_died == vanished
 
 
 def test_each_claim_is_one_of_its_own() -> None:
@@ -579,6 +605,8 @@ def test_a_job_that_comes_too_late_is_not_begun() -> None:
     scene = new()
     with pytest.raises(JobExpiredError):
         scene.run(replace(ORDER, expired=True))
+    (ended,) = (one for one in scene.events if isinstance(one, JobEnded))
+    assert (ended.outcome, type(ended.error)) == ("cancelled", JobExpiredError)
     assert scene.executor.jobs == []
     assert scene.ledger.last("end") == ("cancelled", "")
 

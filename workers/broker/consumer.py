@@ -243,8 +243,11 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types for
 
         Celery waits longer each time, up to half a minute, and gives up in the end.
         """
+        # A broker that is away is no reason to end this worker, which may have jobs.
+        self.controller.pulse.beat()
 
         def on_error(error: Exception, seconds: float) -> None:
+            self.controller.pulse.beat()
             logger.error(
                 "no connection to %s: %s; again in %.1f s", connection.as_uri(), error, seconds
             )

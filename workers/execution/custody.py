@@ -273,7 +273,7 @@ class Custody:
                 job, record = self._next_attempt(order, lease, record)
             if result is None:
                 _note(job)
-                self._observe(_began(job))
+                self._observe(_began(job, lease.here))
                 if claim.is_new:
                     self._tell_start(order, job)
                 result = self._executor.run(job, lease, report)
@@ -753,6 +753,7 @@ def _taken(order: Order, claim: Claimed) -> JobTaken:
         taken_at=time.time(),
         is_new=claim.is_new,
         redelivered=order.redelivered,
+        owner_died=claim.owner_died,
         headers=order.headers,
     )
 
@@ -761,13 +762,14 @@ def _note(job: Job) -> None:
     note(prompt_id=job.prompt_id, instance=job.instance, attempt=job.number)
 
 
-def _began(job: Job) -> AttemptBegan:
+def _began(job: Job, here: Here) -> AttemptBegan:
     return AttemptBegan(
         job.id,
         number=job.number,
         prompt_id=job.prompt_id,
         instance=job.instance,
         start=job.start.value,
+        models=("cold" if here.cold else "warm") if here.models else "unknown",
     )
 
 

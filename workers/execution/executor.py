@@ -9,6 +9,7 @@ from concurrent import futures
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from tasks.errors import (
@@ -43,7 +44,7 @@ from workers.comfyui.notifications import OnOutput, Subscription
 from workers.comfyui.progress import PromptProgress
 from workers.execution.control import Control, HandedOn, ServerHung, Spared, WorkerLeaving, unshared
 from workers.execution.job import AttemptFailed, Job, Start
-from workers.execution.keeper import Keeper, Lease, Phase
+from workers.execution.keeper import Keeper, Lease
 from workers.execution.node_policy import NodePolicy
 from workers.execution.output_bounds import MostOutput
 from workers.execution.preparation import prepare
@@ -250,7 +251,7 @@ class Executor:
         workflow = self._stage(run)
         timeline.mark(job.id, "staged")
         with self._server(job) as server, self._uploads(run, server) as uploads:
-            with self._listening(job, uploads.begin) as (notifications, subscription):
+            with self._listening(run, uploads.begin) as (notifications, subscription):
                 if job.start is Start.SUBMIT:
                     self._submit(run, workflow)
                 staged = self._through(run, "staging", started)
@@ -388,12 +389,14 @@ class Executor:
 
     @contextmanager
     def _listening(
-        self, job: Job, on_output: OnOutput
+        self, run: _Run, on_output: OnOutput
     ) -> Iterator[tuple[Notifications, Subscription]]:
         """Hear of the prompt; of an adopted one as the client that submitted it."""
+        job = run.job
+        hear = on_output, partial(self._keeper.execute, run.lease)
         if job.start is Start.ADOPT and job.client_id != self._notifications.client_id:
             notifications = self._listen_as(job.client_id)
-            with notifications.subscribed(job.prompt_id, on_output, adopted=True) as subscription:
+            with notifications.subscribed(job.prompt_id, *hear, adopted=True) as subscription:
                 notifications.start()
                 try:
                     yield notifications, subscription
@@ -402,7 +405,7 @@ class Executor:
         else:
             adopted = job.start is not Start.SUBMIT
             with self._notifications.subscribed(
-                job.prompt_id, on_output, adopted=adopted
+                job.prompt_id, *hear, adopted=adopted
             ) as subscription:
                 yield self._notifications, subscription
 
@@ -459,7 +462,7 @@ class Executor:
             progress = subscription.progress
             run.executing = running or progress.started
             if run.executing:
-                run.lease.phase = Phase.EXECUTING
+                self._keeper.execute(run.lease)
                 self._seen_executing = (job.id, time.monotonic())
             elif run.lease.control.wanted_elsewhere and job.start is not Start.COLLECT:
                 self._spare(run)

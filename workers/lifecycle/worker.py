@@ -5,7 +5,7 @@ import signal
 import sys
 from collections.abc import Mapping
 from types import FrameType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 from celery import signals
@@ -18,10 +18,14 @@ from workers.bootstrap import assemble, node_name, pinned_to, pinning
 from workers.broker.progress import ProgressWriter
 from workers.broker.results import PROGRESS
 from workers.broker.revocation import follow_revocations
+from workers.health.pulse import Pulse
 from workers.lifecycle.memory import keep_for_good, keep_little
 from workers.lifecycle.pinned import Pinned
 from workers.lifecycle.process import begin_anew
 from workers.logs.setup import write_logs_as
+
+if TYPE_CHECKING:
+    from workers.lifecycle.watching import Watching
 
 # Seconds that a server has at the start to say what it can do.
 _SURVEY_SECONDS = 3.0
@@ -44,6 +48,7 @@ class Worker(CeleryWorker):  # type: ignore[misc]  # celery has no types for it
             options["loglevel"] = settings.log_level
         write_logs_as(settings.log_format)
         name = options.get("hostname") if _on_command_line("hostname") else None
+        self._watching = _watching(settings)
         self._pinned: Pinned | None = None
         self._pinning = pinning(settings, name, lambda: _begin_to_log(app or self.app, options))
         if not settings.comfyui_shared:
@@ -79,13 +84,16 @@ class Worker(CeleryWorker):  # type: ignore[misc]  # celery has no types for it
         for name in ("botocore", "celery.pool"):
             logging.getLogger(name).setLevel(logging.INFO)
         is_choosy = self._pinned is not None and len(settings.comfyui_servers) > 1
+        observers = [self._watching.observe] if self._watching else []
         self._parts = assemble(
             settings,
             self.hostname,
-            self._pinned,
-            self._pinning.is_another_free if is_choosy else None,
+            *observers,
+            pinned=self._pinned,
+            is_another_free=self._pinning.is_another_free if is_choosy else None,
         )
-        # Where the gate and the sharing look for them.
+        # Where the consumer's steps look for them.
+        self.pulse = Pulse()
         self.circuit = self._parts.circuit
         self.keeper = self._parts.keeper
         self.router = self._parts.router
@@ -107,6 +115,8 @@ class Worker(CeleryWorker):  # type: ignore[misc]  # celery has no types for it
         super().on_start()
         self._parts.start()
         self._progress.start()
+        if self._watching:
+            self._watching.start(self, self._parts, self.pulse)
         follow_revocations(self._parts.custody)
         # Whoever sees this worker ready may count on the others knowing what its server can do.
         self._parts.survey.wait_begun(_SURVEY_SECONDS)
@@ -118,11 +128,15 @@ class Worker(CeleryWorker):  # type: ignore[misc]  # celery has no types for it
         self._progress.stop()
         if self._pinned is None or not self._pinned.is_lost:
             self._parts.close()
+        if self._watching:
+            self._watching.close()
 
     def _take_server(self) -> tuple[str, Pinned]:
         # Until Celery has its own: whoever waits for a server leaves at once.
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             signal.signal(number, _end)
+        if self._watching:
+            self._watching.wait()
         url, pinned = self._pinning.take()
         pinned.start()
         return url, pinned
@@ -130,6 +144,19 @@ class Worker(CeleryWorker):  # type: ignore[misc]  # celery has no types for it
     def _let_go(self) -> None:
         if self._pinned is not None:
             self._pinned.let_go()
+
+
+def _watching(settings: Settings) -> "Watching | None":
+    """What tells how this worker is, if that is wanted; its port is bound."""
+    if settings.metrics_port is None:
+        return None
+    # Nobody else should pay for it.
+    from workers.lifecycle.watching import Watching  # noqa: PLC0415
+
+    try:
+        return Watching(settings, settings.metrics_port)
+    except SettingsError as error:
+        leave(error)
 
 
 def _on_command_line(option: str) -> bool:

@@ -213,8 +213,14 @@ class Survey:
 
     def _look_at_what_is_due(self) -> None:
         with self._looking:
-            if self._all_is_due() or (self._models_are_due() and self._files() != self._models):
+            if self._all_is_due() or (self._models_are_due() and self._has_changed()):
                 self._look_at_all()
+
+    def _has_changed(self) -> bool:
+        """Whether it has other model files than before; its memory is looked at beside."""
+        files = self._files()
+        self._stats = self._comfyui.system_stats()
+        return files != self._models
 
     def _look_at_all(self) -> Capabilities:
         models = self._files()
@@ -252,7 +258,7 @@ class Survey:
         if known is None and self._still(_UNKNOWN_SECONDS) == 0:
             self.look_at_others()
             return
-        server = self._server(known.digest if known is not None else "")
+        server = self.server
         are_told, live = self._servers.tell(server)
         self._note_others(live)
         if server.takes_jobs:
@@ -262,7 +268,10 @@ class Survey:
             # The last one: it is large, and a full Redis does not take it.
             self._servers.tell_capabilities(known.digest, known.packed())
 
-    def _server(self, digest: str) -> Server:
+    @property
+    def server(self) -> Server:
+        """The server, as it is told of."""
+        known = self.capabilities
         system, devices = self._stats.get("system"), self._stats.get("devices")
         system = system if isinstance(system, Mapping) else {}
         devices = devices if isinstance(devices, list) else []
@@ -271,7 +280,7 @@ class Survey:
             instance=self._comfyui.base_url,
             worker=self._worker,
             version=str(system.get("comfyui_version") or ""),
-            digest=digest,
+            digest=known.digest if known is not None else "",
             takes_jobs=self._takes_jobs(),
             devices=tuple(_device(one) for one in devices if isinstance(one, Mapping)),
             ram_total_bytes=_bytes(system.get("ram_total")),

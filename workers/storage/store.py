@@ -100,6 +100,11 @@ class ObjectStore:
         """Another bucket, over the same connections: they are closed with this one."""
         return ObjectStore(self._client, bucket)
 
+    def probe(self) -> None:
+        """Ask for the bucket and nothing in it, which costs the store next to nothing."""
+        with translated(self.bucket):
+            self._client.head_bucket(Bucket=self.bucket)
+
     def put(self, key: str, stream: Readable) -> StoredObject:
         """Store a stream of unknown length in one pass and bounded memory.
 
