@@ -32,6 +32,7 @@ NEEDED = {
     "HeadObject": {"s3:GetObject", "s3:ListBucket"},
     "DeleteObjects": {"s3:DeleteObject"},
     "ListObjectsV2": {"s3:ListBucket"},
+    "HeadBucket": {"s3:ListBucket"},
 }
 
 
@@ -97,6 +98,7 @@ def test_all_that_the_store_is_asked_for_is_allowed_and_nothing_else(asked: Aske
     use(store.get, f"{folder}/small")
     use(store.stat, f"{folder}/none")
     use(store.beside, "other")
+    use(store.probe)
     with use(store.opened, f"{folder}/small"):
         pass
     use(store.presigned_url, f"{folder}/small", 60)
