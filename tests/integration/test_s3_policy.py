@@ -98,7 +98,8 @@ def test_all_that_the_store_is_asked_for_is_allowed_and_nothing_else(asked: Aske
     use(store.get, f"{folder}/small")
     use(store.stat, f"{folder}/none")
     use(store.beside, "other")
-    use(store.probe)
+    use(store.look)
+    use(store.replace, f"{folder}/replaced", b"{}", "application/json")
     with use(store.opened, f"{folder}/small"):
         pass
     use(store.presigned_url, f"{folder}/small", 60)

@@ -40,6 +40,7 @@ from workers.execution.control import HandedOn, LeaseLost, ServerLost, Spared, W
 from workers.execution.custody import _is_meant_for_others
 from workers.execution.job import AttemptFailed, Job, Start, prompt_id
 from workers.execution.keeper import Lease
+from workers.execution.manifests import Manifests
 from workers.execution.place import Place
 from workers.ledger import Cancelled, Claimed, Ended, Held, Record, Route
 from workers.ledger.dead_letters import DeadLetter
@@ -1591,11 +1592,13 @@ def test_a_worker_that_leaves_while_it_uploads_leaves_what_is_rendered(
 ) -> None:
     monkeypatch.setattr(waiting, "POLL_DEAF", 0.0)
     scene = new()
+    store = Store(scene.keeper, fails=fails)
     with ThreadPoolExecutor(1) as uploaders:
         scene.executor = Executor(
             comfyui=scene.server,
             notifications=Listening(),
-            store=Store(scene.keeper, fails=fails),
+            store=store,
+            manifests=Manifests(store, None, scene.keeper, takes_conditions=lambda: True),
             removal=SimpleNamespace(remove_files=lambda *_, **__: None),
             inputs=SimpleNamespace(place=lambda workflow, *_: workflow),
             refuse_parts=lambda *_: None,

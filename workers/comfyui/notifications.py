@@ -148,6 +148,10 @@ class Notifications:
             with suppress(OSError, websocket.WebSocketException):
                 socket.send_close()
 
+    def wait_connected(self, seconds: float) -> bool:
+        """Wait until messages arrive; whether that came in time."""
+        return self._connected.wait(seconds)
+
     def wait_cut(self, seconds: float) -> bool:
         """Wait until there is no connection; whether that came in time."""
         return self._cut.wait(seconds)

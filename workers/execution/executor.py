@@ -1,6 +1,5 @@
 """The spine: one attempt at a job from end to end."""
 
-import json
 import logging
 import threading
 import time
@@ -45,6 +44,7 @@ from workers.comfyui.progress import PromptProgress
 from workers.execution.control import Control, HandedOn, ServerHung, Spared, WorkerLeaving, unshared
 from workers.execution.job import AttemptFailed, Job, Start
 from workers.execution.keeper import Keeper, Lease
+from workers.execution.manifests import Manifests, read_manifest
 from workers.execution.node_policy import NodePolicy
 from workers.execution.output_bounds import MostOutput
 from workers.execution.preparation import prepare
@@ -147,6 +147,7 @@ class Executor:
         breaker: Breaker,
         keeper: Keeper,
         store: ObjectStore,
+        manifests: Manifests,
         removal: Removal,
         inputs: Inputs,
         refuse_parts: Callable[[Workflow, Collection[str]], None],
@@ -171,7 +172,8 @@ class Executor:
             server_at: makes a client of another server, by its base URL.
             breaker: is told of trouble with the server.
             keeper: of this worker's leases.
-            store: where outputs and manifests go.
+            store: where outputs go.
+            manifests: commits.
             removal: takes back what came to nothing.
             inputs: places input files.
             refuse_parts: raises InvalidWorkflowError for what the server would execute a part of.
@@ -197,6 +199,7 @@ class Executor:
         self._confirm_server = confirm_server
         self._keeper = keeper
         self._store = store
+        self._manifests = manifests
         self._removal = removal
         self._inputs = inputs
         self._refuse_parts = refuse_parts
@@ -293,7 +296,7 @@ class Executor:
             Exception: whatever reason the lease's control gives to end.
         """
         return patiently(
-            lambda: self.recall(manifest_key(job.folder), job.request),
+            lambda: self._find(job),
             what="manifest",
             control=lease.control,
             storage_patience=self._s3_patience_seconds,
@@ -308,7 +311,7 @@ class Executor:
 
         def ask() -> JobResult | None:
             try:
-                return self.recall(manifest_key(job.folder), job.request)
+                return self._find(job)
             except JobError as error:
                 logger.warning("whether it is committed is not known: %s", error)
                 raise
@@ -322,7 +325,11 @@ class Executor:
             StorageUnavailableError, StorageDeniedError: nobody knows.
         """
         content = self._store.get(manifest)
-        return self._presigned(request, _read_manifest(content)) if content is not None else None
+        return self._presigned(request, read_manifest(content)) if content is not None else None
+
+    def _find(self, job: Job) -> JobResult | None:
+        content = self._manifests.find(job.id, manifest_key(job.folder))
+        return None if content is None else self._presigned(job.request, read_manifest(content))
 
     def _stage(self, run: _Run) -> dict[str, Any]:
         """The workflow as it is submitted: checked, with params set and inputs placed."""
@@ -598,24 +605,19 @@ class Executor:
     def _take_back(self, run: _Run) -> None:
         """Remove what a failed attempt has stored early; nobody would know of it."""
         # Of a prompt that others may go on with they store the same, under the same keys.
-        self._removal.remove_files(run.stored, may=lambda: self._keeper.is_sure(run.lease))
+        if not self._manifests.may_name(run.job.id):
+            self._removal.remove_files(run.stored, may=lambda: self._keeper.is_sure(run.lease))
 
     def _commit(self, run: _Run, result: JobResult) -> JobResult:
         """Write the manifest, once; the result that stands in it is the job's."""
-        manifest = result.model_dump_json(indent=1).encode()
 
-        def create() -> JobResult:
-            self._keeper.confirm(run.lease)
-            with run.lease.control.sealed():
-                created = self._store.create(result.manifest.key, manifest, "application/json")
+        def commit() -> JobResult:
+            committed = self._manifests.commit(run.lease, result)
             timeline.mark(result.job_id, "committed")
-            if created:
-                return result
-            logger.info("was committed by another attempt")
-            return _read_manifest(self._store.get(result.manifest.key) or manifest)
+            return committed
 
         return patiently(
-            create,
+            commit,
             what="manifest",
             control=run.lease.control,
             storage_patience=self._s3_patience_seconds,
@@ -713,7 +715,3 @@ def _bypassing(workflow: Workflow, job: Job) -> dict[str, Any]:
         else node
         for node_id, node in workflow.items()
     }
-
-
-def _read_manifest(content: bytes) -> JobResult:
-    return JobResult.model_validate(json.loads(content))

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from workers.health.asking import Asking, NoAnswerError
 from workers.health.endpoint import Page, Pages
@@ -22,7 +23,7 @@ def report(checks: Mapping[str, Check]) -> Page:
     return Page(200 if ok else 503, "application/json", body)
 
 
-def answering(asking: Asking[None]) -> Check:
+def answering(asking: Asking[Any]) -> Check:
     """The check that a question is answered."""
 
     def check() -> str:

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 import redis
 from redis.backoff import NoBackoff
@@ -127,6 +127,7 @@ class Ledger:
         self._claim = self._redis.register_script(scripts.CLAIM)
         self._save = self._redis.register_script(scripts.SAVE)
         self._release = self._redis.register_script(scripts.RELEASE)
+        self._commit = self._redis.register_script(scripts.COMMIT)
         self._end = self._redis.register_script(scripts.END)
         self._cancel = self._redis.register_script(scripts.CANCEL)
         self._announce = self._redis.register_script(scripts.ANNOUNCE)
@@ -185,6 +186,18 @@ class Ledger:
         with translated():
             args: list[str | int] = [token, _ms(pause), self._keep, record.model_dump_json()]
             return bool(self._release(keys=[_JOB + job_id], args=args))
+
+    def commit(self, job_id: str, token: int, manifest: str) -> str | None:
+        """Decide with which manifest a job is committed, once; None if it is not ours any more."""
+        with translated():
+            decided: str | None = self._commit(keys=[_JOB + job_id], args=[token, manifest])
+            return decided
+
+    def committed(self, job_id: str) -> str | None:
+        """The manifest that was decided for a job which has not ended, if one was."""
+        with translated():
+            decided: Any = self._redis.hget(_JOB + job_id, "manifest")
+        return cast("str | None", decided)
 
     def leave(self, claims: Iterable[tuple[str, int]]) -> None:
         """Say of these jobs and tokens that their owner may be gone before it lets go of them."""

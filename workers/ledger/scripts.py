@@ -4,7 +4,8 @@ A job is a hash: `token` grows with each claim and fences off earlier owners; `u
 the lease and `early` the end of a pause, in milliseconds; `live` is 1 while an owner has not let
 go, 2 if it has said that it is about to leave; `nonce` tells a claim that is repeated from a new
 one; `begun` is when the job was first claimed; `record` is ours to read; `outcome` and `detail` say
-how it ended; `cancelled` that it is to: 1 at once, 2 when its owner lets go.
+how it ended; `cancelled` that it is to: 1 at once, 2 when its owner lets go; `manifest` is what it
+is committed with where the store cannot decide about that.
 """
 
 from workers.ledger.outbox_scripts import FUNCTIONS
@@ -89,6 +90,16 @@ return 1
 """
 )
 
+# KEYS: job. ARGV: token, a manifest. The first one that was given; nothing if somebody else's now.
+COMMIT = (
+    BEGIN
+    + """
+if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then return false end
+redis.call('HSETNX', KEYS[1], 'manifest', ARGV[2])
+return redis.call('HGET', KEYS[1], 'manifest')
+"""
+)
+
 # KEYS: job, dead letters. ARGV: token, keep ms, outcome, detail, job id, a dead letter or nothing,
 # and perhaps a notice for the outbox, as PUT takes it. 2: there is no room for that one.
 END = (
@@ -96,7 +107,7 @@ END = (
     + FUNCTIONS
     + """
 if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then return 0 end
-redis.call('HDEL', KEYS[1], 'record', 'early', 'until', 'nonce')
+redis.call('HDEL', KEYS[1], 'record', 'early', 'until', 'nonce', 'manifest')
 redis.call('HSET', KEYS[1], 'live', '0', 'outcome', ARGV[3], 'detail', ARGV[4])
 if ARGV[6] ~= '' then redis.call('HSET', KEYS[2], ARGV[5], ARGV[6]) end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])

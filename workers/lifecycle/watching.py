@@ -75,7 +75,9 @@ class Watching:
     def _sources(self, parts: "Parts", checks: Mapping[str, Check]) -> Sources:
         gpu = GpuTime(
             executes=lambda: Phase.EXECUTING in parts.keeper.phases,
-            takes_jobs=lambda: parts.circuit.closed and not parts.leaving.begun,
+            takes_jobs=lambda: (
+                parts.circuit.closed and parts.store_watch.closed and not parts.leaving.begun
+            ),
         )
 
         def look(*_: object) -> None:
@@ -84,6 +86,7 @@ class Watching:
         look()
         parts.keeper.follow(look)
         parts.circuit.subscribe(look)
+        parts.store_watch.subscribe(look)
         return Sources(
             slots=self._settings.worker_slots,
             jobs=lambda: len(parts.keeper.phases),
@@ -118,5 +121,9 @@ def _checks(worker: Any, parts: "Parts") -> Mapping[str, Check]:
     def ledger() -> str:
         return "" if parts.keeper.reaches_ledger else "Redis does not answer"
 
-    store = answering(Asking(parts.store.probe, every=_STORE_SECONDS))
+    there = answering(Asking(parts.store.look, every=_STORE_SECONDS))
+
+    def store() -> str:
+        return there() if parts.store_watch.closed else "the store does not let this worker write"
+
     return {"comfyui": comfyui, "broker": broker, "ledger": ledger, "store": store}

@@ -71,7 +71,6 @@ class Survey:
         self._answers = answers
         self._on_told: list[Callable[[], None]] = []
         self._looking = threading.Lock()
-        self._stats: Mapping[str, Any] = {}
         self._models: Mapping[str, list[str]] = {}
         self._all_at = self._models_at = float("-inf")
         self._stopping = False
@@ -86,6 +85,8 @@ class Survey:
         """What the server can do, as far as it is known."""
         self.others: tuple[Server, ...] = ()
         """The other servers of the fleet, as they were told of a moment ago."""
+        self.stats: Mapping[str, Any] | None = None
+        """What the server says of itself (`/system_stats`), once it has."""
 
     @property
     def returning_seconds(self) -> float:
@@ -219,12 +220,12 @@ class Survey:
     def _has_changed(self) -> bool:
         """Whether it has other model files than before; its memory is looked at beside."""
         files = self._files()
-        self._stats = self._comfyui.system_stats()
+        self.stats = self._comfyui.system_stats()
         return files != self._models
 
     def _look_at_all(self) -> Capabilities:
         models = self._files()
-        self._stats = self._comfyui.system_stats()
+        self.stats = self._comfyui.system_stats()
         try:
             found = Capabilities.of(self._comfyui.object_info_json(), models)
         except (ValueError, RecursionError) as error:
@@ -272,7 +273,8 @@ class Survey:
     def server(self) -> Server:
         """The server, as it is told of."""
         known = self.capabilities
-        system, devices = self._stats.get("system"), self._stats.get("devices")
+        stats = self.stats or {}
+        system, devices = stats.get("system"), stats.get("devices")
         system = system if isinstance(system, Mapping) else {}
         devices = devices if isinstance(devices, list) else []
         return Server(
