@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test coverage chaos bench bench-scale lint format docs reference clean
+.PHONY: help demo test coverage chaos bench bench-scale lint format docs reference audit sbom clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-12s %s\n", $$1, $$2}'
@@ -47,6 +47,18 @@ docs: $(VENV)/.dev ## build the site of the documents into site/
 reference: $(VENV)/.dev ## write docs/reference anew from the code
 	@$(BIN)/python -m docs.reference
 
+audit: $(VENV)/.audit ## known vulnerabilities of the pinned versions; says so if nobody answers
+	@$(BIN)/python .ci/audit.py constraints.txt
+
+sbom: $(VENV)/.audit ## write build/sbom.json (CycloneDX): what a worker is made of
+	@$(PYTHON) -m venv --clear --without-pip build/runtime
+	@$(BIN)/python -m pip --python build/runtime/bin/python install --quiet --disable-pip-version-check \
+		--constraint constraints.txt .
+	@$(BIN)/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+		--output-file build/sbom.json build/runtime/bin/python
+	@rm -rf build/runtime
+	@echo build/sbom.json
+
 clean: ## remove the virtual environment and everything built
 	rm -rf $(VENV) build dist *.egg-info demo-output site .cache bench/results .coverage* .pytest_cache .mypy_cache .ruff_cache
 
@@ -62,3 +74,8 @@ $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing into $(VENV) ..."
 	@$(INSTALL) --editable '.[otel,sandbox,dev]'
 	@touch $@ $(VENV)/.demo
+
+$(VENV)/.audit: pyproject.toml constraints.txt | $(BIN)/python
+	@echo "installing into $(VENV) ..."
+	@$(INSTALL) --editable '.[audit]'
+	@touch $@

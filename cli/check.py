@@ -17,6 +17,7 @@ from cli.workflow_files import workflow_in
 from settings import load
 from tasks.request import JobRequest, parse_request
 from tasks.workflow import Workflow, check_size, check_workflow
+from workers.execution.node_policy import NodePolicy
 from workers.execution.preparation import prepare
 from workers.ledger.servers import Device, Server, Servers
 from workers.routing.capabilities import Capabilities
@@ -52,11 +53,15 @@ def check_file(file: Path) -> list[Finding]:
         CommandError: Redis is away.
         JobError: there is no workflow in the file, or none that any server could run.
     """
-    max_bytes, now = load().workflow_max_bytes, time.time()
+    settings, now = load(), time.time()
+    max_bytes = settings.workflow_max_bytes
+    allowed = NodePolicy(settings.allowed_nodes, settings.denied_nodes)
     request = _request(file, max_bytes)
 
     def prepared(nodes: Mapping[str, Any]) -> Workflow:
-        return prepare(request, _JOB, now, lambda: nodes, max_bytes=max_bytes)
+        return prepare(
+            *(request, _JOB, now, lambda: nodes), max_bytes=max_bytes, nodes_allowed=allowed
+        )
 
     with open_servers() as servers:
         lacks = cache(partial(_lacks, prepared, servers))

@@ -21,6 +21,7 @@ from cli.errors import CommandError
 from cli.output import AsJson, cell, print_json, print_table
 from cli.result import find, show
 from cli.submit import submit
+from cli.webhooks import webhooks
 from cli.worker import work
 from cli.workflow_files import WorkflowFile
 from sandbox.processes import StartupError
@@ -37,6 +38,7 @@ app = typer.Typer(
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 app.add_typer(dead, name="dead")
+app.add_typer(webhooks, name="webhooks")
 app.add_typer(comfy, name="comfy")
 app.command()(submit)
 app.command("batch")(show_batch)

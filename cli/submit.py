@@ -46,6 +46,9 @@ def submit(
     metadata: Annotated[
         _Many, typer.Option(metavar="NAME=VALUE", help="A text that comes back with the result.")
     ] = None,
+    webhook: Annotated[
+        str | None, typer.Option(metavar="URL", help="Who is told of each job's end.")
+    ] = None,
     wait: Wait = False,
     download: Download = None,
     as_json: AsJson = False,
@@ -63,6 +66,7 @@ def submit(
         "output": {"prefix": prefix} if prefix is not None else None,
         "timeout_seconds": timeout,
         "metadata": pairs("--metadata", metadata or ()),
+        "webhook": {"url": webhook} if webhook is not None else None,
         "priority": int(priority) if priority and priority.isdecimal() else priority,
     }
     if rows is None and batch_id is not None:

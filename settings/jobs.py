@@ -33,11 +33,24 @@ class Jobs(BaseModel):
         ge=1024,
         description="Size of a workflow as JSON, in bytes, above which a job is refused.",
     )
+    inputs_max_count: int = Field(
+        64,
+        alias="INPUT_MAX_COUNT",
+        ge=0,
+        description="Input files of one job above which it is refused.",
+    )
     inputs_max_bytes: int = Field(
         100 * 1024 * 1024,
         alias="INPUT_MAX_BYTES",
         ge=1024,
         description="Size of one input file in bytes above which a job is refused.",
+    )
+    inputs_max_total_bytes: int = Field(
+        1024 * 1024 * 1024,
+        alias="INPUT_MAX_TOTAL_BYTES",
+        ge=1024,
+        description="Bytes of all input files of one job that are fetched, above which it is "
+        "refused.",
     )
     inputs_timeout_seconds: float = Field(
         60.0,
@@ -45,6 +58,18 @@ class Jobs(BaseModel):
         gt=0,
         le=MOST_SECONDS,
         description="Seconds for all of the fetch of an input from the web, redirects included.",
+    )
+    outputs_max_count: int = Field(
+        10_000,
+        alias="OUTPUT_MAX_COUNT",
+        ge=1,
+        description="Output files of one job above which it fails.",
+    )
+    outputs_max_bytes: int = Field(
+        10 * 1024 * 1024 * 1024,
+        alias="OUTPUT_MAX_BYTES",
+        ge=1024,
+        description="Size of one output file in bytes above which its job fails.",
     )
     input_buckets: Annotated[_Separated, AfterValidator(lists.buckets)] = Field(
         (),

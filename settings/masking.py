@@ -31,7 +31,8 @@ def shown(value: Any) -> str | None:
         case None | "" | ():
             return None
         case tuple():
-            return ",".join(value)
+            # Secrets in a list are no URLs, of which a part could be shown.
+            return ",".join(MASK if isinstance(one, SecretStr) else one for one in value)
         case SecretStr():
             text = value.get_secret_value()
             return without_password(text) if _URL.match(text) else MASK

@@ -13,7 +13,12 @@ from settings.masking import MASK, shown, without_password
 from settings.monitoring import Monitoring
 from settings.storage import Storage
 from settings.traces import Traces
+from settings.trust import Trust
+from settings.webhooks import Webhooks
 from settings.worker import Worker
+
+# Of these nothing is shown, whatever is wrong with it.
+_SECRETS = ("COMFYUI_HEADERS", "WEBHOOK_SECRET", "MESSAGE_SECRET")
 
 
 class SettingsError(Exception):
@@ -21,7 +26,9 @@ class SettingsError(Exception):
 
 
 # The last of the bases comes first where settings are listed.
-class Settings(Traces, Monitoring, Worker, Jobs, Storage, ComfyUI, Broker, BaseSettings):
+class Settings(
+    Trust, Webhooks, Traces, Monitoring, Worker, Jobs, Storage, ComfyUI, Broker, BaseSettings
+):
     """The effective settings of this process.
 
     Variables carry the names of the fields' aliases. AWS credentials and region are not here:
@@ -68,7 +75,7 @@ def _sentence(error: Any) -> str:
     # Of a default it is the field's name that is told.
     field = Settings.model_fields.get(name)
     variable = (field and field.alias) or name
-    found = MASK if variable == "COMFYUI_HEADERS" else without_password(str(error["input"]))
+    found = MASK if variable in _SECRETS else without_password(str(error["input"]))
     expected = error["msg"].removeprefix("Value error, ")
     expected = expected.removeprefix("Input should be ")
     return f"{variable}: found {found!r}, expected {expected}"

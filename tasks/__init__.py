@@ -8,7 +8,7 @@ from tasks.batch import enqueue_batch, sweep
 from tasks.enqueue import enqueue
 from tasks.errors import CancelledError, JobError, PermanentError, TransientError
 from tasks.handle import Batch, BatchProgress
-from tasks.request import JobRequest, OutputOptions
+from tasks.request import JobRequest, OutputOptions, WebhookOptions
 from tasks.result import JobResult, Output, Progress, Thumbnail
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "Progress",
     "Thumbnail",
     "TransientError",
+    "WebhookOptions",
     "app",
     "enqueue",
     "enqueue_batch",

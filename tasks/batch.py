@@ -45,6 +45,7 @@ def enqueue_batch(
     output: Mapping[str, Any] | None = None,
     timeout_seconds: float | None = None,
     metadata: Mapping[str, str] | None = None,
+    webhook: Mapping[str, Any] | None = None,
     batch_id: str | None = None,
     priority: Priority | int | None = None,
     celery: Celery = app,
@@ -62,6 +63,7 @@ def enqueue_batch(
         output: the same for all jobs.
         timeout_seconds: of each job.
         metadata: the same for all jobs, beside `batch` and `row`.
+        webhook: the same for all jobs, each of which tells of itself.
         batch_id: the same id twice is one batch, as its jobs have the same ids; so a batch of which
             only a part could be enqueued is enqueued again. Default: a new one.
         priority: of all jobs.
@@ -87,6 +89,7 @@ def enqueue_batch(
             "output": output,
             "timeout_seconds": timeout_seconds,
             "metadata": metadata,
+            "webhook": webhook,
         }
     )
     arguments = [

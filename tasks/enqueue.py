@@ -45,6 +45,7 @@ def enqueue(
     output: Mapping[str, Any] | None = None,
     timeout_seconds: float | None = None,
     metadata: Mapping[str, str] | None = None,
+    webhook: Mapping[str, Any] | None = None,
     job_id: str | None = None,
     priority: Priority | int | None = None,
     celery: Celery = app,
@@ -62,6 +63,7 @@ def enqueue(
         output: fields of `OutputOptions`, such as `prefix`.
         timeout_seconds: seconds that its prompt may execute before it is stopped and the job fails.
         metadata: strings that come back with the result.
+        webhook: who is told of the job's end: `url`, and `events` if not all ends.
         job_id: Celery's task id; the same id twice is one job. Default: a new one.
         priority: a word that means the same on every broker; or the broker's own number, of which
             Redis takes the lowest first, RabbitMQ the highest. Default: Celery's, which on Redis
@@ -88,6 +90,7 @@ def enqueue(
             "output": output,
             "timeout_seconds": timeout_seconds,
             "metadata": metadata,
+            "webhook": webhook,
         }
     )
     if job_id is not None and not (isinstance(job_id, str) and job_id and is_encodable(job_id)):

@@ -121,6 +121,18 @@ class InvalidInputError(PermanentError):
     """An input file is not there, not allowed, too large or of a type that its node cannot load."""
 
 
+class NodeForbiddenError(PermanentError):
+    """The workflow uses a node class that the fleet's operator does not allow."""
+
+
+class UntrustedMessageError(PermanentError):
+    """The job's message is not signed by somebody whom this fleet believes."""
+
+
+class OutputTooLargeError(PermanentError):
+    """The job made more files, or a larger one, than the fleet's operator allows."""
+
+
 class NodeFailedError(PermanentError):
     """A node raised while it executed."""
 

@@ -5,7 +5,8 @@ import re
 import reprlib
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -21,6 +22,8 @@ from tasks.workflow_file import is_data_url, read_data_url, workflow_in
 
 # S3 refuses presigned URLs that live longer than a week.
 MAX_PRESIGN_SECONDS = 7 * 24 * 3600
+
+_MOST_URL = 2048
 
 _MAX_SHOWN = 80
 # How many characters of a value are looked at before it is shown.
@@ -78,6 +81,41 @@ class OutputOptions(BaseModel):
         return prefix
 
 
+WebhookEvent = Literal["job.started", "job.succeeded", "job.failed", "job.cancelled"]
+
+
+def _ends() -> list[WebhookEvent]:
+    return ["job.succeeded", "job.failed", "job.cancelled"]
+
+
+class WebhookOptions(BaseModel):
+    """Who is told of the job, beside whoever asks for its result."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    url: _Text = Field(description="Where each event is posted to, signed.")
+    events: list[WebhookEvent] = Field(
+        default_factory=_ends,
+        min_length=1,
+        description="`job.succeeded`, `job.failed`, `job.cancelled` (the default), `job.started`.",
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _leads_to_a_host(cls, url: str) -> str:
+        # Workers read it more strictly; this is what producers can be told at once.
+        try:
+            parts = urlsplit(url)
+            usable = parts.scheme in ("https", "http") and parts.hostname and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable or "@" in parts.netloc:
+            raise ValueError("an https:// URL with a host, without user and password")
+        if len(url) > _MOST_URL or not url.isprintable() or " " in url:
+            raise ValueError(f"at most {_MOST_URL:,} characters, without spaces or line breaks")
+        return url
+
+
 class JobRequest(BaseModel):
     """One job: a workflow and how to run it. Field for field the task's keyword arguments."""
 
@@ -104,6 +142,12 @@ class JobRequest(BaseModel):
     metadata: dict[_Text, _Text] = Field(
         default_factory=dict, description="Strings returned with the result and stored with it."
     )
+    webhook: WebhookOptions | None = Field(
+        None, description="`url` that is told of the job's end, and which `events`."
+    )
+
+
+_PARTS: Mapping[str, type[BaseModel]] = {"output": OutputOptions, "webhook": WebhookOptions}
 
 
 def parse_request(positional: Sequence[Any], arguments: Mapping[str, Any]) -> JobRequest:
@@ -144,11 +188,12 @@ def _fault(error: Any) -> str:
     path = shown(".".join((*parents, name)))
     match error["type"]:
         case "extra_forbidden":
-            known = OutputOptions.model_fields if parents else JobRequest.model_fields
-            return f"unknown argument {path}{did_you_mean(name, known)}"
+            known = _PARTS.get(parents[0]) if parents else None
+            fields = (known or JobRequest).model_fields
+            return f"unknown argument {path}{did_you_mean(name, fields)}"
         case "missing":
             return f"argument {path} is missing"
-        case "dict_type":
+        case "dict_type" | "model_type":
             return f"argument {path}: found {shown(error['input'])}, expected a JSON object"
         case _:
             expected = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")

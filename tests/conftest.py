@@ -13,6 +13,9 @@ from settings import load
 from settings.model import Settings
 from tests.stack import Client
 
+# With what the session's worker signs: "secret" four times.
+WEBHOOK_SECRET = "whsec_c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0"
+
 _ROOT = Path(__file__).parents[1]
 
 _OURS = {field.alias for field in Settings.model_fields.values()}
@@ -39,7 +42,13 @@ def stack() -> Iterator[Stack]:
 @pytest.fixture(scope="session")
 def worker(stack: Stack) -> ChildProcess:
     """A worker on the stack's stand-in; the only process beside the tests' own to be traced."""
-    return stack.worker(settings={"COVERAGE_PROCESS_START": str(_ROOT / "pyproject.toml")})
+    return stack.worker(
+        settings={
+            "COVERAGE_PROCESS_START": str(_ROOT / "pyproject.toml"),
+            "WEBHOOK_SECRET": WEBHOOK_SECRET,
+            "WEBHOOK_ALLOW_HOSTS": "127.0.0.1",
+        }
+    )
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 import os
 import ssl
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -21,11 +21,14 @@ from redis.retry import Retry
 
 from settings import Settings
 from settings.bounds import MOST_SECONDS
+from settings.secrets import webhook_keys
 from workers.checks.storage import judge_date, judge_error
 from workers.comfyui import ComfyUI, Notifications
 from workers.execution import Custody, Executor, Keeper, Limits, Takeover
 from workers.execution.control import ServerLost, WorkerLeaving, unshared
 from workers.execution.manifests import Manifests
+from workers.execution.node_policy import NodePolicy
+from workers.execution.output_bounds import MostOutput
 from workers.execution.place import Place
 from workers.execution.removal import Removal
 from workers.inputs import Inputs, Sources
@@ -50,11 +53,16 @@ from workers.storage.probe import Conditions
 from workers.storage.seam import translated
 from workers.tracing import Traces, traces
 from workers.web import OpenHosts, Web
+from workers.webhooks import Courier, Notices
 
 # Files that are stored at the same time, for each slot.
 _UPLOADS_PER_SLOT = 2
 # The spine's thread, its uploads and their parts, for each slot.
 _CONNECTIONS_PER_SLOT = 4
+
+
+# Seconds for a receiver to answer a webhook.
+_WEBHOOK_SECONDS = 10.0
 
 
 @dataclass(frozen=True)
@@ -76,6 +84,7 @@ class Parts:
     takes_jobs: Callable[[], bool]
     leaving: Leaving
     moving: Moving | None
+    courier: Courier
     observe: Observe
     traces: Traces
 
@@ -89,6 +98,7 @@ class Parts:
         self.keeper.start()
         if self.moving is not None:
             self.moving.start()
+        self.courier.start()
 
     def close(self) -> None:
         """Close everything, the listeners first."""
@@ -107,6 +117,7 @@ class Parts:
             closing.callback(self.notifications.stop)
             if self.moving is not None:
                 closing.callback(self.moving.stop)
+            closing.callback(self.courier.stop)
 
 
 def node_name(settings: Settings) -> str:
@@ -249,6 +260,7 @@ def assemble(
             move=partial(leaving.begin_anew, WorkerLeaving("its server is down")),
         )
     removal = Removal(store, settings.s3_patience_seconds)
+    nodes = NodePolicy(settings.allowed_nodes, settings.denied_nodes)
     executor = Executor(
         comfyui=comfyui,
         notifications=notifications,
@@ -264,6 +276,8 @@ def assemble(
             comfyui=comfyui,
             sources=sources(settings, store),
             max_bytes=settings.inputs_max_bytes,
+            max_total_bytes=settings.inputs_max_total_bytes,
+            max_count=settings.inputs_max_count,
         ),
         refuse_parts=router.refuse_parts,
         object_info=survey.object_info,
@@ -271,8 +285,16 @@ def assemble(
         worker=worker,
         prefix=settings.s3_prefix,
         workflow_max_bytes=settings.workflow_max_bytes,
+        nodes=nodes,
+        most_output=MostOutput(settings.outputs_max_count, settings.outputs_max_bytes),
         stall_seconds=settings.stall_seconds,
         s3_patience_seconds=settings.s3_patience_seconds,
+        observe=observe,
+    )
+    courier = Courier(
+        ledger.outbox,
+        web(settings.webhook_allow_hosts, _WEBHOOK_SECONDS),
+        webhook_keys(settings.webhook_secret),
         observe=observe,
     )
     custody = Custody(
@@ -286,7 +308,12 @@ def assemble(
         takes_jobs=takes_jobs,
         place=place,
         client_id=notifications.client_id,
-        limits=Limits(settings.max_attempts, settings.max_crashes, settings.workflow_max_bytes),
+        limits=Limits(
+            *(settings.max_attempts, settings.max_crashes, settings.workflow_max_bytes),
+            nodes=nodes,
+        ),
+        notices=Notices(signed=bool(settings.webhook_secret)),
+        nudge_courier=courier.nudge,
         observe=observe,
     )
     return Parts(
@@ -305,6 +332,7 @@ def assemble(
         takes_jobs=takes_jobs,
         leaving=leaving,
         moving=moving,
+        courier=courier,
         observe=observe,
         traces=telemetry,
     )
@@ -361,16 +389,13 @@ def comfyui_client(
 def sources(settings: Settings, store: ObjectStore) -> Sources:
     """Where inputs may come from."""
     stores = {name: store.beside(name) for name in settings.input_buckets}
-    return Sources(stores={**stores, store.bucket: store}, web=web(settings))
+    asked = web(settings.input_allow_hosts, settings.inputs_timeout_seconds)
+    return Sources(stores={**stores, store.bucket: store}, web=asked)
 
 
-def web(settings: Settings) -> Web:
-    """The hosts that jobs may lead to."""
-    return Web(
-        opened=OpenHosts.of(settings.input_allow_hosts),
-        timeout=settings.inputs_timeout_seconds,
-        tls=_believed,
-    )
+def web(opened: Iterable[str], timeout: float) -> Web:
+    """The public web and the hosts that are opened beside it; a timeout in seconds for each URL."""
+    return Web(opened=OpenHosts.of(opened), timeout=timeout, tls=_believed)
 
 
 @cache

@@ -18,11 +18,12 @@ from tasks.errors import (
     InvalidWorkflowError,
     JobError,
     JobExpiredError,
+    UntrustedMessageError,
 )
 from tasks.request import JobRequest, parse_request
 from tasks.result import Attempt, JobResult, Progress
 from workers import timeline
-from workers.broker.consumer import RECEIVED_AT, ComesAgain, Request, Revoked
+from workers.broker.consumer import IS_SIGNED, RECEIVED_AT, ComesAgain, Request, Revoked
 from workers.broker.progress import ProgressWriter
 from workers.broker.transport import LANE, UNABLE
 from workers.execution import Custody, NotNow, Order, Report
@@ -46,6 +47,9 @@ class RunWorkflow(celery.Task):  # type: ignore[misc]  # celery has no types for
     # Failures of jobs are results: no traceback in the worker's log.
     throws = (JobError,)
 
+    message_secrets: tuple[str, ...] = ()
+    """Those of whom messages are believed; without any all are."""
+
     custody: Custody
     progress: ProgressWriter
     observe: Observe
@@ -58,14 +62,18 @@ class RunWorkflow(celery.Task):  # type: ignore[misc]  # celery has no types for
             ComesAgain: it goes on later or elsewhere.
             Revoked: it was cancelled.
         """
-        job_id = self.request.id
+        # There is none if another task calls this one, as Celery's own `celery.map` can.
+        job_id = self.request.id or ""
         try:
+            self._check_signature()
             request = parse_request(args, kwargs)
-        except (InvalidRequestError, InvalidWorkflowError) as error:
+        except (UntrustedMessageError, InvalidRequestError, InvalidWorkflowError) as error:
             # Refused before there is a job: no attempt is counted.
             if self.custody.knows(job_id):
                 logger.warning("came again in another form, which is dropped")
                 raise Ignore(error.message) from None
+            if not isinstance(error, UntrustedMessageError):
+                self.custody.tell_refusal(job_id, kwargs, error)
             self.observe(JobEnded(job_id, "failed", error))
             raise
         timeline.mark(job_id, "received", (self.request.headers or {}).get(RECEIVED_AT))
@@ -81,6 +89,13 @@ class RunWorkflow(celery.Task):  # type: ignore[misc]  # celery has no types for
         except JobFailed as failed:
             _fail(failed.error, failed.attempts)
         return result.model_dump(mode="json")
+
+    def _check_signature(self) -> None:
+        if self.message_secrets and self.request.get(IS_SIGNED) is not True:
+            raise UntrustedMessageError(
+                "the message has no valid signature; producers sign with the MESSAGE_SECRET that "
+                "this worker has (docs/security.md)"
+            )
 
     def _run(self, request: JobRequest) -> JobResult:
         job_id = self.request.id

@@ -1,5 +1,6 @@
 """Hosts of the web as tests need them: they answer as told, and keep what they are asked."""
 
+import re
 import socket
 import socketserver
 import ssl
@@ -20,11 +21,14 @@ Handle = Callable[["Asked"], None]
 class Asked:
     """One request, and the way to answer it."""
 
-    def __init__(self, connection: socket.socket, head: bytes, ended: threading.Event) -> None:
+    def __init__(
+        self, connection: socket.socket, head: bytes, body: bytes, ended: threading.Event
+    ) -> None:
         self._connection = connection
+        self.body = body
         self._ended = ended
         request, *lines = head.decode("latin-1").split("\r\n")
-        self.path = request.split()[1]
+        self.method, self.path, *_ = request.split()
         pairs = (line.partition(":") for line in lines if line)
         self.headers = {name.lower(): value.strip() for name, _, value in pairs}
 
@@ -109,9 +113,15 @@ class Host:
                 if not (piece := connection.recv(65536)):
                     return
                 head += piece
-                if not head.startswith(b"G"):
+                if not head.startswith((b"G", b"POST ")):
                     # Not HTTP: what else it is would never end.
                     return
-            asked = Asked(connection, head.partition(b"\r\n\r\n")[0], self.ended)
+            head, _, body = head.partition(b"\r\n\r\n")
+            length = re.search(rb"(?i)\r\ncontent-length: ([0-9]+)", head)
+            while length and len(body) < int(length.group(1)):
+                if not (piece := connection.recv(65536)):
+                    return
+                body += piece
+            asked = Asked(connection, head, body, self.ended)
             self.asked.append(asked)
             self.paths[asked.path.partition("?")[0]](asked)

@@ -188,6 +188,7 @@ def test_a_batch_is_cancelled(
         (["{file}", "--batch-id", "x"], "--batch-id: this is one job"),
         (["{file}", "--sweep", "1.seed=1,2", "--param", "9.x=1"], "row 1: param '9.x'"),
         (["{file}", "--priority", "soon"], "priority: found 'soon'"),
+        (["{file}", "--webhook", "ftp://x"], "argument 'webhook.url': found 'ftp://x'"),
         (["{file}", "--input", "a=none.png"], "--input: there is no file none.png"),
         (["none.json"], "No such file or directory: 'none.json'"),
         (["{broken}"], "broken.json: the workflow's file is no PNG, no WebP, and is no JSON"),

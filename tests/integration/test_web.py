@@ -12,7 +12,15 @@ from typing import Any
 import pytest
 
 from sandbox.processes import free_ports
-from workers.web import ForbiddenError, OpenHosts, TooSlowError, UnusableError, Web, WebError
+from workers.web import (
+    ForbiddenError,
+    OpenHosts,
+    Reply,
+    TooSlowError,
+    UnusableError,
+    Web,
+    WebError,
+)
 from workers.web.addresses import Address
 from workers.web.deadline import Deadline
 
@@ -369,3 +377,41 @@ def test_a_tag_that_other_bytes_may_have_is_none(host: Host, etag: str) -> None:
     host.paths["/"] = lambda asked: asked.answer(b"red", ETag=etag)
     with web().get(host.url()) as answer:
         assert (answer.etag, answer.changed) == ("", True)
+
+
+# Sending
+
+
+def test_what_is_posted_arrives_whole_and_only_the_status_is_read(host: Host) -> None:
+    body = b'{"a": "' + b"x" * 1_000_000 + b'"}'
+    # Whoever read on would be late.
+    host.paths["/hook"] = lambda asked: [
+        asked.send(b"HTTP/1.1 503 X\r\nRetry-After: 7\r\nContent-Length: 9999999\r\n\r\n"),
+        asked.drip(),
+    ]
+    reply = web(timeout=LONG).post(host.url("/hook?key=x"), body, {"webhook-id": "1"})
+    assert reply == Reply(503, "7")
+    (asked,) = host.asked
+    assert (asked.method, asked.path, asked.body) == ("POST", "/hook?key=x", body)
+    assert asked.headers["content-type"] == "application/json"
+    assert asked.headers["webhook-id"] == "1"
+
+
+def test_nothing_is_posted_to_where_it_is_redirected(host: Host) -> None:
+    host.paths["/old"] = lambda asked: asked.redirect(host.url("/new"))
+    assert web().post(host.url("/old"), b"{}", {}).status == 302
+    assert [asked.path for asked in host.asked] == ["/old"]
+
+
+def test_nothing_is_posted_to_what_is_not_opened(host: Host, plain: Host) -> None:
+    with pytest.raises(ForbiddenError):
+        web(opened="10.0.0.1").post(host.url("/"), b"{}", {})
+    with pytest.raises(ForbiddenError):
+        web(opened="10.0.0.1").post(plain.url("/", "127.0.0.1"), b"{}", {})
+    assert host.asked == plain.asked == []
+
+
+def test_who_takes_no_end_of_it_is_cut() -> None:
+    with Host(tls=False, speaks=False) as silent:
+        with pytest.raises(TooSlowError):
+            web(timeout=SHORT).post(silent.url("/", "127.0.0.1"), b"x" * 50_000_000, {})

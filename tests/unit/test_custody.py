@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any, Self
@@ -16,12 +16,14 @@ from tasks.errors import (
     CancelledError,
     ComfyUIUnavailableError,
     InternalError,
+    InvalidRequestError,
     InvalidWorkflowError,
     JobCancelledError,
     JobError,
     JobExpiredError,
     JobTimeoutError,
     NodeFailedError,
+    NodeForbiddenError,
     OutOfMemoryError,
     OutputMissingError,
     PoisonedJobError,
@@ -42,6 +44,7 @@ from workers.execution.manifests import Manifests
 from workers.execution.place import Place
 from workers.ledger import Cancelled, Claimed, Ended, Held, Record, Route
 from workers.ledger.dead_letters import DeadLetter
+from workers.ledger.outbox import Notice
 from workers.ledger.outcomes import JobFailed, failure_detail, failure_from
 from workers.observing import (
     AttemptBegan,
@@ -55,6 +58,7 @@ from workers.observing import (
 from workers.routing.lanes import Here, Lane, Later
 from workers.routing.router import Wanted
 from workers.storage.store import StoredObject
+from workers.webhooks import Notices
 
 HERE, NEIGHBOUR, AFAR = "http://here", "http://neighbour", "http://127.0.0.1:8188 on another"
 REQUEST = JobRequest(workflow={"1": {"class_type": "A", "inputs": {}}}, metadata={"shot": "7"})
@@ -101,6 +105,9 @@ class Ledger:
         self.away: list[Exception] = []
         self.written: list[tuple[Any, ...]] = []
         self.struck_off: tuple[str, list[str]] | None = None
+        # What ends and starts have put into the outbox.
+        self.notices: list[Notice] = []
+        self.outbox = self
 
     def claim(self, job_id: str, record: Record, nonce: str) -> Any:
         assert job_id == "job"
@@ -123,8 +130,17 @@ class Ledger:
         outcome: str,
         detail: str = "",
         letter: DeadLetter | None = None,
+        *,
+        notice: Notice | None = None,
     ) -> bool:
+        if notice is not None and self.ours and not self.away:
+            self.notices.append(notice)
         return self._write("end", token, outcome, detail, *([letter] if letter else []))
+
+    def put(self, notice: Notice) -> bool:
+        self._answer()
+        self.notices.append(notice)
+        return True
 
     def cancel(self, job_id: str, *, running: bool) -> None:
         self._answer()
@@ -320,6 +336,8 @@ class Scene:
         self.takes_jobs = True
         self.max_attempts = self.max_crashes = 3
         self.events: list[Event] = []
+        self.signed = True
+        self.nudges: list[int] = []
 
     @property
     def custody(self) -> Custody:
@@ -341,6 +359,8 @@ class Scene:
             place=Place(HERE, "this-host"),
             client_id="mine",
             limits=Limits(self.max_attempts, self.max_crashes),
+            notices=Notices(signed=self.signed),
+            nudge_courier=lambda: self.nudges.append(len(self.ledger.notices)),
             observe=self.events.append,
         )
 
@@ -1092,10 +1112,10 @@ def test_an_end_is_recorded_however_long_that_takes() -> None:
     end = scene.ledger.end
     refusals = iter([BrokerUnavailableError("away"), BrokerFullError("full")])
 
-    def refusing(*args: Any) -> bool:
+    def refusing(*args: Any, **named: Any) -> bool:
         if error := next(refusals, None):
             raise error
-        return end(*args)
+        return end(*args, **named)
 
     scene.ledger.end = refusing  # type: ignore[method-assign]
     scene.failed()
@@ -1644,3 +1664,119 @@ def test_what_is_handed_on_never_ends_here(reason: HandedOn) -> None:
     scene.executor.end = reason
     scene.postponed()
     assert "end" not in scene.ledger.steps
+
+
+NEW = Claimed(TOKEN, now=NOW, is_new=True, owner_died=False, record=RECORD)
+
+
+def test_what_is_not_allowed_fails_though_another_server_would_take_it() -> None:
+    scene = Scene(NEW)
+    scene.executor.end = AttemptFailed(NodeForbiddenError("node 1 (A): not allowed"), waited=True)
+    scene.router.after = Lane.of("", ["x"])
+    assert isinstance(scene.failed().error, NodeForbiddenError)
+    assert scene.ledger.steps == ["end"]
+
+
+# Webhooks
+
+
+def order_with(*events: str, url: str = "https://hooks.example/?key=x") -> Order:
+    webhook: Any = {"url": url, **({"events": list(events)} if events else {})}
+    request = JobRequest.model_validate({**REQUEST.model_dump(), "webhook": webhook})
+    return replace(ORDER, request=request)
+
+
+@pytest.mark.parametrize(
+    ("end", "event"),
+    [
+        (RESULT, "job.succeeded"),
+        (AttemptFailed(NodeFailedError("node 3: x")), "job.failed"),
+        (JobCancelledError("the job was revoked"), "job.cancelled"),
+        (RuntimeError("x"), "job.failed"),
+    ],
+)
+def test_the_step_that_ends_a_job_has_its_webhook_told(end: Any, event: str) -> None:
+    scene = Scene(NEW)
+    scene.executor.end = end
+    with suppress(JobFailed, CancelledError):
+        scene.run(order_with())
+    (notice,) = scene.ledger.notices
+    assert (notice.event, notice.job_id) == (event, "job")
+    assert scene.nudges == [1]
+
+
+def test_a_start_is_told_once_and_before_the_attempt() -> None:
+    scene = Scene(NEW)
+    scene.run(order_with("job.started", "job.failed"))
+    assert [notice.event for notice in scene.ledger.notices] == ["job.started"]
+    again = Scene(replace(NEW, is_new=False, record=AGAIN))
+    again.run(order_with("job.started"))
+    assert again.ledger.notices == []
+
+
+def test_a_start_that_cannot_be_told_keeps_nobody_waiting(caplog: Any) -> None:
+    scene = Scene(NEW)
+
+    def full(_: Notice) -> bool:
+        raise BrokerFullError("full")
+
+    scene.ledger.outbox = SimpleNamespace(put=full)  # type: ignore[assignment]
+    assert scene.run(order_with("job.started")) == RESULT
+    assert "its webhook is not told of the start: full" in caplog.text
+
+
+def test_what_cannot_be_said_fails_no_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(NEW)
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise ValueError("x")
+
+    monkeypatch.setattr(Notices, "of_end", broken)
+    assert scene.run(order_with()) == RESULT
+    assert scene.ledger.last("end") == ("succeeded", RESULT.manifest.key)
+
+
+def test_without_a_secret_a_webhook_is_refused_before_anything_is_done() -> None:
+    scene = Scene(NEW)
+    scene.signed = False
+    with pytest.raises(JobFailed) as caught:
+        scene.run(order_with())
+    assert isinstance(caught.value.error, InvalidRequestError)
+    assert "set WEBHOOK_SECRET on all workers" in caught.value.error.message
+    assert scene.executor.jobs == []
+    assert scene.ledger.notices == []
+
+
+def test_a_job_that_was_begun_goes_on_where_there_is_no_secret() -> None:
+    scene = Scene(replace(NEW, is_new=False, record=AGAIN))
+    scene.signed = False
+    assert scene.run(order_with()) == RESULT
+
+
+def test_a_webhook_that_leads_nowhere_is_refused() -> None:
+    with pytest.raises(JobFailed) as caught:
+        Scene(NEW).run(order_with(url="https://127.1/?key=hidden"))
+    message = caught.value.error.message
+    assert message.startswith("argument 'webhook.url' has a host that is neither a name nor")
+    assert "hidden" not in message
+
+
+def test_a_job_that_others_have_ended_is_told_of_by_them() -> None:
+    scene = Scene(NEW)
+    scene.ledger.ours = False
+    scene.run(order_with())
+    assert scene.ledger.notices == []
+    assert scene.nudges == []
+
+
+def test_a_refused_request_is_told_of_as_soon_as_redis_lets(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module.time, "sleep", lambda _: None)
+    scene = Scene(NEW)
+    scene.ledger.away = [BrokerUnavailableError("x")]
+    arguments = {"webhook": {"url": "https://hooks.example/"}, "parms": {}}
+    scene.custody.tell_refusal("job", arguments, InvalidRequestError("x"))
+    assert [notice.event for notice in scene.ledger.notices] == ["job.failed"]
+    scene.custody.tell_refusal("job", {"webhook": {"url": 5}}, InvalidRequestError("x"))
+    assert len(scene.ledger.notices) == 1

@@ -131,6 +131,8 @@ class Scene:
             comfyui=self.server,  # type: ignore[arg-type]
             sources=sources,
             max_bytes=MOST,
+            max_total_bytes=2 * MOST,
+            max_count=4,
         )
 
     def place(self, source: str, name: str = "a.png") -> str:
@@ -479,3 +481,20 @@ def test_who_waited_for_a_source_that_cannot_be_had_does_not_try_it_again(
     with pytest.raises(InputUnavailableError):
         scene.inputs.place(using("a.png"), source)
     assert len(scene.web.asked) == 2
+
+
+def test_too_many_inputs_are_refused_before_any_is_fetched(scene: Scene) -> None:
+    names = [f"{n}.png" for n in range(5)]
+    scene.web.contents = {}
+    inputs = dict.fromkeys(names, "https://files.example/none")
+    with pytest.raises(InvalidInputError, match="has 5 inputs, at most 4 are allowed"):
+        scene.inputs.place(using(*names), inputs)
+    assert scene.web.asked == []
+
+
+def test_inputs_that_are_too_large_together_are_refused(scene: Scene) -> None:
+    names = ["a.png", "b.png", "c.png"]
+    inputs = {name: data(bytes([n]) * MOST) for n, name in enumerate(names)}
+    assert scene.inputs.place(using(*names[:2]), dict(list(inputs.items())[:2]))
+    with pytest.raises(InvalidInputError, match=r"up to 'c.png' have .*INPUT_MAX_TOTAL_BYTES"):
+        scene.inputs.place(using(*names), inputs)

@@ -33,6 +33,7 @@ from workers.observing import (
     JobSuppressed,
     JobTaken,
     StageEnded,
+    WebhookTried,
 )
 
 SERVER = Server(
@@ -102,6 +103,10 @@ def test_the_errors_are_those_that_jobs_end_with() -> None:
             {"comfyfleet_jobs_total cancelled JobExpiredError": 1},
         ),
         (JobSuppressed("job", "held"), {"comfyfleet_duplicates_suppressed_total held": 1}),
+        (
+            WebhookTried("job", "job.failed", "given up", 410, seconds=0.5),
+            {"comfyfleet_webhook_attempts_total given up": 1},
+        ),
         (
             began(models="cold"),
             {"comfyfleet_attempts_total submit": 1, "comfyfleet_prompts_total cold": 1},

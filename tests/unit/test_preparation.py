@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from tasks.errors import ComfyUIUnavailableError, InvalidWorkflowError
+from tasks.errors import ComfyUIUnavailableError, InvalidWorkflowError, NodeForbiddenError
 from tasks.request import JobRequest
 from workers.execution.job import Job
+from workers.execution.node_policy import NodePolicy
 from workers.execution.preparation import prepare
 
 TEXT = ["STRING", {"dynamicPrompts": True}]
@@ -95,3 +96,75 @@ def test_what_an_export_stands_for_has_the_same_limit() -> None:
     export = {"nodes": nodes, "links": [], "definitions": {"subgraphs": [subgraph]}}
     assert "(WORKFLOW_MAX_BYTES)" in refusal(export)
     assert len(converted(job(export), max_bytes=100_000)) == 50
+
+
+# What is allowed
+
+
+def forbidden(workflow: dict[str, Any], **policy: Any) -> str:
+    one = job(workflow)
+    with pytest.raises(NodeForbiddenError) as caught:
+        prepare(
+            *(one.request, one.id, one.enqueued_at, lambda: OBJECT_INFO),
+            max_bytes=10_000,
+            nodes_allowed=NodePolicy(**policy),
+        )
+    return caught.value.message
+
+
+USING = {
+    "3": {"class_type": "LoadImage", "inputs": {}},
+    "7": {"class_type": "Fetch [URL]", "inputs": {}},
+}
+
+
+@pytest.mark.parametrize(
+    ("policy", "sentence"),
+    [
+        ({"denied": ["LoadImage"]}, "node 3 (LoadImage): its class is not allowed here"),
+        ({"denied": ["Load*"]}, "node 3 (LoadImage): its class is not allowed here"),
+        ({"denied": ["*[[]URL]"]}, "node 7 (Fetch [URL]): its class is not allowed here"),
+        ({"denied": ["Fetch [URL]"]}, "node 7 (Fetch [URL]): its class is not allowed here"),
+        ({"allowed": ["Load?mage"]}, "node 7 (Fetch [URL]): its class is not among those"),
+        ({"allowed": ["*"], "denied": ["Fetch*"]}, "node 7 (Fetch [URL]): its class is not allow"),
+        # Servers tell them apart, too.
+        ({"allowed": ["loadimage"]}, "node 3 (LoadImage): its class is not among those"),
+    ],
+)
+def test_a_class_that_is_not_allowed_is_named(policy: Any, sentence: str) -> None:
+    assert sentence in forbidden(USING, **policy)
+
+
+def test_what_is_allowed_and_not_denied_is_prepared() -> None:
+    policy = NodePolicy(allowed=["Load*", "Fetch [URL]"], denied=["Save*"])
+    policy.check(USING)
+    NodePolicy().check(USING)
+
+
+def test_what_an_export_stands_for_is_checked_and_what_it_leaves_out_is_not() -> None:
+    inner = {"id": 1, "type": "Prompt", "widgets_values": ["x"]}
+    subgraph = {"id": "S", "nodes": [inner], "links": []}
+    export = {
+        "nodes": [{"id": 5, "type": "S"}],
+        "links": [],
+        "definitions": {"subgraphs": [subgraph]},
+    }
+    assert "(Prompt): its class is not allowed" in forbidden(export, denied=["Prompt"])
+    muted = {"nodes": [*EXPORT["nodes"], {"id": 9, "type": "Prompt", "mode": 2}], "links": []}
+    muted["nodes"] = [node for node in muted["nodes"] if node["id"] != 1]
+    prepared = prepare(
+        *(JobRequest(workflow=muted), "job", AT, lambda: OBJECT_INFO),
+        max_bytes=10_000,
+        nodes_allowed=NodePolicy(denied=["Prompt"]),
+    )
+    assert list(prepared) == ["2"]
+
+
+def test_what_a_server_has_taken_already_is_not_judged_again() -> None:
+    prepared = prepare(
+        *(JobRequest(workflow=USING), "job", AT, dict),
+        max_bytes=10_000,
+        nodes_allowed=NodePolicy(denied=["*"]),
+        is_submitted=True,
+    )
+    assert prepared == USING

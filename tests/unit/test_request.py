@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from tasks import JobRequest
+from tasks import JobRequest, WebhookOptions
 from tasks.errors import InvalidRequestError
 from tasks.request import parse_request
 
@@ -109,3 +109,34 @@ def test_a_long_value_is_cut() -> None:
 def test_positional_arguments_are_explained() -> None:
     with pytest.raises(InvalidRequestError, match="passed by name"):
         parse_request((WORKFLOW,), {})
+
+
+@pytest.mark.parametrize(
+    ("webhook", "sentence"),
+    [
+        ("https://a", "argument 'webhook': found 'https://a', expected a JSON object"),
+        ({}, "argument 'webhook.url' is missing"),
+        ({"url": "https://a", "event": []}, "'webhook.event', did you mean 'events'?"),
+        ({"url": "ftp://a"}, "argument 'webhook.url': found 'ftp://a', expected an https:// URL"),
+        ({"url": "https://"}, "expected an https:// URL with a host"),
+        ({"url": "https://["}, "expected an https:// URL with a host"),
+        ({"url": "https://a:0"}, "expected an https:// URL with a host"),
+        ({"url": "https://u:hidden@a"}, "without user and password"),
+        ({"url": "https://a/b c"}, "without spaces or line breaks"),
+        ({"url": "https://a/" + "b" * 2048}, "at most 2,048 characters"),
+        ({"url": "https://a\ud800"}, "expected whole characters"),
+        ({"url": "https://a", "events": []}, "argument 'webhook.events': found []"),
+        ({"url": "https://a", "events": ["job.done"]}, "'webhook.events.0': found 'job.done'"),
+    ],
+)
+def test_a_webhook_that_is_none(webhook: Any, sentence: str) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        parse_request((), {"workflow": WORKFLOW, "webhook": webhook})
+    assert sentence in caught.value.message
+    assert "hidden" not in caught.value.message
+
+
+def test_a_webhook_is_told_of_the_end_unless_it_asks_for_more() -> None:
+    webhook = parse_request((), {"workflow": WORKFLOW, "webhook": {"url": "https://a"}}).webhook
+    assert webhook == WebhookOptions(url="https://a")
+    assert webhook.events == ["job.succeeded", "job.failed", "job.cancelled"]

@@ -6,7 +6,12 @@ from typing import Any
 
 import pytest
 
-from tasks.errors import BrokerUnavailableError, ComfyUIUnavailableError, InvalidWorkflowError
+from tasks.errors import (
+    BrokerUnavailableError,
+    ComfyUIUnavailableError,
+    InvalidWorkflowError,
+    NodeForbiddenError,
+)
 from workers.ledger.servers import Loaded, Server, Warmth
 from workers.routing.capabilities import Capabilities
 from workers.routing.lanes import Here, Lane, Later
@@ -193,6 +198,15 @@ def test_what_it_cannot_run_goes_to_who_can(plain: Scene) -> None:
 def test_what_nobody_can_run_is_its_own_to_refuse(plain: Scene) -> None:
     plain.others(MORE, FEWER)
     assert plain.decide(C) == Here()
+
+
+def test_what_is_not_allowed_is_sent_to_nobody(plain: Scene) -> None:
+    plain.others(MORE, FEWER)
+
+    def prepare(_: object) -> Any:
+        raise NodeForbiddenError("node 1 (B): its class is not allowed here")
+
+    assert plain.router.decide(Wanted(prepare)) == Here()
 
 
 def test_what_is_in_a_lane_is_decided_by_who_is_there_now(plain: Scene) -> None:

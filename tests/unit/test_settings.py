@@ -1,9 +1,14 @@
+import base64
+
 import pytest
 
 from settings import Settings, SettingsError, load
 from settings.celery import celery_options
 from settings.masking import MASK, without_password
+from settings.secrets import webhook_keys
 from workers.ledger import Ledger
+
+WHSEC = "whsec_c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0"
 
 
 def read(monkeypatch: pytest.MonkeyPatch, **variables: str) -> Settings:
@@ -60,6 +65,15 @@ def test_the_backend_follows_a_redis_broker(monkeypatch: pytest.MonkeyPatch) -> 
         ("COMFYUI_HEADERS", '{"A": " secret"}', f"'{MASK}'", "without line breaks"),
         ("COMFYUI_HEADERS", '{"a b": "secret"}', f"'{MASK}'", "names of HTTP headers"),
         ("COMFYUI_HEADERS", '{"": "secret"}', f"'{MASK}'", "names of HTTP headers"),
+        *(
+            ("WEBHOOK_SECRET", value, f"'{MASK}'", "whsec_ and the base64 of 24 to 64 random")
+            for value in ("secret", "whsec_", "whsec_c2VjcmV0", f"{WHSEC},secret", f"{WHSEC}!")
+        ),
+        ("MESSAGE_SECRET", "secret", f"'{MASK}'", "32 random characters or more"),
+        ("MESSAGE_SECRET", f"{'m' * 32} secret", f"'{MASK}'", "32 random characters or more"),
+        ("INPUT_MAX_COUNT", "-1", "'-1'", "greater than or equal to 0"),
+        ("OUTPUT_MAX_COUNT", "0", "'0'", "greater than or equal to 1"),
+        ("WEBHOOK_ALLOW_HOSTS", "http://x", "'http://x'", "host names, addresses or networks"),
         ("COMFYUI_READ_TIMEOUT_SECONDS", "inf", "'inf'", "less than or equal to 86400"),
         ("CELERY_BROKER_URL", "redis://h:x/0", "'redis://h:x/0'", "redis://"),
         ("COMFYUI_URL", "user:secret@host", f"'user:{MASK}@host'", "http:// or https:// URL"),
@@ -172,6 +186,15 @@ def test_lists_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load().masked()["INPUT_BUCKETS"] is None
 
 
+@pytest.mark.parametrize("separator", [",", " ", ", ", "\n"])
+def test_several_secrets_let_one_replace_the_other(
+    monkeypatch: pytest.MonkeyPatch, separator: str
+) -> None:
+    other = f"whsec_{base64.b64encode(bytes(64)).decode()}"
+    settings = read(monkeypatch, WEBHOOK_SECRET=f"{WHSEC}{separator}{other}")
+    assert webhook_keys(settings.webhook_secret) == (b"secret" * 4, bytes(64))
+
+
 def test_no_patience_and_no_grace_are_valid(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = read(monkeypatch, S3_PATIENCE_SECONDS="0", SHUTDOWN_GRACE_SECONDS="0")
     assert (settings.s3_patience_seconds, settings.shutdown_grace_seconds) == (0.0, 0.0)
@@ -227,12 +250,18 @@ def test_secrets_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
         CELERY_BROKER_URL="redis://:secret@broker/0",
         COMFYUI_HEADERS='{"Authorization": "Bearer secret"}',
         S3_ENDPOINT_URL="https://user:secret@store",
+        WEBHOOK_SECRET=f"{WHSEC} {WHSEC}",
+        MESSAGE_SECRET="m" * 32,
     )
     shown = settings.masked()
     assert shown["CELERY_BROKER_URL"] == f"redis://:{MASK}@broker/0"
     assert shown["COMFYUI_HEADERS"] == f'{{"Authorization": "{MASK}"}}'
+    assert shown["WEBHOOK_SECRET"] == f"{MASK},{MASK}"
     assert "secret" not in str(shown)
-    assert "secret" not in repr(settings).replace(settings.s3_endpoint_url or "", "")
+    told = repr(settings).replace(settings.s3_endpoint_url or "", "")
+    assert "secret" not in told.replace("_secret=", "")
+    for hidden in (WHSEC, "m" * 32):
+        assert hidden not in str(shown) + repr(settings)
 
 
 @pytest.mark.parametrize(

@@ -20,9 +20,10 @@ from tasks.errors import (
     JobExpiredError,
     NodeFailedError,
     OutOfMemoryError,
+    UntrustedMessageError,
 )
 from tasks.result import Attempt, JobResult, ObjectRef, Progress, Timings
-from workers.broker.consumer import ComesAgain, Revoked
+from workers.broker.consumer import IS_SIGNED, ComesAgain, Revoked
 from workers.execution import NotNow, Order, Report
 from workers.ledger.outcomes import JobFailed
 from workers.observing import Event, JobEnded
@@ -51,9 +52,13 @@ class Custody:
         self.progress = progress or []
         self.orders: list[Order] = []
         self.known: set[str] = set()
+        self.refused: list[tuple[str, Any, str]] = []
 
     def knows(self, job_id: str) -> bool:
         return job_id in self.known
+
+    def tell_refusal(self, job_id: str, arguments: Any, error: JobError) -> None:
+        self.refused.append((job_id, arguments, error.message))
 
     def run(self, order: Order, report: Report) -> JobResult:
         self.orders.append(order)
@@ -234,7 +239,7 @@ def test_a_wrong_request_in_the_name_of_a_known_job_is_dropped(
     # What it was goes no further than the log.
     assert caught.value.__suppress_context__
     assert task.backend.get_task_meta("job")["status"] == "PROGRESS"
-    assert custody.orders == []
+    assert custody.orders == custody.refused == []
 
 
 def test_the_same_of_another_job_is_told(play: Play, observed: list[Event]) -> None:
@@ -243,6 +248,32 @@ def test_the_same_of_another_job_is_told(play: Play, observed: list[Event]) -> N
     with pytest.raises(InvalidRequestError) as caught:
         play(custody, parms={})
     assert observed == [JobEnded("job", "failed", caught.value)]
+    # Its webhook, if it names one, with what there is of the request.
+    ((job_id, arguments, message),) = custody.refused
+    assert (job_id, arguments["parms"], message) == ("job", {}, caught.value.message)
+
+
+def test_an_unsigned_message_is_refused_and_its_webhook_not_believed(
+    play: Play, task: RunWorkflow, observed: list[Event]
+) -> None:
+    task.message_secrets = ("s" * 32,)
+    custody = Custody(RESULT)
+    with pytest.raises(UntrustedMessageError):
+        # Whatever its headers say.
+        play(custody, headers={IS_SIGNED: True})
+    assert custody.orders == custody.refused == []
+    assert [type(event) for event in observed] == [JobEnded]
+
+
+def test_an_unsigned_message_in_the_name_of_a_known_job_is_dropped(
+    play: Play, task: RunWorkflow
+) -> None:
+    task.message_secrets = ("s" * 32,)
+    custody = Custody(RESULT)
+    custody.known = {"job"}
+    with pytest.raises(Ignore):
+        play(custody)
+    assert custody.orders == []
 
 
 # How it ends

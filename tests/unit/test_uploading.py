@@ -19,6 +19,7 @@ from tasks.errors import (
     InternalError,
     JobError,
     OutputMissingError,
+    OutputTooLargeError,
     StorageDeniedError,
     StorageUnavailableError,
 )
@@ -28,6 +29,7 @@ from workers.comfyui.model import FileRef
 from workers.execution import uploading
 from workers.execution.control import Control, WorkerLeaving
 from workers.execution.job import Job
+from workers.execution.output_bounds import MostOutput
 from workers.execution.uploading import Abandoned, Uploads, patiently
 from workers.execution.waiting import OUTAGE_PATIENCE
 from workers.logs import context
@@ -208,6 +210,7 @@ class Attempt:
         self.store = Store()
         self.control = clock
         self.pool = pool
+        self.most = MostOutput()
 
     def uploads(self, **options: Any) -> Uploads:
         return Uploads(
@@ -226,6 +229,7 @@ class Attempt:
             store=self.store,  # type: ignore[arg-type]
             control=self.control,
             storage_patience=STORE_PATIENCE,
+            most=self.most,
         )
 
     def let_one(self) -> None:
@@ -811,3 +815,30 @@ def test_thumbnails_are_abandoned_and_surplus_with_their_files(scene: Attempt) -
     surplus = uploads.surplus([file for file, _ in pending], LONG)
     assert surplus == {key("9", 1, "b"), small("9", 1, "b")}
     assert uploads.abandon(LONG) == surplus | {key("9", 0, "a"), small("9", 0, "a")}
+
+
+# How much
+
+
+def test_more_files_than_allowed_are_not_stored(scene: Attempt) -> None:
+    scene.most = MostOutput(count=2)
+    scene.server.files = {"a": b"1", "b": b"2", "c": b"3"}
+    uploads = scene.uploads()
+    uploads.begin("9", images("a", "b", "c"))
+    scene.let_one()
+    # Nor are they begun.
+    assert len(scene.store.puts) == 2
+    with pytest.raises(OutputTooLargeError, match="made 3 files, at most 2 are allowed"):
+        uploads.finish(entry(n9=images("a", "b", "c")))
+    assert len(finished(uploads, entry(n9=images("a", "b")))) == 2
+
+
+def test_a_file_that_is_too_large_is_read_no_further_and_not_again(scene: Attempt) -> None:
+    scene.most = MostOutput(file_bytes=2000)
+    scene.server.files = {"a": b"x" * 2000, "b": b"x" * 2001}
+    uploads = scene.uploads()
+    uploads.begin("9", images("a", "b"))
+    with pytest.raises(OutputTooLargeError, match="node 9 made a file of more than 2,000 bytes"):
+        finished(uploads, entry(n9=images("a", "b")))
+    assert scene.server.asked == ["a", "b"]
+    assert list(scene.store.contents) == [key("9", 0, "a")]

@@ -14,6 +14,7 @@ from celery.worker.consumer import consumer as celery_consumer
 from celery.worker.request import Request as CeleryRequest
 
 from tasks.errors import InvalidRequestError
+from tasks.signing import HEADER, is_signed
 from workers import timeline
 from workers.broker.envelopes import MALFORMED
 from workers.broker.transport import LANE, UNABLE
@@ -30,6 +31,9 @@ celery_consumer.dump_body = lambda _message, _body: _NOT_SHOWN
 
 # The message header in which a request keeps when it reached this worker (Unix time, seconds).
 RECEIVED_AT = "received_at"
+
+# Where a request keeps whether its message has a valid signature; no header has a say in that.
+IS_SIGNED = "comfyfleet_is_signed"
 
 # Of a body with more characters nothing is kept after its job.
 _LARGE_BODY = 1_000_000
@@ -93,6 +97,9 @@ class Request(CeleryRequest):  # type: ignore[misc]  # celery has no types for i
         self._request_dict[RECEIVED_AT] = time.time()
         delivery_info = message.delivery_info or {}
         self._request_dict |= {name: delivery_info.get(name) for name in (LANE, UNABLE)}
+        self._request_dict[IS_SIGNED] = is_signed(
+            *(self.task.message_secrets, self.id, message.body, message.headers.get(HEADER))
+        )
         self._argsrepr = self._request_dict["argsrepr"] = _NOT_SHOWN
         self._kwargsrepr = self._request_dict["kwargsrepr"] = _NOT_SHOWN
 

@@ -31,12 +31,14 @@ from workers.execution.control import HandedOn, LeaseLost, ServerLost, Spared
 from workers.execution.executor import Executor, Report
 from workers.execution.job import AttemptFailed, Job, Start, prompt_id
 from workers.execution.keeper import Keeper, Lease
+from workers.execution.node_policy import NodePolicy
 from workers.execution.place import Place
 from workers.execution.preparation import prepare
 from workers.execution.removal import Removal
 from workers.execution.takeover import Takeover
 from workers.ledger import Cancelled, Claimed, Ended, Held, Ledger, Outcome, Record, Route, Verdict
 from workers.ledger.dead_letters import DeadLetter
+from workers.ledger.outbox import Notice
 from workers.ledger.outcomes import JobFailed, failure_detail, failure_from
 from workers.logs.context import about, note
 from workers.observing import (
@@ -51,6 +53,7 @@ from workers.observing import (
 )
 from workers.routing.lanes import Here, Lane, Later
 from workers.routing.router import Router, Wanted
+from workers.webhooks import Notices
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +69,13 @@ _REDIS_PAUSE = 1.0
 
 # Fields of a record that say where its prompt is.
 _HERE = {"place", "instance", "client_id"}
+
+
+_NO_NOTICES = Notices(signed=False)
+
+
+def _nothing() -> None:
+    pass
 
 
 class NotNow(Exception):  # noqa: N818  # no error: the job goes on
@@ -117,17 +127,19 @@ class Order:
 
 @dataclass(frozen=True)
 class Limits:
-    """How often a job may fail, and how large it may be.
+    """How often a job may fail, how large it may be and what it may use.
 
     Attributes:
         max_attempts: attempts that count.
         max_crashes: workers or ComfyUI servers that it may take down.
         workflow_max_bytes: size of its workflow as JSON above which it is refused.
+        nodes: which classes it may use.
     """
 
     max_attempts: int = 3
     max_crashes: int = 3
     workflow_max_bytes: int = 10_000_000
+    nodes: NodePolicy = field(default_factory=NodePolicy)
 
 
 class Custody:
@@ -147,6 +159,8 @@ class Custody:
         place: Place,
         client_id: str,
         limits: Limits,
+        notices: Notices = _NO_NOTICES,
+        nudge_courier: Callable[[], None] = _nothing,
         observe: Observe = unobserved,
     ) -> None:
         """Take what it works with; the clients stay their maker's to close.
@@ -163,6 +177,8 @@ class Custody:
             place: of that server.
             client_id: of this worker's websocket.
             limits: how often a job may fail.
+            notices: makes what the webhooks of jobs are told.
+            nudge_courier: is called when there is something to tell.
             observe: is told what becomes of jobs.
         """
         self._ledger = ledger
@@ -176,6 +192,8 @@ class Custody:
         self._place = place
         self._client_id = client_id
         self._limits = limits
+        self._notices = notices
+        self._nudge_courier = nudge_courier
         self._observe = observe
 
     def run(self, order: Order, report: Report) -> JobResult:
@@ -219,6 +237,13 @@ class Custody:
         except JobError:
             return False
 
+    def tell_refusal(self, job_id: str, arguments: Mapping[str, Any], error: JobError) -> None:
+        """Tell the webhook of a request that was refused before there was a job."""
+        notice = self._made(lambda: self._notices.of_refusal(job_id, arguments, error))
+        if notice is not None:
+            _until_reached(lambda: self._ledger.outbox.put(notice))
+            self._nudge_courier()
+
     def cancel(self, job_id: str, *, running: bool) -> None:
         """Keep a job from being begun again; stop it `running` too, wherever that is."""
         try:
@@ -239,6 +264,7 @@ class Custody:
         try:
             if claim.is_new:
                 self._refuse_late(order)
+                self._notices.check(order.request.webhook)
             else:
                 self._pass_on(lease, record)
             result = self._committed(order, claim, job, lease)
@@ -248,12 +274,14 @@ class Custody:
             if result is None:
                 _note(job)
                 self._observe(_began(job, lease.here))
+                if claim.is_new:
+                    self._tell_start(order, job)
                 result = self._executor.run(job, lease, report)
                 self._observe(AttemptEnded(job.id, job.number))
         except (NotNow, JobFailed):
             raise
         except CancelledError as error:
-            self._end(lease, "cancelled", error=error)
+            self._end(order, lease, "cancelled", error=error)
             raise
         except HandedOn as reason:
             self._hand_on(lease, job, record, reason, seconds=_since(began))
@@ -263,8 +291,10 @@ class Custody:
             logger.exception("a fault of comfyfleet's own")
             self._comfyui.try_cancel(job.prompt_id)
             internal = _internal(error)
-            self._fail(lease, internal, (*record.attempts, job.attempt(_since(began), internal)))
-        self._end(lease, "succeeded", result.manifest.key, result=result)
+            self._fail(
+                order, lease, internal, (*record.attempts, job.attempt(_since(began), internal))
+            )
+        self._end(order, lease, "succeeded", result.manifest.key, result=result)
         timeline.mark(order.job_id, "recorded")
         return result
 
@@ -297,6 +327,27 @@ class Custody:
         changes = {"attempts": (*record.attempts, attempt), "crashes": record.crashes + guilty}
         return record.model_copy(update={**changes, "route": route})
 
+    def _tell_start(self, order: Order, job: Job) -> None:
+        """Tell the webhook that the job begins, if that can be done at once."""
+        notice = self._made(lambda: self._notices.of_start(job.id, order.request, job.instance))
+        if notice is None:
+            return
+        try:
+            self._ledger.outbox.put(notice)
+        except JobError as error:
+            logger.warning("its webhook is not told of the start: %s", error)
+        else:
+            self._nudge_courier()
+
+    @staticmethod
+    def _made(make: Callable[[], Notice | None]) -> Notice | None:
+        """A notice, if there is one to be made: no job fails of it."""
+        try:
+            return make()
+        except Exception:
+            logger.exception("what its webhook is to be told cannot be said")
+            return None
+
     # Claim
 
     def _wanted(self, order: Order) -> Wanted:
@@ -306,6 +357,7 @@ class Custody:
             return prepare(
                 *(order.request, order.job_id, order.enqueued_at, lambda: nodes),
                 max_bytes=self._limits.workflow_max_bytes,
+                nodes_allowed=self._limits.nodes,
             )
 
         return Wanted(
@@ -372,7 +424,7 @@ class Custody:
             self._stop_prompt(order.job_id, record)
             self._removal.remove(self._job(order, lease, record))
         error = JobCancelledError("the job was revoked")
-        self._end(lease, "cancelled", error=error)
+        self._end(order, lease, "cancelled", error=error)
         raise error
 
     def _stop_prompt(self, job_id: str, record: Record) -> None:
@@ -523,7 +575,7 @@ class Custody:
                 if isinstance(error, TransientError):
                     # After the others it is over, or never was.
                     self._stop_prompt(lease.job_id, record)
-                self._fail(lease, error, attempts)
+                self._fail(order, lease, error, attempts)
 
     def _move_or_explain(
         self, order: Order, lease: Lease, record: Record, error: InvalidWorkflowError
@@ -639,10 +691,11 @@ class Custody:
             f"the last error: {letter.error}"
         )
         logger.error("put aside: %s", letter.error)
-        self._fail(lease, error, attempts, letter)
+        self._fail(order, lease, error, attempts, letter)
 
     def _fail(
         self,
+        order: Order,
         lease: Lease,
         error: JobError,
         attempts: tuple[Attempt, ...],
@@ -655,7 +708,8 @@ class Custody:
             NotNow: somebody has.
         """
         failed = JobFailed(error, attempts)
-        if not self._end(lease, "failed", failure_detail(failed), letter, error=error):
+        detail = failure_detail(failed)
+        if not self._end(order, lease, "failed", detail, letter, error=error, attempts=attempts):
             # Its end is the other's to tell, and so is its message to acknowledge.
             raise NotNow(_LOOK_SECONDS)
         raise failed.with_traceback(None) from None
@@ -665,18 +719,29 @@ class Custody:
 
     def _end(
         self,
+        order: Order,
         lease: Lease,
         outcome: Outcome,
         detail: str = "",
         letter: DeadLetter | None = None,
         *,
         error: JobError | None = None,
+        attempts: tuple[Attempt, ...] = (),
         result: JobResult | None = None,
     ) -> bool:
-        """Record how the job ended; whether it was still ours."""
+        """Record how the job ended, and what its webhook is told; whether it was still ours."""
         job_id, token = lease.job_id, lease.token
-        if not _until_reached(lambda: self._ledger.end(job_id, token, outcome, detail, letter)):
+        notice = self._made(
+            lambda: self._notices.of_end(
+                *(job_id, order.request, outcome), error=error, attempts=attempts, result=result
+            ),
+        )
+        if not _until_reached(
+            lambda: self._ledger.end(job_id, token, outcome, detail, letter, notice=notice)
+        ):
             return False
+        if notice is not None:
+            self._nudge_courier()
         self._observe(JobEnded(job_id, outcome, error, result))
         return True
 

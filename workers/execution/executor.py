@@ -45,6 +45,8 @@ from workers.execution.control import Control, HandedOn, ServerHung, Spared, Wor
 from workers.execution.job import AttemptFailed, Job, Start
 from workers.execution.keeper import Keeper, Lease
 from workers.execution.manifests import Manifests, read_manifest
+from workers.execution.node_policy import NodePolicy
+from workers.execution.output_bounds import MostOutput
 from workers.execution.preparation import prepare
 from workers.execution.removal import Removal
 from workers.execution.uploading import Uploads, patiently
@@ -79,6 +81,9 @@ _CUT_SECONDS = 1.0
 
 # Seconds after which a job that was seen to execute says nothing about others any more.
 _SEEN_SECONDS = 30.0
+
+_ALL_NODES = NodePolicy()
+_MOST_OUTPUT = MostOutput()
 
 # An input that no node has. It changes what the server's cache knows a node by, and nothing else.
 _BYPASS = "comfyfleet_attempt"
@@ -151,6 +156,8 @@ class Executor:
         worker: str,
         prefix: str,
         workflow_max_bytes: int,
+        nodes: NodePolicy = _ALL_NODES,
+        most_output: MostOutput = _MOST_OUTPUT,
         stall_seconds: float,
         s3_patience_seconds: float,
         confirm_server: Callable[[Control], None] = unshared,
@@ -175,6 +182,8 @@ class Executor:
             worker: this worker's name, for results.
             prefix: of every object key.
             workflow_max_bytes: size of a workflow as JSON above which it is refused.
+            nodes: which classes a workflow may use.
+            most_output: how much a job may make.
             stall_seconds: seconds without a sign of life after which a prompt is stopped.
             s3_patience_seconds: seconds for which an upload is tried again.
             confirm_server: raises ServerLost if another worker drives the server, and waits until
@@ -199,6 +208,8 @@ class Executor:
         self._worker = worker
         self._prefix = prefix
         self._workflow_max_bytes = workflow_max_bytes
+        self._nodes = nodes
+        self._most_output = most_output
         self._stall_seconds = stall_seconds
         self._s3_patience_seconds = s3_patience_seconds
         self._observe = observe
@@ -343,6 +354,7 @@ class Executor:
             # Of what another server has executed this one need not know the classes.
             dict if job.start is Start.COLLECT else self._object_info,
             max_bytes=self._workflow_max_bytes,
+            nodes_allowed=self._nodes,
             is_submitted=job.start is not Start.SUBMIT,
         )
 
@@ -365,6 +377,7 @@ class Executor:
             store=self._store,
             control=run.lease.control,
             storage_patience=self._s3_patience_seconds,
+            most=self._most_output,
             observe=self._observe,
         )
         try:

@@ -9,7 +9,10 @@ from tasks.request import JobRequest
 from tasks.workflow import Workflow, check_size, check_workflow
 from tasks.workflow_form import is_export
 from workers.conversion.convert import convert
+from workers.execution.node_policy import NodePolicy
 from workers.nodes.params import apply_params, check_values
+
+_ALL = NodePolicy()
 
 
 def prepare(
@@ -19,6 +22,7 @@ def prepare(
     object_info: Callable[[], Mapping[str, Any]],
     *,
     max_bytes: int,
+    nodes_allowed: NodePolicy = _ALL,
     is_submitted: bool = False,
 ) -> dict[str, Any]:
     """The workflow in API format, checked and with params set.
@@ -32,10 +36,13 @@ def prepare(
         enqueued_at: Unix time.
         object_info: what a server says of its node classes; asked only if that is needed.
         max_bytes: size of a workflow as JSON above which it is refused.
-        is_submitted: whether a server has taken it already, so that its values need no check.
+        nodes_allowed: which classes it may use.
+        is_submitted: whether a server has taken it already, so that neither its classes nor its
+            values need a check.
 
     Raises:
         InvalidWorkflowError: a server with these node classes cannot run it; names the node.
+        NodeForbiddenError: it uses a class that is not allowed.
         JobError: the server does not say what nodes it has.
     """
     given = request.workflow
@@ -45,6 +52,8 @@ def prepare(
     if is_export(given):
         workflow = _converted(given, job_id, enqueued_at, object_info())
         check_size(workflow, max_bytes)
+    if not is_submitted:
+        nodes_allowed.check(workflow)
     if not request.params:
         return dict(workflow)
     nodes = object_info()

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 from tasks.errors import (
     ComfyUIUnavailableError,
     JobError,
+    OutputTooLargeError,
     StorageDeniedError,
     StorageUnavailableError,
 )
@@ -28,6 +29,7 @@ from workers.comfyui.history import OutputFile, output_files
 from workers.comfyui.model import FileRef
 from workers.execution.control import Control
 from workers.execution.job import Job
+from workers.execution.output_bounds import Bounded, MostOutput
 from workers.execution.waiting import OUTAGE_PATIENCE
 from workers.observing import FileStored, Observe, unobserved
 from workers.outputs import NoThumbnailError, Passage
@@ -69,6 +71,7 @@ class Uploads:
         store: ObjectStore,
         control: Control,
         storage_patience: float,
+        most: MostOutput,
         observe: Observe = unobserved,
     ) -> None:
         """Begin with none.
@@ -80,6 +83,7 @@ class Uploads:
             store: gets them.
             control: ends them when there is a reason.
             storage_patience: seconds for which the store may be away, or deny access.
+            most: how much the job may make.
             observe: is told of each file that is stored.
         """
         self._job = job
@@ -88,6 +92,7 @@ class Uploads:
         self._store = store
         self._control = control
         self._storage_patience = storage_patience
+        self._most = most
         self._observe = observe
         # Of the thread that works for the job: neither the listener's nor the pool's knows which.
         self._context = copy_context()
@@ -109,17 +114,26 @@ class Uploads:
                 if file.file in self._begun:
                     self._announced_again.add(file.file)
                     self._outdate(file.file)
-                elif not self._abandoned and file.file not in self._announced_again:
+                elif self._may_begin(file.file):
                     self._begun[file.file] = _Upload(file, self._submit(self._upload, file))
+
+    def _may_begin(self, file: FileRef) -> bool:
+        is_unsure = self._abandoned or file in self._announced_again
+        return not is_unsure and len(self._begun) < self._most.count
 
     def finish(self, entry: Mapping[str, Any]) -> list[tuple[OutputFile, Callable[[], Output]]]:
         """Store all that the history names, with patience.
 
         Returns:
             each file, and what waits until it is stored. That raises as `patiently`.
+
+        Raises:
+            OutputTooLargeError: there are too many.
         """
+        files = self._files(entry)
+        self._most.check_count(len(files))
         with self._lock:
-            return [(file, self._finish(file)) for file in self._files(entry)]
+            return [(file, self._finish(file)) for file in files]
 
     def _finish(self, file: OutputFile) -> Callable[[], Output]:
         early = self._begun.get(file.file)
@@ -180,6 +194,8 @@ class Uploads:
     def _ensure(self, file: OutputFile, early: Future[Output]) -> Output:
         try:
             return early.result()
+        except OutputTooLargeError:
+            raise
         except Exception as error:  # noqa: BLE001  # whatever it was, the next try will tell
             logger.info("%s is stored again: %s", label(file.file.filename), error)
         return self._persist(file)
@@ -200,7 +216,11 @@ class Uploads:
         began = time.monotonic()
         with (
             self._server.view(file.file, self._control.check) as download,
-            Passage(download, strip=options.strip_metadata, thumbnail=options.thumbnail) as passage,
+            Passage(
+                Bounded(download, label(file.node_id), self._most),
+                strip=options.strip_metadata,
+                thumbnail=options.thumbnail,
+            ) as passage,
         ):
             stored = self._store.put(key, passage.stream)
             timeline.mark(self._job.id, "downloaded", stored.read_at)

@@ -22,6 +22,8 @@ from workers.inputs.sources import Sources
 K = TypeVar("K")
 V = TypeVar("V")
 
+# Of one job, by default.
+_MAX_COUNT, _MAX_TOTAL_BYTES = 64, 1024**3
 # Placed files that are remembered, and sources of known content.
 _MOST_REMEMBERED = 10_000
 # Seconds for which nobody tries again what could not be had: for those who waited for it together.
@@ -39,17 +41,29 @@ class Inputs:
     never meet, whatever their names.
     """
 
-    def __init__(self, *, comfyui: ComfyUI, sources: Sources, max_bytes: int) -> None:
+    def __init__(
+        self,
+        *,
+        comfyui: ComfyUI,
+        sources: Sources,
+        max_bytes: int,
+        max_total_bytes: int = _MAX_TOTAL_BYTES,
+        max_count: int = _MAX_COUNT,
+    ) -> None:
         """Take the clients; they stay their maker's to close.
 
         Args:
             comfyui: the server.
             sources: where the files are.
             max_bytes: size above which a file is refused.
+            max_total_bytes: size of all that is fetched for a job above which it is refused.
+            max_count: files of a job above which it is refused.
         """
         self._comfyui = comfyui
         self._sources = sources
         self._max_bytes = max_bytes
+        self._max_total_bytes = max_total_bytes
+        self._max_count = max_count
         # A second job with the same file waits until the first one's is there; others do not.
         self._locks: WeakValueDictionary[str, threading.Lock] = WeakValueDictionary()
         self._remembering = threading.Lock()
@@ -73,11 +87,16 @@ class Inputs:
 
         Raises:
             InvalidInputError: a file is not used, cannot be had, is too large, is not what its
-                nodes load or is refused.
+                nodes load or is refused; or they are too many, or too large together.
             InputUnavailableError, StorageUnavailableError, StorageDeniedError: it may come later.
         """
         if not inputs:
             return dict(workflow)
+        if len(inputs) > self._max_count:
+            raise InvalidInputError(
+                f"the job has {len(inputs):,} inputs, at most {self._max_count:,} are allowed "
+                "(INPUT_MAX_COUNT)"
+            )
         users = users_of(workflow, inputs)
         for name in inputs:
             if not users[name]:
@@ -86,10 +105,17 @@ class Inputs:
                 )
             check_name(name)
         placed: dict[str, str] = {}
+        fetched = 0
         for name, source in inputs.items():
             fits = partial(check_kind, name, workflow=workflow, users=users[name])
             with self._alone_with(source, check):
-                file = self._place(name, source, fits, check)
+                file, size = self._place(name, source, fits, check)
+            fetched += size
+            if fetched > self._max_total_bytes:
+                raise InvalidInputError(
+                    f"the inputs up to {shown(name)} have {fetched:,} bytes, at most "
+                    f"{self._max_total_bytes:,} are allowed (INPUT_MAX_TOTAL_BYTES)"
+                )
             placed[name] = f"{file.subfolder}/{file.filename}" if file.subfolder else file.filename
         return with_names(workflow, placed)
 
@@ -99,7 +125,8 @@ class Inputs:
         source: str,
         fits: Callable[[str], None],
         check: Callable[[], object],
-    ) -> FileRef:
+    ) -> tuple[FileRef, int]:
+        """Where a file is, and how many bytes were fetched for that."""
         known = self._contents.get(_key(source))
         file = self._found(name, known[1].digest) if known else None
         with closing(Received(f"input {shown(name)}", self._max_bytes)) as received:
@@ -107,8 +134,9 @@ class Inputs:
             content = self._receive(name, source, received, known if file else None, check)
             fits(content.media_type)
             if file and known and content == known[1]:
-                return file
-            return self._found(name, content.digest) or self._upload(name, content, received)
+                return file, received.size
+            found = self._found(name, content.digest) or self._upload(name, content, received)
+            return found, received.size
 
     def _receive(
         self,

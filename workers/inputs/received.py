@@ -41,6 +41,8 @@ class Received:
         self._max_bytes = max_bytes
         self._spool = SpooledTemporaryFile(max_size=_MEMORY_BYTES)  # noqa: SIM115  # closed by us
         self._digest = hashlib.sha256()
+        self.size = 0
+        """Bytes so far."""
 
     @property
     def file(self) -> IO[bytes]:
@@ -58,11 +60,10 @@ class Received:
             InvalidInputError: they are too many.
             InputUnavailableError: there is no space for them.
         """
-        size = 0
         for piece in pieces:
             check()
-            size += len(piece)
-            if size > self._max_bytes:
+            self.size += len(piece)
+            if self.size > self._max_bytes:
                 raise self.too_large(f"more than {self._max_bytes:,}")
             self._digest.update(piece)
             with self._on_disk():

@@ -1,5 +1,6 @@
 """The ledger: one hash a job, changed only by the scripts, each of them one step for all to see."""
 
+import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self, cast
@@ -8,8 +9,11 @@ from workers.ledger import scripts
 from workers.ledger.connection import connect
 from workers.ledger.dead_letters import KEY as DEAD
 from workers.ledger.dead_letters import DeadLetter, DeadLetters
+from workers.ledger.outbox import Notice, Outbox
 from workers.ledger.record import Record
 from workers.ledger.seam import translated
+
+logger = logging.getLogger(__name__)
 
 # Seconds that a worker has a job without renewing. Shorter than the broker's visibility timeout, so
 # that a dead worker's job can be had when its message comes again.
@@ -88,6 +92,9 @@ Verdict = Claimed | Held | Ended | Cancelled
 # What a claim says of an owner that is gone: it had said that it was leaving.
 _LEFT = 2
 
+# What the end of a job says if its notice found no room.
+_NO_ROOM = 2
+
 # What a renewal says of each job.
 LOST, OURS, CANCEL = 0, 1, 2
 
@@ -107,6 +114,7 @@ class Ledger:
         """
         self._redis = connect(url, decode_responses=True)
         self.dead_letters = DeadLetters(self._redis)
+        self.outbox = Outbox(self._redis)
         self._keep = _ms(max(keep_seconds, _KEEP_SECONDS))
         self._claim = self._redis.register_script(scripts.CLAIM)
         self._save = self._redis.register_script(scripts.SAVE)
@@ -199,12 +207,29 @@ class Ledger:
         outcome: Outcome,
         detail: str = "",
         letter: DeadLetter | None = None,
+        *,
+        notice: Notice | None = None,
     ) -> bool:
-        """Record how a job ended, and its dead letter if it gets one; whether it was still ours."""
+        """Record how a job ended; whether it was still ours.
+
+        Args:
+            job_id: of the job.
+            token: of its claim.
+            outcome: how it ended.
+            detail: for whoever asks for the job later.
+            letter: its dead letter, if it gets one.
+            notice: what a receiver is to be told of it, in the same step.
+        """
         with translated():
             put_aside = letter.model_dump_json() if letter else ""
-            args: list[str | int] = [token, self._keep, outcome, detail, job_id, put_aside]
-            return bool(self._end(keys=[_JOB + job_id, DEAD], args=args))
+            told = notice.arguments if notice else []
+            args: list[str | int] = [token, self._keep, outcome, detail, job_id, put_aside, *told]
+            ended = int(self._end(keys=[_JOB + job_id, DEAD], args=args))
+        if notice is not None and ended == _NO_ROOM:
+            logger.error(
+                "its webhook is not sent: too much waits for %s, or for all hosts", notice.origin
+            )
+        return bool(ended)
 
     def cancel(self, job_id: str, *, running: bool) -> str | None:
         """Keep a job from being begun again; its outcome if it has ended.

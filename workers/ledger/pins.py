@@ -20,7 +20,7 @@ _TOKENS = "comfyfleet:pins"
 _KEPT_MS = 24 * 3600 * 1000
 
 # A full server (maxmemory) lets a script go on that has begun to write.
-_BEGIN = """
+BEGIN = """
 redis.call('HDEL', KEYS[1], '')
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -31,7 +31,7 @@ local ends = tonumber(pin[2] or 0)
 # KEYS: server, tokens. ARGV: lease ms, keep ms, nonce, holder, grace ms, the token of a holder that
 # is known to be gone or nothing. The token; nothing if somebody else has the server.
 _TAKE = (
-    _BEGIN
+    BEGIN
     + """
 if pin[3] ~= ARGV[3] or ends == 0 then
     if ends > 0 and pin[1] ~= ARGV[6] then
@@ -51,7 +51,7 @@ return tonumber(pin[1])
 
 # KEYS: server, tokens. ARGV: lease ms, keep ms, nonce, holder, token. 0: somebody else has it.
 _RENEW = (
-    _BEGIN
+    BEGIN
     + """
 if not pin[1] then
     -- Redis has forgotten; who comes first has it.
@@ -70,7 +70,7 @@ return 1
 
 # KEYS: server. ARGV: nonce.
 _LET_GO = (
-    _BEGIN
+    BEGIN
     + """
 if pin[3] == ARGV[1] then redis.call('HSET', KEYS[1], 'until', 0) end
 """

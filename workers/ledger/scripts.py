@@ -8,8 +8,10 @@ how it ended; `cancelled` that it is to: 1 at once, 2 when its owner lets go; `m
 is committed with where the store cannot decide about that.
 """
 
+from workers.ledger.outbox_scripts import FUNCTIONS
+
 # A full server (maxmemory) lets a script go on that has begun to write.
-_BEGIN = """
+BEGIN = """
 redis.call('ZREM', 'comfyfleet:places', '')
 local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
@@ -34,7 +36,7 @@ end
 # KEYS: job. ARGV: lease ms, keep ms, the record of a job that nobody had before, ms of grace after
 # a restart, nonce, ms of grace after a failover.
 CLAIM = (
-    _BEGIN
+    BEGIN
     + _PROMOTED
     + """
 local j = redis.call('HMGET', KEYS[1], 'outcome', 'detail', 'cancelled', 'until', 'early', 'live',
@@ -72,7 +74,7 @@ return {'claimed', now, token, isnew, died, tonumber(kept[1]), kept[2]}
 
 # KEYS: job. ARGV: token, lease ms. 0: somebody else's now; 2: it is to be cancelled.
 RENEW = (
-    _BEGIN
+    BEGIN
     + """
 local j = redis.call('HMGET', KEYS[1], 'token', 'outcome', 'cancelled', 'live')
 if j[1] ~= ARGV[1] or j[2] or not j[4] or j[4] == '0' then return 0 end
@@ -83,7 +85,7 @@ return j[3] == '1' and 2 or 1
 
 # KEYS: job. ARGV: token.
 LEAVE = (
-    _BEGIN
+    BEGIN
     + """
 local j = redis.call('HMGET', KEYS[1], 'token', 'live')
 if j[1] == ARGV[1] and j[2] == '1' then redis.call('HSET', KEYS[1], 'live', '2') end
@@ -92,7 +94,7 @@ if j[1] == ARGV[1] and j[2] == '1' then redis.call('HSET', KEYS[1], 'live', '2')
 
 # KEYS: job. ARGV: token, record.
 SAVE = (
-    _BEGIN
+    BEGIN
     + """
 if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then return 0 end
 redis.call('HSET', KEYS[1], 'record', ARGV[2])
@@ -102,7 +104,7 @@ return 1
 
 # KEYS: job. ARGV: token, pause ms, keep ms, record.
 RELEASE = (
-    _BEGIN
+    BEGIN
     + """
 if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then return 0 end
 redis.call('HSET', KEYS[1], 'live', '0', 'early', now + ARGV[2], 'record', ARGV[4])
@@ -113,7 +115,7 @@ return 1
 
 # KEYS: job. ARGV: token, a manifest. The first one that was given; nothing if somebody else's now.
 COMMIT = (
-    _BEGIN
+    BEGIN
     + """
 if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then return false end
 redis.call('HSETNX', KEYS[1], 'manifest', ARGV[2])
@@ -121,22 +123,25 @@ return redis.call('HGET', KEYS[1], 'manifest')
 """
 )
 
-# KEYS: job, dead letters. ARGV: token, keep ms, outcome, detail, job id, a dead letter or nothing.
+# KEYS: job, dead letters. ARGV: token, keep ms, outcome, detail, job id, a dead letter or nothing,
+# and perhaps a notice for the outbox, as PUT takes it. 2: there is no room for that one.
 END = (
-    _BEGIN
+    BEGIN
+    + FUNCTIONS
     + """
 if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then return 0 end
 redis.call('HDEL', KEYS[1], 'record', 'early', 'until', 'nonce', 'manifest')
 redis.call('HSET', KEYS[1], 'live', '0', 'outcome', ARGV[3], 'detail', ARGV[4])
 if ARGV[6] ~= '' then redis.call('HSET', KEYS[2], ARGV[5], ARGV[6]) end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
+if ARGV[7] and put(ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11], ARGV[12]) == 0 then return 2 end
 return 1
 """
 )
 
 # KEYS: job. ARGV: keep ms, 1 to cancel it also while somebody has it. The outcome, if it has one.
 CANCEL = (
-    _BEGIN
+    BEGIN
     + """
 local j = redis.call('HMGET', KEYS[1], 'outcome', 'cancelled')
 if j[1] then return j[1] end
@@ -148,7 +153,7 @@ return false
 
 # KEYS: places, prompts to stop at this place. ARGV: place, ms that it counts as live; 0: it is not.
 ANNOUNCE = (
-    _BEGIN
+    BEGIN
     + """
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
 if tonumber(ARGV[2]) > 0 then
@@ -162,7 +167,7 @@ return redis.call('SMEMBERS', KEYS[2])
 
 # KEYS: places. The live ones.
 LIVE = (
-    _BEGIN
+    BEGIN
     + """
 return redis.call('ZRANGEBYSCORE', KEYS[1], '(' .. now, '+inf')
 """

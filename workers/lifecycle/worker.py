@@ -117,6 +117,7 @@ class Worker(CeleryWorker):  # type: ignore[misc]  # celery has no types for it
         task = self.app.tasks[TASK_NAME]
         task.custody, task.progress = self._parts.custody, self._progress
         task.observe = self._parts.observe
+        task.message_secrets = tuple(one.get_secret_value() for one in settings.message_secret)
 
     def install_platform_tweaks(self, worker: Any) -> None:
         """Celery's hook for signal handlers: ours, so that all of them give jobs back."""

@@ -106,6 +106,12 @@ PROMPTS = Metric(
 )
 FILES = Metric("comfyfleet_uploaded_files_total", "counter", "Output files stored.")
 BYTES = Metric("comfyfleet_uploaded_bytes_total", "counter", "Size of the output files stored.")
+WEBHOOKS = Metric(
+    "comfyfleet_webhook_attempts_total",
+    "counter",
+    "Tries to tell a webhook of a job: delivered, postponed to another try, or given up.",
+    {"outcome": ("delivered", "postponed", "given up")},
+)
 BUSY = Metric(
     "comfyfleet_gpu_busy_seconds_total",
     "counter",
@@ -181,7 +187,7 @@ DEAD = Metric(
 
 METRICS = (
     *(JOBS, ATTEMPTS, RETRIES, REDELIVERIES, TAKEOVERS, SUPPRESSED, STAGES, PROMPTS),
-    *(FILES, BYTES, BUSY, IDLE, CIRCUIT, SLOTS, USED, REACHABLE),
+    *(FILES, BYTES, WEBHOOKS, BUSY, IDLE, CIRCUIT, SLOTS, USED, REACHABLE),
     *(DEPTH, OLDEST, TAKEN, DEAD),
     *(RAM_TOTAL, RAM_FREE, VRAM_TOTAL, VRAM_FREE, SERVER, BUILD),
 )

@@ -14,6 +14,7 @@ from workers.observing import (
     JobSuppressed,
     JobTaken,
     StageEnded,
+    WebhookTried,
 )
 
 
@@ -44,11 +45,13 @@ class JobMetrics:
         self._prompts = counter(catalog.PROMPTS)
         self._files = counter(catalog.FILES)
         self._bytes = counter(catalog.BYTES)
+        self._webhooks = counter(catalog.WEBHOOKS)
         for metric, known in (
             (catalog.ATTEMPTS, self._attempts),
             (catalog.RETRIES, self._retries),
             (catalog.SUPPRESSED, self._suppressed),
             (catalog.PROMPTS, self._prompts),
+            (catalog.WEBHOOKS, self._webhooks),
             (stages, self._stages),
         ):
             for value in next(iter(metric.labels.values())):
@@ -69,10 +72,8 @@ class JobMetrics:
                 self._count_taken(event)
             case JobSuppressed(reason=reason):
                 self._suppressed.labels(reason).inc()
-            case AttemptBegan(start=start, models=models):
-                self._attempts.labels(start).inc()
-                if start == "submit":
-                    self._prompts.labels(models).inc()
+            case AttemptBegan():
+                self._count_began(event)
             case StageEnded(stage=stage, seconds=seconds):
                 self._stages.labels(stage).observe(seconds)
             case FileStored(size_bytes=size):
@@ -83,6 +84,13 @@ class JobMetrics:
                     self._retries.labels(type(error).__name__).inc()
             case JobEnded(outcome=outcome, error=error):
                 self._jobs.labels(outcome, type(error).__name__ if error else "").inc()
+            case WebhookTried(outcome=outcome):
+                self._webhooks.labels(outcome).inc()
+
+    def _count_began(self, began: AttemptBegan) -> None:
+        self._attempts.labels(began.start).inc()
+        if began.start == "submit":
+            self._prompts.labels(began.models).inc()
 
     def _count_taken(self, taken: JobTaken) -> None:
         self._redeliveries.inc(taken.redelivered)

@@ -12,6 +12,7 @@ from workers.observing.events import (
     NodeExecution,
     NodesExecuted,
     StageEnded,
+    WebhookTried,
 )
 from workers.observing.observers import Observe, Observers, unobserved
 
@@ -29,5 +30,6 @@ __all__ = [
     "Observe",
     "Observers",
     "StageEnded",
+    "WebhookTried",
     "unobserved",
 ]

@@ -168,6 +168,25 @@ class JobLeft:
     job_id: str
 
 
+@dataclass(frozen=True)
+class WebhookTried:
+    """A receiver has been told of a job, or could not be.
+
+    Attributes:
+        job_id: of the job.
+        event: what it was told, such as `job.failed`.
+        outcome: what follows.
+        status: of its answer; None if there was none.
+        seconds: that it took.
+    """
+
+    job_id: str
+    event: str
+    outcome: Literal["delivered", "postponed", "given up"]
+    status: int | None
+    seconds: float
+
+
 Event = (
     JobTaken
     | JobSuppressed
@@ -178,4 +197,5 @@ Event = (
     | AttemptEnded
     | JobEnded
     | JobLeft
+    | WebhookTried
 )

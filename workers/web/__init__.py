@@ -2,12 +2,13 @@
 
 from workers.web.addresses import OpenHosts
 from workers.web.errors import ForbiddenError, TooSlowError, UnusableError, WebError
-from workers.web.fetch import Answer, Web
+from workers.web.fetch import Answer, Reply, Web
 
 __all__ = [
     "Answer",
     "ForbiddenError",
     "OpenHosts",
+    "Reply",
     "TooSlowError",
     "UnusableError",
     "Web",

@@ -1,7 +1,7 @@
 """Fetching what a URL names, wherever it leads, within limits of place, time and redirects."""
 
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -39,6 +39,19 @@ class Answer:
     length: int | None = None
     etag: str = ""
     changed: bool = True
+
+
+@dataclass(frozen=True)
+class Reply:
+    """How a host answered what it was sent; of the answer no more is read.
+
+    Attributes:
+        status: HTTP's.
+        retry_after: what its header of this name says, or nothing.
+    """
+
+    status: int
+    retry_after: str = ""
 
 
 _UNCHANGED = Answer(iter(()), changed=False)
@@ -86,8 +99,10 @@ class Web:
         """
         deadline = Deadline(self._timeout)
         target = read_url(url)
+        # Smaller is not worth a bomb.
+        headers = {"Accept-Encoding": "identity", **({"If-None-Match": etag} if etag else {})}
         for _ in range(_MOST_REDIRECTS + 1):
-            with self._asked(target, etag, deadline) as response:
+            with self._asked("GET", target, headers, deadline) as response:
                 if response.status not in _REDIRECTS:
                     known = bool(etag) and response.status == 304
                     yield _UNCHANGED if known else _answer(response, target, deadline)
@@ -99,19 +114,36 @@ class Web:
                 raise UnusableError(f"is redirected to a URL that {error}") from None
         raise UnusableError(f"is redirected more than {_MOST_REDIRECTS} times")
 
+    def post(self, url: str, content: bytes, headers: Mapping[str, str]) -> Reply:
+        """Send JSON to where a URL leads, and not to where that redirects.
+
+        Args:
+            url: as for `get`.
+            content: the JSON.
+            headers: sent with it.
+
+        Raises:
+            UnusableError: the URL is none, or leads where jobs may not go.
+            WebError: there was no answer in time.
+        """
+        deadline = Deadline(self._timeout)
+        target = read_url(url)
+        sent = {**headers, "Content-Type": "application/json"}
+        with self._asked("POST", target, sent, deadline, content) as response:
+            return Reply(response.status, response.headers.get("Retry-After", ""))
+
     @contextmanager
     def _asked(
-        self, target: Target, etag: str, deadline: Deadline
+        self,
+        method: str,
+        target: Target,
+        headers: Mapping[str, str],
+        deadline: Deadline,
+        content: bytes | None = None,
     ) -> Iterator[urllib3.BaseHTTPResponse]:
         addresses = self._addresses(target, deadline)
         check(target, addresses, self._opened)
-        headers = {
-            "User-Agent": "comfyfleet",
-            "Accept": "*/*",
-            # Smaller is not worth a bomb.
-            "Accept-Encoding": "identity",
-            **({"If-None-Match": etag} if etag else {}),
-        }
+        sent = {"User-Agent": "comfyfleet", "Accept": "*/*", **headers}
         with ExitStack() as ends:
             with translated(target.host):
                 connected = dial(addresses, target.port, deadline)
@@ -121,7 +153,12 @@ class Web:
             ends.callback(connection.close)
             with translated(target.host):
                 connection.request(
-                    "GET", "/", headers=headers, preload_content=False, decode_content=True
+                    method,
+                    "/",
+                    body=content,
+                    headers=sent,
+                    preload_content=False,
+                    decode_content=True,
                 )
                 response = connection.getresponse()
             ends.callback(response.close)

@@ -1,0 +1,37 @@
+"""Whose jobs are believed, and what they may have executed."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr
+from pydantic_settings import NoDecode
+
+from settings import lists, secrets
+
+_Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(lists.separated)]
+
+
+class Trust(BaseModel):
+    """Settings of what is trusted."""
+
+    allowed_nodes: _Names = Field(
+        (),
+        alias="ALLOWED_NODES",
+        description="Node classes that jobs may use, names or patterns such as `Load*`, separated "
+        "by commas; unset: all.",
+    )
+    denied_nodes: _Names = Field(
+        (),
+        alias="DENIED_NODES",
+        description="Node classes that jobs may not use, as in ALLOWED_NODES; wins over that.",
+    )
+    message_secret: Annotated[
+        tuple[SecretStr, ...],
+        NoDecode,
+        BeforeValidator(secrets.separated),
+        AfterValidator(secrets.of_messages),
+    ] = Field(
+        (),
+        alias="MESSAGE_SECRET",
+        description="What producers sign jobs with; with several, separated by commas, with the "
+        "first, and workers believe each. A worker that has one refuses jobs without a signature.",
+    )

@@ -1,0 +1,6 @@
+"""Telling receivers what becomes of jobs: what is said, how it is signed, when again."""
+
+from workers.webhooks.courier import Courier
+from workers.webhooks.notices import Notices
+
+__all__ = ["Courier", "Notices"]
