@@ -37,10 +37,13 @@ from workers.lifecycle.leaving import Leaving
 from workers.lifecycle.moving import Moving
 from workers.lifecycle.pinned import Pinned
 from workers.lifecycle.pinning import Pinning
+from workers.lifecycle.presence import Presence
 from workers.lifecycle.probing import PROBE_SECONDS, answering
 from workers.lifecycle.store_watch import StoreWatch
+from workers.lifecycle.telling import Telling
 from workers.logs.story import tell as tell_story
 from workers.observing import Observe, Observers
+from workers.observing.stories import StoryLines
 from workers.routing.pace import Pace
 from workers.routing.router import Router
 from workers.routing.survey import Survey
@@ -75,6 +78,7 @@ class Parts:
     takes_jobs: Callable[[], bool]
     leaving: Leaving
     moving: Moving | None
+    telling: Telling
     observe: Observe
     traces: Traces
 
@@ -88,12 +92,14 @@ class Parts:
         self.keeper.start()
         if self.moving is not None:
             self.moving.start()
+        self.telling.start()
 
     def close(self) -> None:
         """Close everything, the listeners first."""
         with ExitStack() as closing:
             closing.callback(self.traces.close)
             closing.callback(self.ledger.close)
+            closing.callback(self.telling.stop)
             closing.callback(self.servers.close)
             closing.callback(self.store.close)
             closing.callback(self.uploaders.shutdown, wait=False, cancel_futures=True)
@@ -229,8 +235,6 @@ def assemble(
     circuit.subscribe(begin_anew)
     store_watch.subscribe(lambda _: keeper.nudge())
     telemetry = traces(settings, worker)
-    # First, so that the lines of the story name the trace.
-    observe = Observers(telemetry.observe, tell_story, *observers)
     leaving = Leaving(keeper, settings.shutdown_grace_seconds)
 
     def lose_server() -> None:
@@ -247,6 +251,19 @@ def assemble(
             is_another_free=partial(is_another_free, settings.comfyui_url),
             move=partial(leaving.begin_anew, WorkerLeaving("its server is down")),
         )
+    stories = StoryLines(worker)
+    presence = Presence(
+        keeper,
+        circuit,
+        id=notifications.client_id,
+        worker=worker,
+        instance=settings.comfyui_url,
+        slots=settings.worker_slots,
+        is_leaving=lambda: leaving.begun,
+        comfyui_version=lambda: survey.version,
+    )
+    # The first one so that the lines of the logged story name the trace.
+    observe = Observers(telemetry.observe, tell_story, stories, presence, *observers)
     removal = Removal(store, settings.s3_patience_seconds)
     executor = Executor(
         comfyui=comfyui,
@@ -304,6 +321,7 @@ def assemble(
         takes_jobs=takes_jobs,
         leaving=leaving,
         moving=moving,
+        telling=Telling(Ledger(settings.ledger_url), presence, stories),
         observe=observe,
         traces=telemetry,
     )
