@@ -133,14 +133,14 @@ class _Group(TyperGroup):
 
     calling = False
 
-    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ARG002  # as the base has it
-        return list(COMMANDS)
+    def __init__(self, **attrs: Any) -> None:
+        super().__init__(**attrs)
+        self.commands = {name: one.announced() for name, one in COMMANDS.items()}
 
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:  # noqa: ARG002  # as the base has it
-        found = COMMANDS.get(cmd_name)
-        if found is None:
-            return None
-        return found.loaded() if self.calling else found.announced()
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if self.calling and cmd_name in COMMANDS:
+            return COMMANDS[cmd_name].loaded()
+        return super().get_command(ctx, cmd_name)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         self.calling = True

@@ -335,6 +335,7 @@ def test_who_stops_watching_stops_nothing(idle: Idle, seed: int) -> None:
         (["status", ""], 2, "found '', expected the id of a job"),
         (["cancel", "a", "\udcff"], 2, "expected the id of a job"),
         (["nothing"], 2, "No such command 'nothing'"),
+        (["statsu"], 2, "Did you mean 'status'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
