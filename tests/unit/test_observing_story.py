@@ -11,8 +11,10 @@ from workers.observing import (
     Event,
     FileStored,
     JobEnded,
+    JobLeft,
     JobSuppressed,
     JobTaken,
+    NodesExecuted,
     StageEnded,
 )
 from workers.observing.stories import MOST_WAITING, StoryLines
@@ -94,8 +96,13 @@ def test_each_event_is_a_line(event: Event, told: dict[str, Any], weight: str) -
     assert set(line.told) == {*told, "at"}
 
 
-def test_a_duplicate_is_no_part_of_the_story() -> None:
-    assert line_of(JobSuppressed("j", "held"), "w") is None
+@pytest.mark.parametrize(
+    "event",
+    [JobSuppressed("j", "held"), NodesExecuted("j", ()), JobLeft("j")],
+    ids=lambda event: type(event).__name__,
+)
+def test_what_is_no_part_of_the_story(event: Event) -> None:
+    assert line_of(event, "w") is None
 
 
 def began(number: int) -> AttemptBegan:

@@ -215,11 +215,6 @@ class Circuit:
         """Whether the server answered when it was looked at last: also one in quarantine may."""
         return self._state.answers
 
-    @property
-    def reason(self) -> str:
-        """Why it is open; empty while it is closed."""
-        return self._state.reason
-
     def subscribe(self, on_change: Callable[[bool], None]) -> None:
         """Have it called from the circuit's thread with `closed` whenever that has changed."""
         self._listeners.append(on_change)

@@ -11,7 +11,6 @@ from workers.observing.events import (
     Event,
     FileStored,
     JobEnded,
-    JobSuppressed,
     JobTaken,
     StageEnded,
 )
@@ -61,7 +60,8 @@ def line_of(event: Event, worker: str) -> Line | None:
         case JobEnded():
             name, weight = "ended", "refused" if _may_be_refused(event.error) else "must"
             told = {"outcome": event.outcome, "error": _error(event.error)}
-        case JobSuppressed():
+        case _:
+            # What a duplicate met, and what nodes took: a job's story is the same without.
             return None
     return Line(event.job_id, {"at": round(at, 3), "event": name, **told}, weight)
 
