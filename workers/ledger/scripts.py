@@ -129,11 +129,13 @@ END = (
     + _INDEX
     + """
 if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then return 0 end
-how it ended; `cancelled` that it is to: 1 at once, 2 when its owner lets go; `manifest` is what it
-is committed with where the store cannot decide about that. `instance` and `tries` are kept of a job
-that has ended: where, and with which attempt.
-
-Each job also stands in one index a state (`workers.ledger.jobs`), by the time of its last change.
+local kept = redis.call('HGET', KEYS[1], 'record')
+local readable, record = pcall(cjson.decode, kept or '')
+if readable and type(record) == 'table' then
+    redis.call('HSET', KEYS[1], 'instance', tostring(record.instance),
+        'tries', #(record.attempts or {}) + 1)
+end
+redis.call('HDEL', KEYS[1], 'record', 'early', 'until', 'nonce', 'manifest')
 redis.call('HSET', KEYS[1], 'live', '0', 'outcome', ARGV[3], 'detail', ARGV[4])
 if ARGV[6] ~= '' then redis.call('HSET', KEYS[2], ARGV[5], ARGV[6]) end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])

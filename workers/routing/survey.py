@@ -91,7 +91,7 @@ class Survey:
     @property
     def version(self) -> str:
         """Of ComfyUI; empty if the server did not say."""
-        system = self._stats.get("system")
+        system = (self.stats or {}).get("system")
         return str(system.get("comfyui_version") or "") if isinstance(system, Mapping) else ""
 
     @property
