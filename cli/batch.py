@@ -5,12 +5,11 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from cli.exit_codes import ExitCode
 from cli.fleet import answering
 from cli.following import Download, Wait, counts, follow
 from cli.output import AsJson, id_column, print_json, print_table
 from tasks import Batch
-
-_NOT_ENDED = 3
 
 
 def show_batch(
@@ -43,6 +42,6 @@ def show_batch(
     if cancel:
         typer.echo(f"{progress.total - progress.ended} jobs are being cancelled", err=True)
     elif progress.ended < progress.total:
-        raise typer.Exit(_NOT_ENDED)
+        raise typer.Exit(ExitCode.NOT_FINISHED)
     elif progress.failed:
-        raise typer.Exit(1)
+        raise typer.Exit(ExitCode.FAILED)

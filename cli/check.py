@@ -11,9 +11,10 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from cli.exit_codes import ExitCode
 from cli.fleet import open_servers
-from cli.output import cell, print_json, print_table
-from cli.workflow_files import workflow_in
+from cli.output import AsJson, cell, print_json, print_table
+from cli.workflow_files import WorkflowFile, workflow_in
 from settings import load
 from tasks.request import JobRequest, parse_request
 from tasks.workflow import Workflow, check_size, check_workflow
@@ -23,8 +24,6 @@ from workers.ledger.servers import Device, Server, Servers
 from workers.routing.capabilities import Capabilities
 from workers.routing.judgement import Prepare, judge
 from workers.routing.lacks import Lack, hinted
-
-_CANNOT, _NO_SERVER = 1, 3
 
 # Lacks that are told with what is nearly meant.
 _MOST_HINTS = 20
@@ -44,6 +43,17 @@ class Finding:
     def can_run(self) -> bool | None:
         """Whether it can run the workflow; None if that is not known."""
         return None if self.lacks is None else not self.lacks
+
+
+def check(file: WorkflowFile, as_json: AsJson = False) -> None:
+    """Say for each live server of the fleet whether it can run a workflow, or what it lacks.
+
+    The exit code is 0 if a server that takes jobs can run it, 1 if none can, and 3 if no server
+    is live.
+    """
+    findings = check_file(file)
+    show_findings(findings, as_json=as_json)
+    raise typer.Exit(exit_code(findings))
 
 
 def check_file(file: Path) -> list[Finding]:
@@ -84,8 +94,9 @@ def show_findings(findings: list[Finding], *, as_json: bool) -> None:
 def exit_code(findings: list[Finding]) -> int:
     """What the command says to other programs."""
     if not findings:
-        return _NO_SERVER
-    return 0 if any(one.can_run and one.server.takes_jobs for one in findings) else _CANNOT
+        return ExitCode.NOT_FINISHED
+    can = any(one.can_run and one.server.takes_jobs for one in findings)
+    return ExitCode.OK if can else ExitCode.FAILED
 
 
 def _request(file: Path, max_bytes: int) -> JobRequest:

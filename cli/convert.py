@@ -2,14 +2,30 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from cli.comfy.client import open_server
 from cli.errors import CommandError
-from cli.workflow_files import workflow_in
+from cli.output import print_json
+from cli.workflow_files import WorkflowFile, workflow_in
 from tasks.workflow import Workflow, check_workflow
 from tasks.workflow_form import is_export
 from workers.conversion.convert import convert
+
+
+def convert_command(
+    file: WorkflowFile,
+    object_info: Annotated[
+        Path | None, typer.Option(help="File with a server's /object_info, instead of a server.")
+    ] = None,
+    url: Annotated[
+        str | None, typer.Option(help="Server whose nodes count; default: COMFYUI_URL.")
+    ] = None,
+) -> None:
+    """Print a workflow that ComfyUI's UI has saved, or embedded in an image, in API format."""
+    print_json(convert_file(file, object_info, url))
 
 
 def convert_file(file: Path, object_info: Path | None, url: str | None) -> Workflow:

@@ -38,6 +38,18 @@ def open_servers() -> Iterator[Servers]:
 
 
 @contextmanager
+def open_broker() -> Iterator[Settings]:
+    """The settings, for whoever asks the broker.
+
+    Raises:
+        CommandError: it is away.
+    """
+    settings = load()
+    with _explained(settings):
+        yield settings
+
+
+@contextmanager
 def _explained(settings: Settings) -> Iterator[None]:
     try:
         yield

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 from rich.table import Table
 
-from cli.download import Downloads
+from cli.exit_codes import ExitCode
 from cli.output import cell, print_table
 from tasks import JobResult
 from tasks.errors import JobCancelledError
@@ -62,6 +62,9 @@ def collect(
         StorageUnavailableError, StorageDeniedError: the object store does not give the files.
         OSError: the folder cannot be written.
     """
+    # It loads much that few commands need.
+    from cli.download import Downloads
+
     width = len(str(len(results)))
     outcomes = []
     with closing(Downloads()) as downloads:
@@ -134,4 +137,4 @@ def fail_if_any(outcomes: Sequence[Outcome]) -> None:
     else:
         sentence = f"{len(failed)} of {len(outcomes)} jobs failed; row {first.row}: {why}"
     typer.echo(f"comfyfleet: {cell(sentence)}", err=True)
-    raise typer.Exit(1)
+    raise typer.Exit(ExitCode.FAILED)

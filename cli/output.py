@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from shutil import get_terminal_size
 from typing import Annotated, Any
 
 import typer
@@ -15,6 +16,9 @@ from tasks.result import Attempt
 
 _UUID_LENGTH = 36
 
+# Characters in a line where no terminal bounds it.
+_WIDE = 4000
+
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -25,9 +29,23 @@ def print_json(value: Any, *, indent: int | None = 2) -> None:
 
 def print_table(table: Table) -> None:
     """Print a table, none of it cut off."""
+    out = Console()
+    if not out.is_terminal:
+        # Other programs read it line by line, unless COLUMNS says how long these may be.
+        out = Console(width=get_terminal_size((_WIDE, 0)).columns)
+    out.print(folding(table))
+
+
+def folding(table: Table) -> Table:
+    """The table with all of what stands in it, on more lines where it must be."""
     for column in table.columns:
         column.overflow = "fold"
-    Console().print(table)
+    return table
+
+
+def short(*titles: str) -> list[Column]:
+    """Columns of short words, which are not broken."""
+    return [Column(title, no_wrap=True) for title in titles]
 
 
 def id_column(title: str, ids: Iterable[str]) -> Column:
@@ -38,6 +56,11 @@ def id_column(title: str, ids: Iterable[str]) -> Column:
 def cell(text: str | None) -> Text:
     """Text from outside: no markup in it, and nothing that a terminal obeys."""
     return Text("".join(c if c.isprintable() else " " for c in text or ""))
+
+
+def size(size_bytes: int) -> str:
+    """So many bytes, in kilobytes."""
+    return f"{size_bytes / 1000:.1f} kB"
 
 
 @contextmanager

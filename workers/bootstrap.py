@@ -41,10 +41,14 @@ from workers.lifecycle.leaving import Leaving
 from workers.lifecycle.moving import Moving
 from workers.lifecycle.pinned import Pinned
 from workers.lifecycle.pinning import Pinning
+from workers.lifecycle.presence import Presence
 from workers.lifecycle.probing import PROBE_SECONDS, answering
+from workers.lifecycle.spare import Spare
 from workers.lifecycle.store_watch import StoreWatch
+from workers.lifecycle.telling import Telling
 from workers.logs.story import tell as tell_story
 from workers.observing import Observe, Observers
+from workers.observing.stories import StoryLines
 from workers.routing.pace import Pace
 from workers.routing.router import Router
 from workers.routing.survey import Survey
@@ -85,6 +89,7 @@ class Parts:
     leaving: Leaving
     moving: Moving | None
     courier: Courier
+    telling: Telling
     observe: Observe
     traces: Traces
 
@@ -99,12 +104,14 @@ class Parts:
         if self.moving is not None:
             self.moving.start()
         self.courier.start()
+        self.telling.start()
 
     def close(self) -> None:
         """Close everything, the listeners first."""
         with ExitStack() as closing:
             closing.callback(self.traces.close)
             closing.callback(self.ledger.close)
+            closing.callback(self.telling.stop)
             closing.callback(self.servers.close)
             closing.callback(self.store.close)
             closing.callback(self.uploaders.shutdown, wait=False, cancel_futures=True)
@@ -141,6 +148,11 @@ def pinning(settings: Settings, name: str | None, on_wait: Callable[[], None]) -
         answering=partial(answering, client=partial(comfyui_client, _hasty(settings))),
         on_wait=on_wait,
     )
+
+
+def spare_of(settings: Settings) -> Spare:
+    """What tells of this process while it waits for a server."""
+    return Spare(Ledger(settings.ledger_url), settings.worker_slots)
 
 
 def pinned_to(settings: Settings, url: str) -> Settings:
@@ -241,8 +253,6 @@ def assemble(
     circuit.subscribe(begin_anew)
     store_watch.subscribe(lambda _: keeper.nudge())
     telemetry = traces(settings, worker)
-    # First, so that the lines of the story name the trace.
-    observe = Observers(telemetry.observe, tell_story, *observers)
     leaving = Leaving(keeper, settings.shutdown_grace_seconds)
 
     def lose_server() -> None:
@@ -259,6 +269,19 @@ def assemble(
             is_another_free=partial(is_another_free, settings.comfyui_url),
             move=partial(leaving.begin_anew, WorkerLeaving("its server is down")),
         )
+    stories = StoryLines(worker)
+    presence = Presence(
+        keeper,
+        (circuit, store_watch),
+        id=notifications.client_id,
+        worker=worker,
+        instance=settings.comfyui_url,
+        slots=settings.worker_slots,
+        is_leaving=lambda: leaving.begun,
+        comfyui_version=lambda: survey.version,
+    )
+    # The first one so that the lines of the logged story name the trace.
+    observe = Observers(telemetry.observe, tell_story, stories, presence, *observers)
     removal = Removal(store, settings.s3_patience_seconds)
     nodes = NodePolicy(settings.allowed_nodes, settings.denied_nodes)
     executor = Executor(
@@ -333,6 +356,7 @@ def assemble(
         leaving=leaving,
         moving=moving,
         courier=courier,
+        telling=Telling(Ledger(settings.ledger_url), presence, stories),
         observe=observe,
         traces=telemetry,
     )

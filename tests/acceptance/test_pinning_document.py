@@ -8,7 +8,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from cli.main import app
+from cli.app import app
 from settings import Settings
 from workers.ledger.ledger import LEASE_SECONDS, RENEW_SECONDS
 from workers.ledger.pins import Holder, Pin

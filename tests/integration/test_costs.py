@@ -101,9 +101,13 @@ def test_what_a_job_costs_redis(scene: Scene, seed: int) -> None:
     assert jobs <= seen["take"] <= 2 + 1.2 * jobs
     # Written at once, and then twice a second while it changes.
     assert jobs <= seen["progress"] <= sum(1 + total / 0.5 for total in totals)
+    # Whatever has happened, all jobs together, once a second.
+    assert 1 <= seen["story"] <= 1 + seconds
     # And nothing else, but for what comes from time to time.
     assert seen["GET"] <= jobs
-    rest = seen.total() - sum(seen[name] for name in (*_PER_JOB, "take", "progress", "GET"))
+    rest = seen.total() - sum(
+        seen[name] for name in (*_PER_JOB, "take", "progress", "story", "GET")
+    )
     assert rest <= 12 + 6 * seconds, seen
 
 
@@ -155,6 +159,8 @@ def commands(valkey: Valkey) -> Iterator[Counter[str]]:
 
 def _kind(command: str) -> str:
     name = command.partition(" ")[0]
+    if name == "EVALSHA" and "comfyfleet:stor" in command:
+        return "story"
     if name == "EVALSHA":
         return "claim and end"
     if name == "EVAL":

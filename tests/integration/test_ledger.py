@@ -564,6 +564,7 @@ ALL: dict[str, Callable[[Ledger], object]] = {
     "stopped": lambda ledger: ledger.stopped("here", ["p"]),
     "dead_letters.all": lambda ledger: ledger.dead_letters.all(),
     "dead_letters.get": lambda ledger: ledger.dead_letters.get("job"),
+    "dead_letters.count": lambda ledger: ledger.dead_letters.count(),
     "dead_letters.discard": lambda ledger: ledger.dead_letters.discard("job"),
 }
 

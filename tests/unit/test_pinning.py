@@ -78,6 +78,13 @@ class Waiting:
     slept: list[float] = field(default_factory=list)
     on_sleep: Callable[[], None] = lambda: None
     began_to_log: int = 0
+    vain: int = 0
+
+    def take(self) -> tuple[str, Pinned]:
+        def on_vain() -> None:
+            self.vain += 1
+
+        return self.pinning.take(on_vain)
 
     @property
     def pinning(self) -> Pinning:
@@ -136,7 +143,7 @@ def test_servers_that_answer_come_first_and_of_these_what_a_dead_worker_has_left
 
 def test_the_first_free_one_is_taken_without_a_wait() -> None:
     waiting = Waiting(Fleet({A: HELD}))
-    url, pinned = waiting.pinning.take()
+    url, pinned = waiting.take()
     assert (url, pinned.token, pinned.is_sure) == (B, 8, True)
     assert waiting.probed == [[B, C]]
     assert (waiting.slept, waiting.began_to_log, waiting.fleet.let_go_of) == ([], 0, [])
@@ -144,20 +151,20 @@ def test_the_first_free_one_is_taken_without_a_wait() -> None:
 
 def test_one_that_is_taken_by_another_worker_in_between_is_not_waited_for() -> None:
     waiting = Waiting(Fleet(lost={A}))
-    assert waiting.pinning.take()[0] == B
+    assert waiting.take()[0] == B
     assert (waiting.fleet.taken, waiting.slept) == ([(A, None), (B, None)], [])
 
 
 def test_of_one_alone_it_is_not_asked_whether_it_answers() -> None:
     waiting = Waiting(Fleet({A: HELD, B: HELD}), answers=frozenset())
-    assert waiting.pinning.take()[0] == C
+    assert waiting.take()[0] == C
     assert waiting.probed == []
 
 
 def test_two_spellings_of_a_loopback_are_one_server() -> None:
     fleet = Fleet({Place.of("http://localhost:1").key: HELD})
     waiting = Waiting(fleet, urls=["http://127.0.0.1:1", A])
-    assert waiting.pinning.take()[0] == A
+    assert waiting.take()[0] == A
 
 
 def test_a_spare_says_who_has_them_and_takes_what_becomes_free(
@@ -171,9 +178,10 @@ def test_a_spare_says_who_has_them_and_takes_what_becomes_free(
             waiting.fleet.pins[B] = LAPSED
 
     waiting.on_sleep = become_free
-    assert waiting.pinning.take()[0] == B
+    assert waiting.take()[0] == B
     assert waiting.fleet.taken == [(B, 7)]
     assert waiting.slept == [LOOK_SECONDS] * 3
+    assert waiting.vain == 3
     assert waiting.began_to_log == 1
     told, taken = (record.getMessage() for record in caplog.records)
     who = "by a-8188@one (on host one, since 2001-09-09 01:46:40 UTC)"
@@ -187,7 +195,7 @@ def test_a_spare_says_who_has_them_and_takes_what_becomes_free(
 def test_who_was_given_one_server_hears_how_to_share_it(caplog: pytest.LogCaptureFixture) -> None:
     waiting = Waiting(Fleet({A: HELD}), urls=[A])
     waiting.on_sleep = waiting.fleet.pins.clear
-    waiting.pinning.take()
+    waiting.take()
     assert caplog.messages[0].endswith("; COMFYUI_SHARED=1 would let both drive it")
 
 
@@ -195,7 +203,7 @@ def test_of_many_holders_only_some_are_named(caplog: pytest.LogCaptureFixture) -
     urls = [f"http://s{number}" for number in range(50)]
     waiting = Waiting(Fleet(dict.fromkeys(urls, HELD)), urls=urls)
     waiting.on_sleep = waiting.fleet.pins.clear
-    waiting.pinning.take()
+    waiting.take()
     assert caplog.messages[0].endswith(" and 46 more")
 
 
@@ -214,7 +222,7 @@ def test_a_spare_says_it_again_every_five_minutes(
             waiting.fleet.pins.clear()
 
     waiting.on_sleep = pass_by
-    waiting.pinning.take()
+    waiting.take()
     # At the beginning, after 300 s and after 600 s.
     assert sum("waits as a spare" in line for line in caplog.messages) == 3
     assert waiting.began_to_log == 1
@@ -230,7 +238,7 @@ def test_a_redis_that_is_away_is_waited_for_and_named_once(
             waiting.fleet.fault = None
 
     waiting.on_sleep = come_back
-    assert waiting.pinning.take()[0] == A
+    assert waiting.take()[0] == A
     assert caplog.messages == [
         "no server can be taken: Redis did not answer (TimeoutError)",
     ]
@@ -244,7 +252,7 @@ def test_a_spare_that_is_asked_to_end_leaves_nothing_behind() -> None:
 
     waiting.on_sleep = end
     with pytest.raises(SystemExit):
-        waiting.pinning.take()
+        waiting.take()
     assert waiting.fleet.let_go_of == []
 
 
@@ -256,7 +264,7 @@ def test_what_was_taken_just_when_it_is_asked_to_end_is_free_again() -> None:
 
     waiting.fleet.take = take  # type: ignore[assignment,method-assign]
     with pytest.raises(SystemExit):
-        waiting.pinning.take()
+        waiting.take()
     assert waiting.fleet.let_go_of == [B]
 
 

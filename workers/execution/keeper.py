@@ -234,6 +234,11 @@ class Keeper:
         with self._lock:
             return not any(_needs_gpu(lease) for lease in self._leases.values())
 
+    def stages(self) -> list[tuple[str, str, float]]:
+        """Each job that is kept here, its stage, and when it was taken (monotonic clock)."""
+        with self._lock:
+            return [(one.job_id, _stage(one), one.taken_at) for one in self._leases.values()]
+
     @property
     def spare(self) -> Lease | None:
         """The job that a server elsewhere could begin sooner than this one, if there is one."""
@@ -342,6 +347,13 @@ class Keeper:
                     self._ledger.stopped(self._place, stopped)
             except JobError as error:
                 logger.warning("prompts were stopped, which could not be noted: %s", error)
+
+
+def _stage(lease: Lease) -> str:
+    """The stage of a job in the words of its progress."""
+    if lease.phase is Phase.WAITING:
+        return "staging" if lease.queued_at is None else "queued"
+    return "executing" if lease.phase is Phase.EXECUTING else "uploading"
 
 
 def _needs_gpu(lease: Lease) -> bool:

@@ -9,9 +9,13 @@ from workers.ledger import scripts
 from workers.ledger.connection import connect
 from workers.ledger.dead_letters import KEY as DEAD
 from workers.ledger.dead_letters import DeadLetter, DeadLetters
+from workers.ledger.fleet import Fleet
+from workers.ledger.jobs import Jobs
 from workers.ledger.outbox import Notice, Outbox
 from workers.ledger.record import Record
+from workers.ledger.scripts import JOB
 from workers.ledger.seam import translated
+from workers.ledger.stories import Stories
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +35,6 @@ PLACE_SECONDS = 12.0
 # At least this long a job's end is remembered, so that its id is one job.
 _KEEP_SECONDS = 7 * 24 * 3600
 
-_JOB = "comfyfleet:job:"
 _PLACES = "comfyfleet:places"
 _STOP = "comfyfleet:stop:"
 
@@ -115,6 +118,9 @@ class Ledger:
         self._redis = connect(url, decode_responses=True)
         self.dead_letters = DeadLetters(self._redis)
         self.outbox = Outbox(self._redis)
+        self.jobs = Jobs(self._redis)
+        self.stories = Stories(self._redis)
+        self.fleet = Fleet(self._redis)
         self._keep = _ms(max(keep_seconds, _KEEP_SECONDS))
         self._claim = self._redis.register_script(scripts.CLAIM)
         self._save = self._redis.register_script(scripts.SAVE)
@@ -147,7 +153,7 @@ class Ledger:
         """
         with translated():
             answer = self._claim(
-                keys=[_JOB + job_id],
+                keys=[JOB + job_id],
                 args=[
                     _ms(LEASE_SECONDS),
                     self._keep,
@@ -165,31 +171,31 @@ class Ledger:
         with translated():
             pipe = self._redis.pipeline(transaction=False)
             for job_id, token in claims:
-                pipe.eval(scripts.RENEW, 1, _JOB + job_id, token, _ms(LEASE_SECONDS))
+                pipe.eval(scripts.RENEW, 1, JOB + job_id, token, _ms(LEASE_SECONDS))
             return dict(zip(claims, pipe.execute(), strict=True))
 
     def save(self, job_id: str, token: int, record: Record) -> bool:
         """Replace the record of a job; whether it is still ours."""
         with translated():
             args: list[str | int] = [token, record.model_dump_json()]
-            return bool(self._save(keys=[_JOB + job_id], args=args))
+            return bool(self._save(keys=[JOB + job_id], args=args))
 
     def release(self, job_id: str, token: int, record: Record, pause: float = 0.0) -> bool:
         """Let go of a job that has not ended; nobody can have it for `pause` seconds."""
         with translated():
             args: list[str | int] = [token, _ms(pause), self._keep, record.model_dump_json()]
-            return bool(self._release(keys=[_JOB + job_id], args=args))
+            return bool(self._release(keys=[JOB + job_id], args=args))
 
     def commit(self, job_id: str, token: int, manifest: str) -> str | None:
         """Decide with which manifest a job is committed, once; None if it is not ours any more."""
         with translated():
-            decided: str | None = self._commit(keys=[_JOB + job_id], args=[token, manifest])
+            decided: str | None = self._commit(keys=[JOB + job_id], args=[token, manifest])
             return decided
 
     def committed(self, job_id: str) -> str | None:
         """The manifest that was decided for a job which has not ended, if one was."""
         with translated():
-            decided: Any = self._redis.hget(_JOB + job_id, "manifest")
+            decided: Any = self._redis.hget(JOB + job_id, "manifest")
         return cast("str | None", decided)
 
     def leave(self, claims: Iterable[tuple[str, int]]) -> None:
@@ -197,7 +203,7 @@ class Ledger:
         with translated():
             pipe = self._redis.pipeline(transaction=False)
             for job_id, token in claims:
-                pipe.eval(scripts.LEAVE, 1, _JOB + job_id, token)
+                pipe.eval(scripts.LEAVE, 1, JOB + job_id, token)
             pipe.execute()
 
     def end(
@@ -224,7 +230,7 @@ class Ledger:
             put_aside = letter.model_dump_json() if letter else ""
             told = notice.arguments if notice else []
             args: list[str | int] = [token, self._keep, outcome, detail, job_id, put_aside, *told]
-            ended = int(self._end(keys=[_JOB + job_id, DEAD], args=args))
+            ended = int(self._end(keys=[JOB + job_id, DEAD], args=args))
         if notice is not None and ended == _NO_ROOM:
             logger.error(
                 "its webhook is not sent: too much waits for %s, or for all hosts", notice.origin
@@ -240,19 +246,19 @@ class Ledger:
         """
         with translated():
             args = [self._keep, int(running)]
-            outcome: str | None = self._cancel(keys=[_JOB + job_id], args=args)
+            outcome: str | None = self._cancel(keys=[JOB + job_id], args=args)
             return outcome
 
     def record(self, job_id: str) -> Record | None:
         """What is known of a job that has not ended."""
         with translated():
-            found = self._redis.hget(_JOB + job_id, "record")
+            found = self._redis.hget(JOB + job_id, "record")
         return _record(found) if found else None
 
     def ended(self, job_id: str) -> Ended | None:
         """How a job ended; None if it has not, or is not remembered."""
         with translated():
-            kept: list[Any] = list(self._redis.hmget(_JOB + job_id, "outcome", "detail"))
+            kept: list[Any] = list(self._redis.hmget(JOB + job_id, "outcome", "detail"))
         outcome, detail = kept
         return Ended(outcome, detail) if outcome else None
 

@@ -5,10 +5,19 @@ the lease and `early` the end of a pause, in milliseconds; `live` is 1 while an 
 go, 2 if it has said that it is about to leave; `nonce` tells a claim that is repeated from a new
 one; `begun` is when the job was first claimed; `record` is ours to read; `outcome` and `detail` say
 how it ended; `cancelled` that it is to: 1 at once, 2 when its owner lets go; `manifest` is what it
-is committed with where the store cannot decide about that.
+is committed with where the store cannot decide about that. `instance` and `tries` are kept of a job
+that has ended: where, and with which attempt.
+
+Each job also stands in one index a state (`workers.ledger.jobs`), by the time of its last change.
 """
 
 from workers.ledger.outbox_scripts import FUNCTIONS
+
+JOB = "comfyfleet:job:"
+JOBS = "comfyfleet:jobs:"
+
+# Of each state the index has so many jobs at most, the latest ones.
+MOST_INDEXED = 10_000
 
 # A full server (maxmemory) lets a script go on that has begun to write.
 BEGIN = """
@@ -33,11 +42,23 @@ local function since(promotion)
 end
 """
 
+# Moves the job of KEYS[1] from the index of some states to that of another, which is kept short.
+_INDEX = f"""
+local function index(from, state, keep)
+  local id, key = string.sub(KEYS[1], {len(JOB) + 1}), '{JOBS}' .. state
+  for _, one in ipairs(from) do redis.call('ZREM', '{JOBS}' .. one, id) end
+  redis.call('ZADD', key, now, id)
+  redis.call('ZREMRANGEBYRANK', key, 0, -{MOST_INDEXED + 1})
+  redis.call('ZREMRANGEBYSCORE', key, '-inf', now - keep)
+end
+"""
+
 # KEYS: job. ARGV: lease ms, keep ms, the record of a job that nobody had before, ms of grace after
 # a restart, nonce, ms of grace after a failover.
 CLAIM = (
     BEGIN
     + _PROMOTED
+    + _INDEX
     + """
 local j = redis.call('HMGET', KEYS[1], 'outcome', 'detail', 'cancelled', 'until', 'early', 'live',
     'nonce', 'token')
@@ -66,6 +87,8 @@ if j[3] then return {'cancelled', now, token, redis.call('HGET', KEYS[1], 'recor
 local isnew = redis.call('HSETNX', KEYS[1], 'record', ARGV[3])
 redis.call('HSET', KEYS[1], 'until', now + ARGV[1], 'live', '1', 'nonce', ARGV[5])
 redis.call('HSETNX', KEYS[1], 'begun', now)
+-- It stands among those that failed if an earlier message of it was refused.
+index({'waiting', 'failed'}, 'running', ARGV[2])
 local died = live and tonumber(j[6]) or 0
 local kept = redis.call('HMGET', KEYS[1], 'begun', 'record')
 return {'claimed', now, token, isnew, died, tonumber(kept[1]), kept[2]}
@@ -105,10 +128,12 @@ return 1
 # KEYS: job. ARGV: token, pause ms, keep ms, record.
 RELEASE = (
     BEGIN
+    + _INDEX
     + """
 if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then return 0 end
 redis.call('HSET', KEYS[1], 'live', '0', 'early', now + ARGV[2], 'record', ARGV[4])
 redis.call('PEXPIRE', KEYS[1], ARGV[3])
+index({'running'}, 'waiting', ARGV[3])
 return 1
 """
 )
@@ -128,12 +153,20 @@ return redis.call('HGET', KEYS[1], 'manifest')
 END = (
     BEGIN
     + FUNCTIONS
+    + _INDEX
     + """
 if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then return 0 end
+local kept = redis.call('HGET', KEYS[1], 'record')
+local readable, record = pcall(cjson.decode, kept or '')
+if readable and type(record) == 'table' then
+    redis.call('HSET', KEYS[1], 'instance', tostring(record.instance),
+        'tries', #(record.attempts or {}) + 1)
+end
 redis.call('HDEL', KEYS[1], 'record', 'early', 'until', 'nonce', 'manifest')
 redis.call('HSET', KEYS[1], 'live', '0', 'outcome', ARGV[3], 'detail', ARGV[4])
 if ARGV[6] ~= '' then redis.call('HSET', KEYS[2], ARGV[5], ARGV[6]) end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
+index({'running', 'waiting'}, ARGV[3], ARGV[2])
 if ARGV[7] and put(ARGV[7], ARGV[8], ARGV[9], ARGV[10], ARGV[11], ARGV[12]) == 0 then return 2 end
 return 1
 """

@@ -100,10 +100,15 @@ class Pinning:
         self._told = ""
         self._told_at = float("-inf")
 
-    def take(self) -> tuple[str, Pinned]:
-        """The URL of a server and the lease on it, as soon as there is one."""
+    def take(self, on_vain: Callable[[], None]) -> tuple[str, Pinned]:
+        """The URL of a server and the lease on it, as soon as there is one.
+
+        Args:
+            on_vain: called after each look that found none.
+        """
         try:
             while (taken := self._try()) is None:
+                on_vain()
                 self._sleep(LOOK_SECONDS)
         except BaseException:
             self._let_go()

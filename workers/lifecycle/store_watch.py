@@ -48,6 +48,11 @@ class StoreWatch:
         """Have it called from the watch's thread with `closed` whenever that has changed."""
         self._listeners.append(on_change)
 
+    @property
+    def reason(self) -> str:
+        """What is wrong with the store; empty if it is well."""
+        return self._told
+
     def suspect(self) -> None:
         """Look now: somebody was denied. Costs the caller nothing."""
         self._suspected.set()

@@ -5,6 +5,7 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -16,7 +17,7 @@ from click.core import ParameterSource
 from settings import Settings, SettingsError, load
 from tasks.app import TASK_NAME
 from tasks.errors import JobError
-from workers.bootstrap import assemble, node_name, pinned_to, pinning
+from workers.bootstrap import assemble, node_name, pinned_to, pinning, spare_of
 from workers.broker.progress import ProgressWriter
 from workers.broker.results import PROGRESS
 from workers.broker.revocation import follow_revocations
@@ -63,7 +64,7 @@ class Worker(CeleryWorker):  # type: ignore[misc]  # celery has no types for it
         self._pinned: Pinned | None = None
         self._pinning = pinning(settings, name, lambda: _begin_to_log(app or self.app, options))
         if not settings.comfyui_shared:
-            url, self._pinned = self._take_server()
+            url, self._pinned = self._take_server(settings)
             settings = pinned_to(settings, url)
         options["hostname"] = name or node_name(settings)
         # What workers must know of each other stands in the ledger. These two only delay the start
@@ -158,13 +159,14 @@ class Worker(CeleryWorker):  # type: ignore[misc]  # celery has no types for it
         if self._watching:
             self._watching.close()
 
-    def _take_server(self) -> tuple[str, Pinned]:
+    def _take_server(self, settings: Settings) -> tuple[str, Pinned]:
         # Until Celery has its own: whoever waits for a server leaves at once.
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             signal.signal(number, _end)
         if self._watching:
             self._watching.wait()
-        url, pinned = self._pinning.take()
+        with closing(spare_of(settings)) as spare:
+            url, pinned = self._pinning.take(spare.tell)
         pinned.start()
         return url, pinned
 

@@ -89,6 +89,12 @@ class Survey:
         """What the server says of itself (`/system_stats`), once it has."""
 
     @property
+    def version(self) -> str:
+        """Of ComfyUI; empty if the server did not say."""
+        system = (self.stats or {}).get("system")
+        return str(system.get("comfyui_version") or "") if isinstance(system, Mapping) else ""
+
+    @property
     def returning_seconds(self) -> float:
         """Seconds until servers that were there before this worker must have come back."""
         return self._still(_RETURNING_SECONDS)
@@ -281,7 +287,7 @@ class Survey:
             place=self._place,
             instance=self._comfyui.base_url,
             worker=self._worker,
-            version=str(system.get("comfyui_version") or ""),
+            version=self.version,
             digest=known.digest if known is not None else "",
             takes_jobs=self._takes_jobs(),
             devices=tuple(_device(one) for one in devices if isinstance(one, Mapping)),
