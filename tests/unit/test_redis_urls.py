@@ -159,11 +159,11 @@ def test_sentinels_need_the_masters_name(monkeypatch: pytest.MonkeyPatch) -> Non
 def test_what_opens_the_sentinels_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = read(
         monkeypatch,
-        CELERY_BROKER_URL="sentinel://:secret@a:1/0;sentinel://:secret@b:1/0",
+        CELERY_BROKER_URL="sentinel://:s3cret@a:1/0;sentinel://:s3cret@b:1/0",
         SENTINEL_MASTER_NAME="renders",
-        SENTINEL_PASSWORD="secret",
+        SENTINEL_PASSWORD="s3cret",
     )
     shown = settings.masked()
     assert shown["SENTINEL_PASSWORD"] == MASK
     assert shown["SENTINEL_MASTER_NAME"] == "renders"
-    assert "secret" not in str(shown) + repr(settings)
+    assert "s3cret" not in str(shown) + repr(settings)
