@@ -15,7 +15,7 @@ from tests.pages import ROOT, Snippet, pages, snippets
 pytestmark = pytest.mark.acceptance
 
 # What tries the snippets of each kind: tests of their own page, or this module.
-_TRIED_BY_PAGE = {"python", "console", "html"}
+_TRIED_BY_PAGE = {"python", "console", "html", "sh", "bash"}
 _TRIED_HERE = {"json", "yaml", "mermaid", "text", "promql", "ini", "nginx", "sql"}
 
 SNIPPETS = [snippet for page in pages() for snippet in snippets(page)]
