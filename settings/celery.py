@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from settings import rabbitmq
 from settings.model import Settings
 
 QUEUE = "comfyui"
@@ -13,8 +14,9 @@ def celery_options(settings: Settings) -> dict[str, Any]:
     A worker started as `celery -A workers worker` needs no flags: pool, slots and prefetch are
     here. Acknowledgement is a property of the task and lives with it.
     """
+    broker_url = settings.broker_url.get_secret_value()
     return {
-        "broker_url": settings.broker_url.get_secret_value(),
+        "broker_url": broker_url,
         "result_backend": settings.result_backend.get_secret_value(),
         "result_expires": settings.result_expires_seconds,
         # Packets that vanish must not hold a job for ever.
@@ -33,20 +35,27 @@ def celery_options(settings: Settings) -> dict[str, Any]:
         "worker_prefetch_multiplier": 1,
         "broker_connection_retry_on_startup": True,
         "enable_utc": True,
+        **(rabbitmq.common_options(broker_url) if settings.on_rabbitmq else {}),
     }
 
 
-def worker_options() -> dict[str, Any]:
+def worker_options(*, on_rabbitmq: bool = False) -> dict[str, Any]:
     """Celery's configuration for workers alone, beside that for all.
 
     Producers that wait for an answer of workers consume, too: they must not look for messages that
     are left behind.
     """
     return {
+        **(rabbitmq.worker_options() if on_rabbitmq else _on_redis()),
         # What runs is held over a new connection too, and so counted by it.
         "worker_enable_prefetch_count_reduction": False,
         # A result that cannot be stored is stored later: nobody would render it again for that.
         "result_backend_always_retry": True,
+    }
+
+
+def _on_redis() -> dict[str, Any]:
+    return {
         "broker_transport_options": {
             # Seconds without a sign of life, which comes every three, until a message is given to
             # another worker; and between two looks for such messages.

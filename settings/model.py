@@ -8,15 +8,12 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from settings.broker import Broker
 from settings.comfyui import ComfyUI
+from settings.errors import SettingsError
 from settings.jobs import Jobs
 from settings.masking import MASK, shown, without_password
 from settings.storage import Storage
 from settings.traces import Traces
 from settings.worker import Worker
-
-
-class SettingsError(Exception):
-    """One or more settings are wrong; the message has one line a variable."""
 
 
 # The last of the bases comes first where settings are listed.
@@ -46,6 +43,8 @@ class Settings(Traces, Worker, Jobs, Storage, ComfyUI, Broker, BaseSettings):
             raise SettingsError(
                 "S3_BUCKET: found nothing, expected the name of the bucket that receives outputs"
             )
+        # Asked for what it raises.
+        _ = self.ledger_url
         return self
 
 
