@@ -69,7 +69,10 @@ def find(job_id: str, prefix: str) -> Found:
     found = _in_ledger(job_id, in_backend) or _in_store(job_id, prefix)
     if found is not None:
         return found
-    if in_backend.state != "PENDING" or is_waiting(load().ledger_url, job_id):
+    settings = load()
+    # RabbitMQ does not tell which messages it has.
+    may_wait = settings.on_rabbitmq or is_waiting(settings.ledger_url, job_id)
+    if in_backend.state != "PENDING" or may_wait:
         return in_backend
     return Found(UNKNOWN)
 
@@ -195,7 +198,8 @@ def _sentence(found: Found) -> str:
         case "RETRY":
             return f"waits for its next attempt after {why}"
         case "PENDING":
-            return "waits in the queue"
+            unsure = ", or is not known: RabbitMQ does not tell" if load().on_rabbitmq else ""
+            return f"waits in the queue{unsure}"
         case "UNKNOWN":
             hint = "its output.prefix, if it had one, to --prefix"
             if not load().s3_bucket:

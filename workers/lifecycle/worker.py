@@ -85,7 +85,8 @@ class Worker(CeleryWorker):  # type: ignore[misc]  # celery has no types for it
             self._pinned,
             self._pinning.is_another_free if is_choosy else None,
         )
-        # Where the gate and the sharing look for them.
+        # Where the steps of the consumer look for them.
+        self.ledger_url = settings.ledger_url
         self.circuit = self._parts.circuit
         self.keeper = self._parts.keeper
         self.router = self._parts.router
