@@ -30,8 +30,8 @@ class Broker(BaseModel):
     ledger: SecretStr | None = Field(
         None,
         alias="LEDGER_URL",
-        description="Redis on which workers agree about jobs; unset: the broker if that is a "
-        "Redis, else the result backend if that is one.",
+        description="Redis on which workers agree about jobs where the broker is RabbitMQ; unset: "
+        "the result backend, if that is a Redis. A broker that is a Redis is it itself.",
     )
     result_expires_seconds: int = Field(
         86_400,
@@ -94,7 +94,7 @@ class Broker(BaseModel):
         """The Redis server on which workers agree about jobs.
 
         Raises:
-            SettingsError: no setting names one.
+            SettingsError: no setting names one, or two name two.
         """
         _, url = self._ledger()
         # Celery also takes the names of Python's ssl module, the Redis client does not.
@@ -105,21 +105,25 @@ class Broker(BaseModel):
         """The name of the variable that names the ledger's server.
 
         Raises:
-            SettingsError: no setting names one.
+            SettingsError: no setting names one, or two name two.
         """
         variable, _ = self._ledger()
         return variable
 
     def _ledger(self) -> tuple[str, str]:
-        named = {
-            "LEDGER_URL": self.ledger,
-            "CELERY_BROKER_URL": self.broker_url,
-            "CELERY_RESULT_BACKEND": self.result_backend,
-        }
-        for variable, secret in named.items():
-            url = secret.get_secret_value() if secret is not None else ""
-            if _is_redis(url):
-                return variable, url
+        ledger = self.ledger.get_secret_value() if self.ledger is not None else ""
+        broker, backend = self.broker_url.get_secret_value(), self.result_backend.get_secret_value()
+        if not self.on_rabbitmq:
+            if ledger not in ("", broker):
+                raise SettingsError(
+                    "LEDGER_URL: found another server than CELERY_BROKER_URL, expected nothing, "
+                    "as jobs in a Redis are given out by what workers have told it"
+                )
+            return "CELERY_BROKER_URL", broker
+        if ledger:
+            return "LEDGER_URL", ledger
+        if _is_redis(backend):
+            return "CELERY_RESULT_BACKEND", backend
         raise SettingsError(
             "LEDGER_URL: found nothing, expected the URL of a Redis such as redis://host:6379/0, "
             "as neither the broker nor the result backend is one"

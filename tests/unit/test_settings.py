@@ -239,8 +239,8 @@ def test_what_is_no_list_of_nodes_is_refused(monkeypatch: pytest.MonkeyPatch, ur
             *("CELERY_RESULT_BACKEND", "rediss://b"),
         ),
         (
-            {"CELERY_BROKER_URL": "redis://a", "LEDGER_URL": "redis://c"},
-            *("LEDGER_URL", "redis://c"),
+            {"CELERY_BROKER_URL": "redis://a", "LEDGER_URL": "redis://a"},
+            *("CELERY_BROKER_URL", "redis://a"),
         ),
         ({"CELERY_BROKER_URL": "amqp://a", "LEDGER_URL": "redis://c"}, "LEDGER_URL", "redis://c"),
     ],
@@ -250,6 +250,14 @@ def test_the_ledger_is_on_the_first_redis_that_is_named(
 ) -> None:
     settings = read(monkeypatch, **variables)
     assert (settings.ledger_variable, settings.ledger_url) == (variable, url)
+
+
+def test_jobs_in_a_redis_have_their_ledger_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    urls = {"CELERY_BROKER_URL": "redis://a", "LEDGER_URL": "redis://:secret@c"}
+    settings = read(monkeypatch, **urls, S3_BUCKET="renders")
+    with pytest.raises(SettingsError, match="LEDGER_URL: found another server") as caught:
+        settings.require_worker()
+    assert "secret" not in str(caught.value)
 
 
 def test_results_are_beside_the_ledger_if_the_broker_keeps_none(
