@@ -29,6 +29,12 @@ class RabbitFleet(Fleet):
         self._own["CELERY_BROKER_URL"] = rabbitmq.url(self.vhost)
         self.reconnect()
 
+    def reconnect(self) -> None:
+        """Have a client that knows nothing of the broker before, as docs/brokers.md wants it."""
+        super().reconnect()
+        # Without it a job may be lost that RabbitMQ, when it is killed, has not written yet.
+        self.client.celery.conf.broker_transport_options = {"confirm_publish": True}
+
     @contextmanager
     def channel(self) -> Iterator[amqp.Channel]:
         """A channel to look at queues with."""
