@@ -35,6 +35,7 @@ lint: $(VENV)/.dev ## linters, types, import rules, container files
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+	@$(BIN)/hadolint Dockerfile
 
 format: $(VENV)/.dev ## format the code, mend what the linter can
 	@$(BIN)/ruff format .

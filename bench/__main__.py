@@ -1,4 +1,4 @@
-"""`python -m bench`: how fast; `python -m bench scale`: how far."""
+"""`python -m bench`: how fast; `scale`: how far; `dashboard`: how that looks to who watches."""
 
 import argparse
 import json
@@ -12,6 +12,7 @@ import requests
 
 from bench import plan, table
 from bench.chart import svg
+from bench.dashboard.run import draw_dashboard
 from bench.figures import compared
 from bench.model import BenchError, Report
 from bench.run import run
@@ -29,9 +30,9 @@ def _arguments() -> argparse.Namespace:
         prog="python -m bench",
         description=__doc__,
         epilog="BENCH_COMFYUI_URL names real servers to run on, separated by commas; their queues "
-        "and histories are cleared. `scale` uses stand-ins in any case.",
+        "and histories are cleared. `scale` and `dashboard` use stand-ins in any case.",
     )
-    parser.add_argument("what", nargs="?", choices=["speed", "scale"], default="speed")
+    parser.add_argument("what", nargs="?", choices=["speed", "scale", "dashboard"], default="speed")
     parser.add_argument("--repeat", type=int, default=3, help="times; medians are told")
     parser.add_argument(
         "--only",
@@ -41,7 +42,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="little of it, in about a minute")
     parser.add_argument("--out", type=Path, default=_RESULTS, help="folder for what is written")
     arguments = parser.parse_args()
-    known = plan.PARTS if arguments.what == "speed" else SCALE_PARTS
+    known = {"speed": plan.PARTS, "scale": SCALE_PARTS}.get(arguments.what, ())
     arguments.only = arguments.only or known
     if unknown := set(arguments.only) - set(known):
         parser.error(f"no parts of {arguments.what}: {', '.join(sorted(unknown))}")
@@ -55,7 +56,7 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:
-        written = _scale(arguments) if arguments.what == "scale" else _speed(arguments)
+        written = _MEASURES[arguments.what](arguments)
     except (BenchError, StartupError, requests.RequestException) as error:
         _tell(f"bench: {error}")
         return 1
@@ -83,6 +84,13 @@ def _scale(arguments: argparse.Namespace) -> dict[str, str]:
     text = scale_markdown(report)
     print(text)  # noqa: T201
     return {"scale.json": _json(report), "scale.md": text}
+
+
+def _dashboard(arguments: argparse.Namespace) -> dict[str, str]:
+    return {"dashboard.svg": draw_dashboard(quick=arguments.quick, tell=_tell)}
+
+
+_MEASURES = {"speed": _speed, "scale": _scale, "dashboard": _dashboard}
 
 
 def _json(report: Report | ScaleReport) -> str:

@@ -16,6 +16,7 @@ from cli.check import check_file, exit_code, show_findings
 from cli.comfy import comfy
 from cli.convert import convert_file
 from cli.dead import dead
+from cli.doctor import doctor
 from cli.errors import CommandError
 from cli.output import AsJson, cell, print_json, print_table
 from cli.result import find, show
@@ -39,6 +40,7 @@ app.add_typer(dead, name="dead")
 app.add_typer(comfy, name="comfy")
 app.command()(submit)
 app.command("batch")(show_batch)
+app.command()(doctor)
 app.command("worker")(work)
 
 

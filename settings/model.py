@@ -11,13 +11,14 @@ from settings.comfyui import ComfyUI
 from settings.errors import SettingsError
 from settings.jobs import Jobs
 from settings.masking import MASK, shown, without_password
+from settings.monitoring import Monitoring
 from settings.storage import Storage
 from settings.traces import Traces
 from settings.worker import Worker
 
 
 # The last of the bases comes first where settings are listed.
-class Settings(Traces, Worker, Jobs, Storage, ComfyUI, Broker, BaseSettings):
+class Settings(Traces, Monitoring, Worker, Jobs, Storage, ComfyUI, Broker, BaseSettings):
     """The effective settings of this process.
 
     Variables carry the names of the fields' aliases. AWS credentials and region are not here:
@@ -62,7 +63,10 @@ def load() -> Settings:
 
 
 def _sentence(error: Any) -> str:
-    variable = str(error["loc"][0]) if error["loc"] else "settings"
+    name = str(error["loc"][0]) if error["loc"] else "settings"
+    # Of a default it is the field's name that is told.
+    field = Settings.model_fields.get(name)
+    variable = (field and field.alias) or name
     found = MASK if variable == "COMFYUI_HEADERS" else without_password(str(error["input"]))
     expected = error["msg"].removeprefix("Value error, ")
     expected = expected.removeprefix("Input should be ")

@@ -36,6 +36,14 @@ class Storage(BaseModel):
         description="Seconds for which an upload is tried again before the job is handed on.",
     )
 
+    @field_validator("s3_bucket")
+    @classmethod
+    def _plain_bucket(cls, value: str) -> str:
+        # Of an access point the name is an ARN, with slashes.
+        if "/" in value and not value.startswith("arn:"):
+            raise ValueError("the name of a bucket, without s3:// and slashes")
+        return value
+
     @field_validator("s3_prefix")
     @classmethod
     def _clean_prefix(cls, value: str) -> str:

@@ -12,18 +12,25 @@ from urllib.parse import urlsplit
 
 import boto3
 import certifi
+import redis
 from botocore.config import Config
 from botocore.handlers import add_expect_header
 from celery.utils.nodenames import gethostname
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from settings import Settings
+from settings.bounds import MOST_SECONDS
+from workers.checks.storage import judge_date, judge_error
 from workers.comfyui import ComfyUI, Notifications
 from workers.execution import Custody, Executor, Keeper, Limits, Takeover
 from workers.execution.control import ServerLost, WorkerLeaving, unshared
+from workers.execution.manifests import Manifests
 from workers.execution.place import Place
 from workers.execution.removal import Removal
 from workers.inputs import Inputs, Sources
 from workers.ledger import Ledger
+from workers.ledger.connection import connect
 from workers.ledger.pins import Pins
 from workers.ledger.servers import Servers
 from workers.lifecycle.circuit import Circuit
@@ -32,12 +39,15 @@ from workers.lifecycle.moving import Moving
 from workers.lifecycle.pinned import Pinned
 from workers.lifecycle.pinning import Pinning
 from workers.lifecycle.probing import PROBE_SECONDS, answering
+from workers.lifecycle.store_watch import StoreWatch
 from workers.logs.story import tell as tell_story
 from workers.observing import Observe, Observers
 from workers.routing.pace import Pace
 from workers.routing.router import Router
 from workers.routing.survey import Survey
 from workers.storage import ObjectStore
+from workers.storage.probe import Conditions
+from workers.storage.seam import translated
 from workers.tracing import Traces, traces
 from workers.web import OpenHosts, Web
 
@@ -54,6 +64,7 @@ class Parts:
     comfyui: ComfyUI
     notifications: Notifications
     circuit: Circuit
+    store_watch: StoreWatch
     store: ObjectStore
     uploaders: ThreadPoolExecutor
     ledger: Ledger
@@ -62,6 +73,7 @@ class Parts:
     router: Router
     keeper: Keeper
     custody: Custody
+    takes_jobs: Callable[[], bool]
     leaving: Leaving
     moving: Moving | None
     observe: Observe
@@ -72,6 +84,7 @@ class Parts:
         self.traces.start()
         self.notifications.start()
         self.circuit.start()
+        self.store_watch.start()
         self.survey.start()
         self.keeper.start()
         if self.moving is not None:
@@ -89,6 +102,7 @@ class Parts:
             closing.callback(self.keeper.stop)
             closing.callback(self.router.forget_loaded)
             closing.callback(self.survey.stop)
+            closing.callback(self.store_watch.stop)
             closing.callback(self.circuit.stop)
             closing.callback(self.notifications.stop)
             if self.moving is not None:
@@ -134,6 +148,7 @@ def _hasty(settings: Settings) -> Settings:
 def assemble(
     settings: Settings,
     worker: str,
+    *observers: Observe,
     pinned: Pinned | None = None,
     is_another_free: Callable[[str], bool] | None = None,
 ) -> Parts:
@@ -142,6 +157,7 @@ def assemble(
     Args:
         settings: of a worker that drives `COMFYUI_URL`.
         worker: its name.
+        observers: those who watch its jobs.
         pinned: the lease on that server; without one others may drive it, too.
         is_another_free: whether a server beside the one with this URL can be had.
     """
@@ -168,13 +184,13 @@ def assemble(
     # Of two sockets with one client id the older one hears nothing, even when the newer one is
     # gone: a worker started again must not meet what is left of the one before.
     notifications = listener(f"{worker}-{uuid.uuid4().hex[:8]}", on_failure=circuit.suspect)
-    store = object_store(settings, connections)
+    store, conditions, store_watch = _watched_store(settings, connections)
     uploaders = ThreadPoolExecutor(settings.worker_slots * _UPLOADS_PER_SLOT, "upload")
     ledger = Ledger(settings.ledger_url, keep_seconds=settings.result_expires_seconds)
     place = Place.of(settings.comfyui_url)
 
     def takes_jobs() -> bool:
-        return circuit.closed and not leaving.begun
+        return circuit.closed and store_watch.closed and not leaving.begun
 
     servers = Servers(settings.ledger_url)
     survey = Survey(
@@ -213,9 +229,10 @@ def assemble(
             survey.renew()
 
     circuit.subscribe(begin_anew)
+    store_watch.subscribe(lambda _: keeper.nudge())
     telemetry = traces(settings, worker)
     # First, so that the lines of the story name the trace.
-    observe = Observers(telemetry.observe, tell_story)
+    observe = Observers(telemetry.observe, tell_story, *observers)
     leaving = Leaving(keeper, settings.shutdown_grace_seconds)
 
     def lose_server() -> None:
@@ -242,6 +259,7 @@ def assemble(
         confirm_server=pinned.confirm if pinned is not None else unshared,
         keeper=keeper,
         store=store,
+        manifests=Manifests(store, ledger, keeper, takes_conditions=conditions.are_taken),
         removal=removal,
         inputs=Inputs(
             comfyui=comfyui,
@@ -276,6 +294,7 @@ def assemble(
         comfyui=comfyui,
         notifications=notifications,
         circuit=circuit,
+        store_watch=store_watch,
         store=store,
         uploaders=uploaders,
         ledger=ledger,
@@ -284,6 +303,7 @@ def assemble(
         router=router,
         keeper=keeper,
         custody=custody,
+        takes_jobs=takes_jobs,
         leaving=leaving,
         moving=moving,
         observe=observe,
@@ -291,14 +311,50 @@ def assemble(
     )
 
 
-def comfyui_client(settings: Settings, url: str | None = None, *, connections: int = 4) -> ComfyUI:
-    """A client of the worker's ComfyUI server, or of another one of the fleet."""
+def _watched_store(
+    settings: Settings, connections: int
+) -> tuple[ObjectStore, Conditions, StoreWatch]:
+    def on_denied() -> None:
+        watch.suspect()
+
+    store = object_store(settings, connections, on_denied=on_denied)
+    # Over the same connections, and nobody is told of what the watch itself is denied.
+    conditions = Conditions(store.beside(store.bucket), settings.s3_prefix)
+    watch = StoreWatch(
+        lambda: judge_date(conditions.look().date),
+        lambda error: judge_error(error, store, settings.s3_endpoint_url),
+    )
+    return store, conditions, watch
+
+
+def redis_client(url: str, seconds: float) -> redis.Redis:
+    """A client of a Redis server that tries once, and waits so many seconds for each answer."""
+    return connect(
+        url, socket_timeout=seconds, socket_connect_timeout=seconds, retry=Retry(NoBackoff(), 0)
+    )
+
+
+def comfyui_client(
+    settings: Settings,
+    url: str | None = None,
+    *,
+    connections: int = 4,
+    most_seconds: float = MOST_SECONDS,
+) -> ComfyUI:
+    """A client of the worker's ComfyUI server, or of another one of the fleet.
+
+    Args:
+        settings: of the worker.
+        url: of another server than the worker's.
+        connections: that are kept alive.
+        most_seconds: to wait for a connection, or the next bytes, whatever the settings say.
+    """
     headers = settings.comfyui_headers
     return ComfyUI(
         url or settings.comfyui_url,
         headers={name: value.get_secret_value() for name, value in headers.items()},
-        connect_timeout=settings.comfyui_connect_timeout_seconds,
-        read_timeout=settings.comfyui_read_timeout_seconds,
+        connect_timeout=min(settings.comfyui_connect_timeout_seconds, most_seconds),
+        read_timeout=min(settings.comfyui_read_timeout_seconds, most_seconds),
         connections=connections,
     )
 
@@ -326,26 +382,43 @@ def _believed() -> ssl.SSLContext:
     return tls
 
 
-def object_store(settings: Settings, connections: int = 4) -> ObjectStore:
-    """A client of the bucket; credentials and region come from boto3's own chain."""
-    client = boto3.client(
-        "s3",
-        endpoint_url=settings.s3_endpoint_url,
-        config=Config(
-            signature_version="s3v4",
-            connect_timeout=5,
-            read_timeout=30,
-            # Beyond these it is the uploader who has the patience, and can be interrupted.
-            retries={"mode": "standard", "max_attempts": 3},
-            max_pool_connections=connections,
-            tcp_keepalive=True,
-            # Stores other than AWS know only the checksums that a request needs.
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-            # And most are reached by one host name for all buckets.
-            s3={"addressing_style": "path" if settings.s3_endpoint_url else "auto"},
-        ),
-    )
+def object_store(
+    settings: Settings,
+    connections: int = 4,
+    *,
+    patient: bool = True,
+    on_denied: Callable[[], object] = lambda: None,
+) -> ObjectStore:
+    """A client of the bucket; credentials and region come from boto3's own chain.
+
+    Args:
+        settings: of the worker.
+        connections: that are kept alive.
+        patient: whether it waits for long, and tries again.
+        on_denied: called whenever the bucket was not there, or not ours to write.
+
+    Raises:
+        StorageDeniedError, StorageUnavailableError: what boto3's chain finds is no configuration.
+    """
+    with translated(settings.s3_bucket):
+        client = boto3.client(
+            "s3",
+            endpoint_url=settings.s3_endpoint_url,
+            config=Config(
+                signature_version="s3v4",
+                connect_timeout=5 if patient else 2,
+                read_timeout=30 if patient else 4,
+                # Beyond these it is the uploader who has the patience, and can be interrupted.
+                retries={"mode": "standard", "max_attempts": 3 if patient else 1},
+                max_pool_connections=connections,
+                tcp_keepalive=True,
+                # Stores other than AWS know only the checksums that a request needs.
+                request_checksum_calculation="when_required",
+                response_checksum_validation="when_required",
+                # And most are reached by one host name for all buckets.
+                s3={"addressing_style": "path" if settings.s3_endpoint_url else "auto"},
+            ),
+        )
     # What is sent is not asked for first whether it is welcome: that costs a round trip.
     client.meta.events.unregister("before-call.s3", add_expect_header)
-    return ObjectStore(client, settings.s3_bucket)
+    return ObjectStore(client, settings.s3_bucket, on_denied=on_denied)

@@ -8,6 +8,7 @@ from tasks.app import app as shared_app
 from workers.broker import transport
 from workers.broker.gate import Gate
 from workers.broker.heartbeat import Heartbeat
+from workers.broker.pulse import LoopPulse
 from workers.broker.rabbitmq import transport as rabbitmq_transport
 from workers.broker.rabbitmq.lookout import Lookout
 from workers.broker.sharing import Sharing
@@ -29,13 +30,14 @@ def worker_app() -> Celery:
         # A workflow has some dozen characters a value, no less than four.
         most_body_values=settings.workflow_max_bytes // 4,
     )
-    shared_app.conf.update(worker_options(on_rabbitmq=settings.on_rabbitmq))
-    shared_app.loader.override_backends = dict.fromkeys(
-        ("redis", "rediss"), "workers.broker.results:Backend"
-    )
+    shared_app.conf.update(worker_options(settings))
+    shared_app.loader.override_backends = {
+        **dict.fromkeys(("redis", "rediss"), "workers.broker.results:Backend"),
+        "sentinel": "workers.broker.results:SentinelBackend",
+    }
     shared_app.conf.worker_consumer = "workers.broker.consumer:Consumer"
     shared_app.conf.worker_pool = "workers.broker.threads:TaskPool"
-    shared_app.steps["consumer"].update((Survivors, Heartbeat, Sharing, Lookout, Gate))
+    shared_app.steps["consumer"].update((Survivors, Heartbeat, Sharing, Lookout, Gate, LoopPulse))
     shared_app.Worker = shared_app.subclass_with_self(Worker)
     shared_app.register_task(RunWorkflow())
     return shared_app

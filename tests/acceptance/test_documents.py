@@ -167,7 +167,7 @@ def test_the_image_has_what_the_wheel_has_and_runs_without_root() -> None:
         assert f"COPY {package} {package}" in dockerfile
         assert f"!{package}" in (ROOT / ".dockerignore").read_text().split()
     assert dockerfile.count("FROM ") == 2
-    assert "USER comfyfleet" in dockerfile.partition("COPY --from=build")[2]
+    assert "USER 10001" in dockerfile.partition("COPY --from=build")[2]
 
 
 def test_no_index_and_no_path_of_a_machine_in_the_project() -> None:

@@ -21,19 +21,19 @@ import redis
 from celery import bootsteps
 
 from sandbox.valkey import Valkey
-from settings import load
+from settings import Settings, load
 from settings.celery import QUEUE, celery_options, worker_options
 from workers.broker import heartbeat, sharing, transport
 from workers.broker.heartbeat import Heartbeat, renew
 from workers.broker.scripts import CALLS, HUNGRY, TAKERS
 from workers.broker.sharing import Sharing
-from workers.broker.transport import Transport, use_our_transport
+from workers.broker.transport import SentinelTransport, Transport, use_our_transport
 from workers.execution.appetite import Appetite
 from workers.routing.lanes import Here
 
 pytestmark = pytest.mark.contract
 
-OPTIONS = worker_options()["broker_transport_options"]
+OPTIONS = worker_options(Settings())["broker_transport_options"]
 
 
 class Taker:
@@ -1043,13 +1043,13 @@ def test_only_a_process_that_asks_for_it_has_it(monkeypatch: pytest.MonkeyPatch)
     bounds: list[int] = []
     for name in ("read_plain_json", "bound_decompression"):
         monkeypatch.setattr(transport, name, bounds.append)
-    schemes = ("redis", "rediss")
-    assert all(kombu.transport.get_transport_cls(s) is not Transport for s in schemes)
+    ours = {"redis": Transport, "rediss": Transport, "sentinel": SentinelTransport}
+    assert all(kombu.transport.get_transport_cls(s) is not one for s, one in ours.items())
     use_our_transport(most_body_bytes=7, most_body_values=5)
     assert bounds == [5, 7]
-    assert all(kombu.transport.get_transport_cls(s) is Transport for s in schemes)
+    assert all(kombu.transport.get_transport_cls(s) is one for s, one in ours.items())
 
 
 def test_kombu_knows_the_options_and_producers_do_not() -> None:
     assert OPTIONS.keys() <= set(kombu.transport.redis.Channel.from_transport_options)
-    assert "broker_transport_options" not in celery_options(load())
+    assert celery_options(load())["broker_transport_options"] == {}

@@ -122,3 +122,21 @@ def test_the_message_of_a_result_that_a_full_backend_refuses_is_kept(fleet: Flee
     assert fleet.executions() == {prompt_id(job.id, 1): 1}
     worker.stop()
     valkey.stop()
+
+
+@together
+def test_a_broker_that_refuses_writes_for_a_while(fleet: Fleet) -> None:
+    server = fleet.server()
+    worker = fleet.worker(server)
+    jobs = [fleet.send(bars(number, seconds=1, steps=10)).id for number in range(3)]
+    executing(server)
+    # As after the loss of a replica that it must have.
+    fleet.redis.config_set("min-replicas-to-write", 1)
+    eventually(lambda: worker.log.read_text().count("Cannot connect") >= 3)
+    fleet.redis.config_set("min-replicas-to-write", 0)
+
+    results = [fleet.job(job_id).get(timeout=60) for job_id in jobs]
+    assert [errors(result) for result in results] == [[None]] * 3
+    assert fleet.executions() == {result["prompt_id"]: 1 for result in results}
+    # It waits between its attempts, and says the same each time.
+    assert "Traceback" not in worker.log.read_text()

@@ -97,3 +97,22 @@ def test_a_connection_that_is_cut_in_the_upload_is_no_new_attempt(fleet: Fleet) 
     stored = {output["key"].removeprefix(f"{result['job_id']}/") for output in result["outputs"]}
     assert fleet.stored(result["job_id"]) == {"manifest.json", *stored}
     assert fleet.executions() == {result["prompt_id"]: 1}
+
+
+@together
+def test_a_bucket_that_becomes_read_only_costs_no_more_than_one_render(fleet: Fleet) -> None:
+    store, server = fleet.stack.seaweedfs, fleet.server()
+    worker = fleet.worker(server, **store.allow("writer", "Read", "List", "Write"))
+    store.forbid("writer", "Write")
+    rendered = fleet.send(bars(1))
+    eventually(lambda: "no jobs are taken until it takes objects" in worker.log.read_text())
+    waits = fleet.send(bars(2))
+    store.allow("writer", "Read", "List", "Write")
+
+    results = [job.get(timeout=60) for job in (rendered, waits)]
+    assert [errors(result) for result in results] == [[None], [None]]
+    assert fleet.executions() == {result["prompt_id"]: 1 for result in results}
+    said = worker.log.read_text()
+    assert "is read-only for these credentials" in said
+    # Until then it was left in the queue.
+    assert said.index("takes objects again") < said.index(f"job {waits.id}: received")

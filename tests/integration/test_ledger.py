@@ -499,6 +499,34 @@ def test_an_order_that_nobody_takes_is_forgotten_some_time(
     assert 0 < server.ttl("comfyfleet:stop:gone for good") <= WEEK
 
 
+# What a job is committed with, where the store cannot decide
+
+
+@pytest.mark.usefixtures("leases_lapse_at_once")
+def test_the_first_manifest_is_that_of_every_owner(ledger: Ledger) -> None:
+    first = claimed(ledger).token
+    assert ledger.committed("job") is None
+    assert ledger.commit("job", first, "first") == "first"
+    second = claimed(ledger).token
+    assert ledger.commit("job", first, "late") is None
+    assert ledger.commit("job", second, "second") == "first"
+    assert ledger.committed("job") == "first"
+
+
+def test_a_manifest_is_kept_between_attempts_and_not_beyond_the_end(
+    ledger: Ledger, server: redis.Redis
+) -> None:
+    token = claimed(ledger).token
+    assert ledger.commit("job", token, "first") == "first"
+    ledger.release("job", token, NEXT)
+    token = claimed(ledger).token
+    assert ledger.commit("job", token, "second") == "first"
+    assert ledger.end("job", token, "succeeded", "key")
+    assert ledger.committed("job") is None
+    assert ledger.commit("unknown", 1, "x") is None
+    assert not server.exists("comfyfleet:job:unknown")
+
+
 # Dead letters
 
 
@@ -523,6 +551,8 @@ ALL: dict[str, Callable[[Ledger], object]] = {
     "renew": lambda ledger: ledger.renew([("job", 1)]),
     "save": lambda ledger: ledger.save("job", 1, NEXT),
     "release": lambda ledger: ledger.release("job", 1, NEXT),
+    "commit": lambda ledger: ledger.commit("job", 1, "{}"),
+    "committed": lambda ledger: ledger.committed("job"),
     "leave": lambda ledger: ledger.leave([("job", 1)]),
     "end": lambda ledger: ledger.end("job", 1, "failed", "x" * 1000, letter("job", 1.0)),
     "cancel": lambda ledger: ledger.cancel("new", running=True),

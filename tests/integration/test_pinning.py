@@ -4,7 +4,9 @@ import signal
 import time
 
 import pytest
+import requests
 
+from sandbox.processes import free_ports
 from sandbox.stack import Stack
 from settings import Settings
 from tests.faults.scenes import Fleet, errors, eventually, executing, step_of, together
@@ -16,6 +18,7 @@ from workers.lifecycle.probing import answering
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
 TAKE_OVER_SECONDS = 30.0
+HEALTH = ("/livez", "/readyz")
 
 
 @together
@@ -52,14 +55,19 @@ def test_who_was_frozen_for_too_long_drives_its_server_no_more(fleet: Fleet) -> 
     pinned.launch(1)
     frozen = pinned.await_pinned()[0]
     # Given the same server as the only one, by accident.
-    second = fleet.launch([server])
+    (port,) = free_ports(1)
+    second = fleet.launch([server], METRICS_PORT=str(port), METRICS_HOST="127.0.0.1")
     assert eventually(lambda: is_spare(second))
+    live, ready = (requests.get(f"http://127.0.0.1:{port}{path}", timeout=5) for path in HEALTH)
+    assert (live.status_code, ready.status_code) == (200, 503)
+    assert ready.json()["checks"]["server"]["reason"] == "no server is free"
     assert f"{SPARE}{server.url} by 127.0.0.1-{server.port}@" in second.log.read_text()
     job = fleet.send(bars(1, seconds=20, steps=100))
     prompt = executing(server)
 
     frozen.pause()
     assert eventually(lambda: is_ready(second), TAKE_OVER_SECONDS)
+    assert eventually(lambda: requests.get(f"http://127.0.0.1:{port}/readyz", timeout=5).ok)
     frozen.resume()
     # In the same process, without anybody who starts it again.
     assert eventually(lambda: is_spare(frozen))

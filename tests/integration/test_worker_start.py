@@ -8,6 +8,10 @@ import pytest
 
 from sandbox.processes import ChildProcess
 from sandbox.stack import Stack
+from sandbox.valkey import Valkey
+from tests.faults.scenes import Fleet
+from tests.integration.broken_stacks import PASSWORD, STACKS, Broken
+from tests.stack import bars
 
 pytestmark = pytest.mark.integration
 
@@ -72,3 +76,38 @@ def test_flags_win_over_what_we_choose_and_a_server_may_be_shared(stack: Stack) 
     finally:
         worker.stop()
     assert worker.returncode == 0
+
+
+@pytest.mark.parametrize(
+    "broken", [STACKS["wrong Redis password"], STACKS["eviction on"]], ids=["password", "eviction"]
+)
+def test_what_cannot_become_well_ends_the_worker_with_2(
+    stack: Stack, valkey: Valkey, broken: Broken
+) -> None:
+    with broken.breaking(stack, valkey) as variables:
+        environment = {**stack.environment(), **variables}
+        code, printed = leave([CELERY, "-A", "workers", "worker"], environment)
+    assert code == 2, printed
+    ((_, sentence),) = broken.finds.values()
+    assert sentence in printed
+    assert broken.fix in printed
+    assert "Traceback" not in printed
+    assert PASSWORD not in printed
+    assert "wrong@" not in printed
+
+
+def test_no_job_is_taken_for_a_bucket_that_is_not_there(stack: Stack, seed: int) -> None:
+    with Fleet(stack) as fleet:
+        worker = fleet.worker(fleet.server(), S3_BUCKET="made-later", WORKER_SLOT="3")
+        said = worker.log.read_text()
+        assert "there is no bucket 'made-later'" in said
+        assert "WORKER_SLOT is no setting, did you mean WORKER_SLOTS?" in said
+        job = fleet.send(bars(seed))
+        fleet.client.s3.create_bucket(Bucket="made-later")
+        result = job.get(timeout=40)
+        assert result["outputs"][0]["bucket"] == "made-later"
+        said = worker.log.read_text()
+        # Until then it was left in the queue, for others that may have a bucket.
+        assert said.index("takes objects again") < said.index(f"job {job.id}: received")
+        assert len(result["attempts"]) == 1
+        assert fleet.executions() == {result["prompt_id"]: 1}

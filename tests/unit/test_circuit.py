@@ -377,7 +377,10 @@ class FakeConsumer:
     def __init__(self, switch: Switch) -> None:
         self.app = Celery(broker="memory://", set_as_current=False)
         self.app.conf.task_default_queue = "comfyui"
-        self.controller = SimpleNamespace(circuit=switch)
+        # As the watch on the bucket, which is closed as a rule.
+        self.other = Switch()
+        self.other.closed = True
+        self.controller = SimpleNamespace(circuits=(switch, self.other))
         self.task_consumer = None
         self._soon: deque[Callable[[], None]] = deque()
         self._gate = Gate(self)
@@ -447,6 +450,20 @@ def test_a_closed_circuit_is_in_nobodys_way(consumer: FakeConsumer, switch: Swit
     switch.closed = True
     consumer.connect()
     assert consumer.takes("at once")
+
+
+def test_each_of_several_circuits_keeps_jobs_away(consumer: FakeConsumer, switch: Switch) -> None:
+    consumer.other.closed = False
+    switch.closed = True
+    consumer.connect()
+    assert not consumer.takes("early")
+    consumer.other.switch(closed=True)
+    consumer.tick()
+    assert consumer.takes("later")
+    consumer.other.switch(closed=False)
+    switch.switch(closed=True)
+    consumer.tick()
+    assert not consumer.takes("too late")
 
 
 @pytest.mark.parametrize("closed", [False, True])

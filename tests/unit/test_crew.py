@@ -31,4 +31,8 @@ def test_each_line_begins_with_its_server(line: bytes, shown: bytes) -> None:
 def test_each_is_pinned_to_its_server() -> None:
     own = {"COMFYUI_URLS": "http://a,http://b", "COMFYUI_URL": "http://a", "S3_BUCKET": "s"}
     pinned = {"COMFYUI_URLS": "", "COMFYUI_URL": "http://b", "S3_BUCKET": "s"}
-    assert _environment(own, "http://b") == pinned
+    assert _environment(own, "http://b", 1) == pinned
+
+
+def test_each_tells_of_itself_on_a_port_of_its_own() -> None:
+    assert _environment({"METRICS_PORT": "9108"}, "http://b", 2)["METRICS_PORT"] == "9110"

@@ -38,6 +38,7 @@ from workers.execution.control import HandedOn, LeaseLost, ServerLost, Spared, W
 from workers.execution.custody import _is_meant_for_others
 from workers.execution.job import AttemptFailed, Job, Start, prompt_id
 from workers.execution.keeper import Lease
+from workers.execution.manifests import Manifests
 from workers.execution.place import Place
 from workers.ledger import Cancelled, Claimed, Ended, Held, Record, Route
 from workers.ledger.dead_letters import DeadLetter
@@ -268,6 +269,9 @@ class Keeper:
         lease.control.check()
 
     def store(self, lease: Lease, seconds: float | None = None) -> None:
+        pass
+
+    def execute(self, lease: Lease) -> None:
         pass
 
     def stop_jobs(self, reason: Exception, job_id: str | None = None) -> None:
@@ -545,6 +549,29 @@ def test_a_cancelled_job_is_not_begun() -> None:
         scene.run()
     assert scene.executor.jobs == []
     assert scene.ledger.written == [("end", "cancelled", "")]
+    (ended,) = scene.events
+    assert isinstance(ended, JobEnded)
+    assert (ended.outcome, type(ended.error)) == ("cancelled", JobCancelledError)
+
+
+@pytest.mark.parametrize(
+    ("here", "models"),
+    [(Here(), "unknown"), (Here(models="m"), "warm"), (Here(models="m", cold=True), "cold")],
+)
+def test_whether_models_are_loaded_for_an_attempt_is_told(here: Here, models: str) -> None:
+    scene = new()
+    scene.router.way = here
+    scene.run()
+    assert [one.models for one in scene.events if isinstance(one, AttemptBegan)] == [models]
+
+
+@pytest.mark.parametrize("vanished", [True, False])
+def test_that_a_job_is_taken_over_is_told(vanished: bool) -> None:
+    scene = orphaned() if vanished else again()
+    scene.run()
+    taken = scene.events[0]
+    assert isinstance(taken, JobTaken)
+    assert taken.owner_died == vanished
 
 
 def test_each_claim_is_one_of_its_own() -> None:
@@ -559,6 +586,8 @@ def test_a_job_that_comes_too_late_is_not_begun() -> None:
     scene = new()
     with pytest.raises(JobExpiredError):
         scene.run(replace(ORDER, expired=True))
+    (ended,) = (one for one in scene.events if isinstance(one, JobEnded))
+    assert (ended.outcome, type(ended.error)) == ("cancelled", JobExpiredError)
     assert scene.executor.jobs == []
     assert scene.ledger.last("end") == ("cancelled", "")
 
@@ -1543,11 +1572,13 @@ def test_a_worker_that_leaves_while_it_uploads_leaves_what_is_rendered(
 ) -> None:
     monkeypatch.setattr(waiting, "POLL_DEAF", 0.0)
     scene = new()
+    store = Store(scene.keeper, fails=fails)
     with ThreadPoolExecutor(1) as uploaders:
         scene.executor = Executor(
             comfyui=scene.server,
             notifications=Listening(),
-            store=Store(scene.keeper, fails=fails),
+            store=store,
+            manifests=Manifests(store, None, scene.keeper, takes_conditions=lambda: True),
             removal=SimpleNamespace(remove_files=lambda *_, **__: None),
             inputs=SimpleNamespace(place=lambda workflow, *_: workflow),
             refuse_parts=lambda *_: None,

@@ -41,6 +41,7 @@ from workers.execution.control import (
 )
 from workers.execution.job import AttemptFailed, Job, Start, prompt_id
 from workers.execution.keeper import Keeper, Lease, Phase
+from workers.execution.manifests import Manifests
 from workers.execution.removal import Removal
 from workers.execution.waiting import Patience
 from workers.ledger import Claimed, Record
@@ -239,6 +240,19 @@ class Scene:
     def removal(self) -> Removal:
         return Removal(self.store, self.patience)  # type: ignore[arg-type]
 
+    # Whether the store refuses a second manifest, and the ledger that decides if not.
+    takes_conditions = True
+    ledger: Any = None
+
+    @property
+    def manifests(self) -> Manifests:
+        return Manifests(
+            self.store,  # type: ignore[arg-type]
+            self.ledger,
+            self.keeper,
+            takes_conditions=lambda: self.takes_conditions,
+        )
+
     @property
     def executor(self) -> Executor:
         def place(workflow: Any, *_: object) -> Any:
@@ -255,6 +269,7 @@ class Scene:
             ),
             keeper=self.keeper,
             store=self.store,  # type: ignore[arg-type]
+            manifests=self.manifests,
             removal=self.removal,
             inputs=SimpleNamespace(place=place),  # type: ignore[arg-type]
             refuse_parts=lambda *_: None,

@@ -517,6 +517,19 @@ def test_what_is_being_stored_is_nothing_that_the_gpu_has_to_do(keeper: Keeper, 
     assert keeper.appetite(7) is Appetite.NONE
 
 
+def test_what_its_jobs_need_the_gpu_for_is_told_as_it_changes(keeper: Keeper, clock: Clock) -> None:
+    seen: list[list[Phase]] = []
+    keeper.follow(lambda: seen.append(keeper.phases))
+    with keeper.holding("job", claim(1), clock.now) as lease:
+        assert keeper.phases == [Phase.WAITING]
+        keeper.execute(lease)
+        keeper.execute(lease)
+        keeper.store(lease, 0.1)
+        # What the server says of its beginning may come late.
+        keeper.execute(lease)
+    assert seen == [[Phase.EXECUTING], [Phase.STORING], []]
+
+
 def test_of_short_jobs_more_are_taken_ahead(keeper: Keeper, hold: Hold) -> None:
     keeper.store(hold(Phase.EXECUTING), 0.1)
     stored = 1

@@ -57,6 +57,17 @@ def test_what_is_no_output_is_not_told(
         dispatch(notifications, kind, prompt_id="p", **data)
 
 
+def test_that_a_prompt_begins_is_told_once(notifications: Notifications) -> None:
+    begun: list[str] = []
+    with notifications.subscribed("p", on_begun=lambda: begun.append("p")):
+        dispatch(notifications, "status", status={})
+        assert begun == []
+        dispatch(notifications, "execution_start", prompt_id="p")
+        dispatch(notifications, "execution_start", prompt_id="p")
+        dispatch(notifications, "executing", prompt_id="p", node="1")
+    assert begun == ["p"]
+
+
 def test_the_end_wakes(notifications: Notifications) -> None:
     with notifications.subscribed("p") as one, notifications.subscribed("q") as other:
         dispatch(notifications, "execution_success", prompt_id="p")

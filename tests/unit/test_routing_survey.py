@@ -224,7 +224,7 @@ def test_the_model_files_are_looked_at_now_and_then(scene: Scene) -> None:
     scene.survey.start()
     before = scene.next()
     assert scene.after(models=31).digest == before.digest
-    assert sorted(scene.comfyui.asked) == ["checkpoints", "folders"]
+    assert sorted(scene.comfyui.asked) == ["checkpoints", "folders", "stats"]
     # A file that came is a reason to look at everything: choices have changed with it.
     scene.comfyui.folders["checkpoints"] = ["a.safetensors", "b.safetensors"]
     assert scene.after(models=31).digest != before.digest
@@ -232,6 +232,15 @@ def test_the_model_files_are_looked_at_now_and_then(scene: Scene) -> None:
     known = scene.survey.capabilities
     assert known is not None
     assert known.models["checkpoints"] == ("a.safetensors", "b.safetensors")
+
+
+def test_how_much_memory_is_free_is_looked_at_with_them(scene: Scene) -> None:
+    scene.survey.start()
+    scene.next()
+    scene.comfyui.stats = {"system": {"ram_total": 8, "ram_free": 3}}
+    assert scene.after(models=31).ram_free_bytes == 3
+    assert scene.survey.server.ram_free_bytes == 3
+    assert scene.looks() == 0
 
 
 def test_everything_is_looked_at_seldom(scene: Scene) -> None:
@@ -283,7 +292,7 @@ def test_a_server_older_than_its_lists_of_models_is_told_without(scene: Scene) -
     assert known is not None
     assert (known.models, known.digest) == ({}, digest)
     scene.after(models=31)
-    assert scene.comfyui.asked == ["folders"]
+    assert scene.comfyui.asked == ["folders", "stats"]
 
 
 @pytest.mark.parametrize(

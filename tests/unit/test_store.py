@@ -89,6 +89,43 @@ def test_an_object_that_may_not_be_removed_is_an_error() -> None:
         store(client).delete(["a", "b"])
 
 
+def test_who_is_denied_writing_is_told_of() -> None:
+    told: list[str] = []
+    client = Client((403, "AccessDenied"))
+    client.put_object = client.get_object  # type: ignore[attr-defined]
+    one = ObjectStore(client, "b", on_denied=lambda: told.append("denied"))  # type: ignore[arg-type]
+    for write in (
+        lambda: one.put("a", BytesIO(b"x")),
+        lambda: one.create("a", b"x", "text/plain"),
+        lambda: one.replace("a", b"x", "text/plain"),
+    ):
+        with pytest.raises(StorageDeniedError):
+            write()
+    assert told == ["denied"] * 3
+    # What is read may be denied for reasons of its own, as may other buckets.
+    for read in (lambda: one.get("a"), lambda: one.beside("c").replace("a", b"x", "text/plain")):
+        with pytest.raises(StorageDeniedError):
+            read()
+    assert told == ["denied"] * 3
+
+
+@pytest.mark.parametrize(
+    ("error", "leaf"),
+    [((404, "404"), StorageDeniedError), ((503, "503"), StorageUnavailableError)],
+)
+def test_a_bucket_that_cannot_be_found(error: tuple[int, str], leaf: type[JobError]) -> None:
+    client = Client(error)
+    client.head_bucket = client.get_object  # type: ignore[attr-defined]
+    with pytest.raises(leaf):
+        store(client).look()
+
+
+def test_who_may_not_look_for_a_bucket_may_still_write_it() -> None:
+    client = Client((403, "403"))
+    client.head_bucket = client.get_object  # type: ignore[attr-defined]
+    assert store(client).look() is None
+
+
 def test_an_object_that_is_gone_is_none() -> None:
     assert store(Client((404, "NoSuchKey"))).get("a") is None
     assert store(Client((400, "KeyTooLongError"))).get("a" * 2000) is None

@@ -245,8 +245,11 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types for
 
         Celery waits longer each time, up to half a minute, and gives up in the end.
         """
+        # A broker that is away is no reason to end this worker, which may have jobs.
+        self.controller.pulse.beat()
 
         def on_error(error: Exception, seconds: float) -> None:
+            self.controller.pulse.beat()
             logger.error(
                 "no connection to %s: %s; again in %.1f s", connection.as_uri(), error, seconds
             )
@@ -277,9 +280,12 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types for
         _pause_after_refusal(exc)
 
     def on_connection_error_before_connected(self, exc: Exception) -> None:
-        """Celery's hook for a broker that cannot be reached, or does not let this worker in."""
+        """Celery's hook for a broker that takes connections, and refuses what is asked over them.
+
+        Such as one that has too few replicas (NOREPLICAS) or no room on its disk (MISCONF).
+        """
         super().on_connection_error_before_connected(exc)
-        _pause_after_refusal(exc)
+        time.sleep(_RECONNECTING_SECONDS)
 
     def _fail(self, message: Any, exc: Exception) -> None:
         job_id = (message.headers or {}).get("id")
@@ -294,7 +300,7 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types for
 
 
 def _pause_after_refusal(exc: Exception) -> None:
-    """Wait before it is tried again what RabbitMQ has refused, such as a wrong password."""
+    """Wait before it is tried again what RabbitMQ has refused, such as a name that is taken."""
     if not isinstance(exc, IrrecoverableConnectionError | IrrecoverableChannelError):
         return
     until = time.monotonic() + _REFUSED_SECONDS

@@ -1,4 +1,4 @@
-"""No message is taken from the queue while the worker's ComfyUI server is down."""
+"""No message is taken from the queue while the worker's ComfyUI server is down, or its bucket."""
 
 from typing import Any
 
@@ -7,26 +7,31 @@ from celery.worker.consumer.tasks import Tasks
 
 
 class Gate(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no types for it
-    """Celery's consumer consumes only while the circuit of its worker is closed.
+    """Celery's consumer consumes only while all circuits of its worker are closed.
 
-    The circuit is the attribute `circuit` of the worker (Celery's controller). A reply that was
+    They are the attribute `circuits` of the worker (Celery's controller). A reply that was
     under way when the gate shut brings a message that nobody consumes: the transport puts it back.
     """
 
     requires = (Tasks,)
 
     def __init__(self, consumer: Any, **options: Any) -> None:
-        """Follow the circuit; a consumer has one gate for all its connections."""
+        """Follow the circuits; a consumer has one gate for all its connections."""
         super().__init__(consumer, **options)
-        self._circuit = consumer.controller.circuit
+        self._circuits = consumer.controller.circuits
         self._connected = False
-        # Every change looks at the circuit anew: of those that come together the last one wins.
-        self._circuit.subscribe(lambda _: consumer.call_soon(self._follow, consumer))
+        # Every change looks at them anew: of those that come together the last one wins.
+        for circuit in self._circuits:
+            circuit.subscribe(lambda _: consumer.call_soon(self._follow, consumer))
+
+    @property
+    def _closed(self) -> bool:
+        return all(circuit.closed for circuit in self._circuits)
 
     def start(self, consumer: Any) -> None:
         """Celery's hook for each new connection, before anything is consumed over it."""
         self._connected = True
-        if not self._circuit.closed:
+        if not self._closed:
             _shut(consumer.task_consumer)
 
     def stop(self, consumer: Any) -> None:  # noqa: ARG002  # celery's signature
@@ -38,7 +43,7 @@ class Gate(bootsteps.StartStopStep):  # type: ignore[misc]  # celery has no type
     def _follow(self, consumer: Any) -> None:
         if not self._connected:
             return
-        if self._circuit.closed:
+        if self._closed:
             _open(consumer.task_consumer, consumer.app.amqp.queues.consume_from.values())
         else:
             _shut(consumer.task_consumer)

@@ -7,7 +7,7 @@ from typing import Any
 
 from celery import bootsteps
 from celery.worker.consumer.tasks import Tasks
-from redis import ConnectionPool, Redis
+from redis import Redis
 
 from workers.broker.scripts import BEGIN_TO_WRITE, TAKERS
 from workers.ledger.servers import NOW
@@ -102,5 +102,4 @@ def renew(channel: Any, client: Redis) -> None:
 def client_beside(channel: Any) -> Redis:
     """A client of a channel's server with connections of its own, whose waits are short."""
     # Of the channel's own it would wait as long as that does, and outlive what it should renew.
-    parameters = {**channel._connparams(), "socket_timeout": INTERVAL}  # noqa: SLF001  # kombu's
-    return Redis(connection_pool=ConnectionPool(**parameters))
+    return Redis.from_pool(channel.pool_beside(INTERVAL))

@@ -1,16 +1,25 @@
 """Celery's Redis result backend, which keeps at it and keeps what a failure's attempts were."""
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 from celery import states
 from celery.backends.redis import RedisBackend
+from celery.backends.redis import SentinelBackend as CelerySentinelBackend
 from celery.exceptions import BackendStoreError
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import OutOfMemoryError, ResponseError
+
+from workers.ledger.connection import MasterPool, master_pool
 
 logger = logging.getLogger(__name__)
 
 PROGRESS = "PROGRESS"
+
+# How long (milliseconds) a replica has to confirm a result. Sentinels take about a second from a
+# replica's promotion until they call it the master.
+_REPLICA_MS = 2000
 
 # States after which only a success can come: of a job that was delivered twice.
 _ENDS = (states.SUCCESS, states.FAILURE)
@@ -68,8 +77,12 @@ class Backend(RedisBackend):  # type: ignore[misc]  # celery has no types for it
         expires = self.failure_expires if state == states.FAILURE else self.expires
         arguments = (value, int(expires or 0), *final)
         key = self.get_key_for_task(task_id)
-        self.ensure(self.client.eval, (_STORE, 1, key, *arguments))
+        self.ensure(self._evaluator(state), (_STORE, 1, key, *arguments))
         return result
+
+    def _evaluator(self, state: str) -> Callable[..., Any]:  # noqa: ARG002  # of the one below
+        evaluate: Callable[..., Any] = self.client.eval
+        return evaluate
 
     def exception_safe_to_retry(self, exc: Exception) -> bool:
         """Whether storing a result is tried again: also while Redis is full, or fails over."""
@@ -94,3 +107,38 @@ class Backend(RedisBackend):  # type: ignore[misc]  # celery has no types for it
         if isinstance(result, dict) and "exc_type" in result and "attempts" in result:
             meta["attempts"] = result["attempts"]
         return meta
+
+
+class SentinelBackend(Backend, CelerySentinelBackend):  # type: ignore[misc]  # no types
+    """The same on whichever server the sentinels call the master.
+
+    A job's end is stored when a replica has it, too: its message is acknowledged next, perhaps at a
+    master that was that replica.
+    """
+
+    def _evaluator(self, state: str) -> Callable[..., Any]:
+        return self._evaluate if state in states.READY_STATES else super()._evaluator(state)
+
+    def _evaluate(self, *arguments: Any) -> None:
+        """Evaluate a script that stores a job's end.
+
+        Raises:
+            ConnectionError: it was stored at a former master; celery stores it again.
+        """
+        pool = self.client.connection_pool
+        with self.client.pipeline(transaction=False) as pipe:
+            pipe.eval(*arguments)
+            pipe.wait(1, _REPLICA_MS)
+            _, replicas = pipe.execute()
+        master = pool.master_address
+        if not replicas and pool.get_master_address() != master:
+            raise RedisConnectionError("the master has changed")
+
+    def _get_pool(self, **options: Any) -> MasterPool:
+        told = self._transport_options
+        return master_pool(
+            [(one["host"], one["port"]) for one in options.pop("hosts")],
+            told["master_name"],
+            sentinel_options=told["sentinel_kwargs"],
+            options=options,
+        )

@@ -19,12 +19,14 @@ from contextlib import suppress
 from enum import Enum, auto
 from queue import Empty
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import kombu.transport
 from kombu.asynchronous import get_event_loop
 from kombu.transport import redis as redis_transport
 from kombu.transport import virtual
+from redis import ConnectionPool
 from redis.exceptions import OutOfMemoryError, ResponseError
 
 from workers.broker.envelopes import (
@@ -47,6 +49,7 @@ from workers.broker.scripts import (
     lane_name,
 )
 from workers.execution.appetite import Appetite
+from workers.ledger.connection import MasterPool, master_pool
 from workers.routing.lanes import Lane
 
 logger = logging.getLogger(__name__)
@@ -340,6 +343,10 @@ class Channel(redis_transport.Channel):  # type: ignore[misc]  # kombu has no ty
             with suppress(*self.connection_errors), self.conn_or_acquire() as client:
                 client.eval(RETURN, 1, TAKERS, *self.taken_lists)
 
+    def pool_beside(self, seconds: float) -> ConnectionPool:
+        """Connections of one's own to the same server, none of which waits longer than so long."""
+        return ConnectionPool(**{**self._connparams(), "socket_timeout": seconds})
+
     def returnable(self, kept: bytes) -> tuple[str, str]:
         """Where an unacknowledged message belongs, and what to put there."""
         envelope, _, queue = json.loads(kept)
@@ -486,6 +493,33 @@ class Channel(redis_transport.Channel):  # type: ignore[misc]  # kombu has no ty
         return super()._deliver_fanout_message(sound(message, exchange), exchange)
 
 
+class SentinelChannel(Channel, redis_transport.SentinelChannel):  # type: ignore[misc]  # no types
+    """The channel on whichever server the sentinels call the master."""
+
+    def pool_beside(self, seconds: float) -> MasterPool:
+        """Connections of one's own to the master, none of which waits longer than so long."""
+        return self._master_pool({**self._connparams(), "socket_timeout": seconds})
+
+    def _sentinel_managed_pool(self, asynchronous: bool = False) -> MasterPool:
+        pool = self._master_pool(self._connparams(asynchronous))
+        # Where kombu looks for what it has to close.
+        if asynchronous:
+            self._async_sentinel_manager = pool.sentinel_manager
+        else:
+            self._sentinel_manager = pool.sentinel_manager
+        return pool
+
+    def _master_pool(self, options: dict[str, Any]) -> MasterPool:
+        address = options.pop("host"), options.pop("port")
+        parts = [urlsplit(url) for url in self.connection.client.alt]
+        return master_pool(
+            [(str(part.hostname), part.port or 0) for part in parts] or [address],
+            self.master_name,
+            sentinel_options=self.sentinel_kwargs,
+            options=options,
+        )
+
+
 def _nothing() -> None:
     pass
 
@@ -513,6 +547,16 @@ class Transport(redis_transport.Transport):  # type: ignore[misc]  # kombu has n
         self.cycle = _Poller()
 
 
+class SentinelTransport(Transport):
+    """The transport to a master that sentinels name."""
+
+    Channel = SentinelChannel
+
+
+# By the scheme of a broker's URL.
+_TRANSPORTS = {"redis": Transport, "rediss": Transport, "sentinel": SentinelTransport}
+
+
 def use_our_transport(*, most_body_bytes: int, most_body_values: int) -> None:
     """Make this process use this transport for Redis, and read what comes over it with care.
 
@@ -522,7 +566,7 @@ def use_our_transport(*, most_body_bytes: int, most_body_values: int) -> None:
     """
     read_plain_json(most_body_values)
     bound_decompression(most_body_bytes)
-    for scheme in ("redis", "rediss"):
-        kombu.transport.TRANSPORT_ALIASES[scheme] = f"{__name__}:{Transport.__name__}"
+    for scheme, transport in _TRANSPORTS.items():
+        kombu.transport.TRANSPORT_ALIASES[scheme] = f"{__name__}:{transport.__name__}"
         # Whoever connected before has left kombu's own there.
         kombu.transport._transport_cache.pop(scheme, None)  # noqa: SLF001

@@ -9,8 +9,9 @@ from typing import Any
 import redis
 from kombu.transport.redis import PRIORITY_STEPS, Channel
 
-from settings.celery import QUEUE, worker_options
+from settings.celery import QUEUE, UNACKED
 from workers.broker.scripts import LANES, lane_name
+from workers.ledger.connection import connect
 from workers.ledger.seam import translated
 
 # Messages fetched at once: each may be megabytes.
@@ -23,7 +24,7 @@ def is_waiting(redis_url: str, job_id: str) -> bool:
     Raises:
         BrokerUnavailableError: Redis is away.
     """
-    with translated(), redis.Redis.from_url(redis_url, socket_timeout=5.0) as client:
+    with translated(), connect(redis_url) as client:
         return any(_is_of(job_id, message) for message in _messages(client))
 
 
@@ -37,8 +38,7 @@ def _messages(client: redis.Redis) -> Iterator[bytes | str]:
         while chunk := client.lrange(queue, start, start + _CHUNK - 1):
             yield from chunk
             start += _CHUNK
-    given = worker_options()["broker_transport_options"]["unacked_key"]
-    for _, message in client.hscan_iter(given, count=_CHUNK):
+    for _, message in client.hscan_iter(UNACKED, count=_CHUNK):
         yield message
 
 

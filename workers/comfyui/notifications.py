@@ -48,10 +48,13 @@ OnOutput = Callable[[str, Mapping[str, Any]], None]
 class Subscription:
     """What one waiter knows of its prompt."""
 
-    def __init__(self, on_output: OnOutput, *, adopted: bool) -> None:
+    def __init__(
+        self, on_output: OnOutput, on_begun: Callable[[], None] = lambda: None, *, adopted: bool
+    ) -> None:
         self.progress = PromptProgress()
         self.adopted = adopted
         self._on_output = on_output
+        self._on_begun = on_begun
         self._hint = threading.Event()
 
     def wait(self, seconds: float) -> bool:
@@ -63,7 +66,10 @@ class Subscription:
 
     def receive(self, kind: str, data: Mapping[str, Any]) -> None:
         """Take a message about this prompt into account."""
-        self.progress = fold(self.progress, kind, data, time.monotonic())
+        before = self.progress
+        self.progress = fold(before, kind, data, time.monotonic())
+        if self.progress.started and not before.started:
+            self._on_begun()
         match kind, data:
             case "executed", {"node": str(node_id), "output": Mapping() as output}:
                 self._on_output(node_id, output)
@@ -142,6 +148,10 @@ class Notifications:
             with suppress(OSError, websocket.WebSocketException):
                 socket.send_close()
 
+    def wait_connected(self, seconds: float) -> bool:
+        """Wait until messages arrive; whether that came in time."""
+        return self._connected.wait(seconds)
+
     def wait_cut(self, seconds: float) -> bool:
         """Wait until there is no connection; whether that came in time."""
         return self._cut.wait(seconds)
@@ -165,6 +175,7 @@ class Notifications:
         self,
         prompt_id: str,
         on_output: OnOutput = lambda _node_id, _output: None,
+        on_begun: Callable[[], None] = lambda: None,
         *,
         adopted: bool = False,
     ) -> Iterator[Subscription]:
@@ -174,9 +185,10 @@ class Notifications:
             prompt_id: of the prompt.
             on_output: called from the listener's thread with a node's id and what it has put out,
                 as soon as the node has executed; must not wait for anything.
+            on_begun: called from that thread when the prompt has begun to execute; likewise.
             adopted: whether it was submitted before, so that its messages may go to somebody else.
         """
-        entry = (prompt_id, Subscription(on_output, adopted=adopted))
+        entry = (prompt_id, Subscription(on_output, on_begun, adopted=adopted))
         with self._lock:
             self._subscriptions.append(entry)
         try:

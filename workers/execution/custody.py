@@ -247,13 +247,13 @@ class Custody:
                 job, record = self._next_attempt(order, lease, record)
             if result is None:
                 _note(job)
-                self._observe(_began(job))
+                self._observe(_began(job, lease.here))
                 result = self._executor.run(job, lease, report)
                 self._observe(AttemptEnded(job.id, job.number))
         except (NotNow, JobFailed):
             raise
-        except CancelledError:
-            self._end(lease, "cancelled")
+        except CancelledError as error:
+            self._end(lease, "cancelled", error=error)
             raise
         except HandedOn as reason:
             self._hand_on(lease, job, record, reason, seconds=_since(began))
@@ -371,8 +371,9 @@ class Custody:
         if record is not None:
             self._stop_prompt(order.job_id, record)
             self._removal.remove(self._job(order, lease, record))
-        self._end(lease, "cancelled")
-        raise JobCancelledError("the job was revoked")
+        error = JobCancelledError("the job was revoked")
+        self._end(lease, "cancelled", error=error)
+        raise error
 
     def _stop_prompt(self, job_id: str, record: Record) -> None:
         """Have the prompt of a job that has come to its end execute for nobody."""
@@ -687,6 +688,7 @@ def _taken(order: Order, claim: Claimed) -> JobTaken:
         taken_at=time.time(),
         is_new=claim.is_new,
         redelivered=order.redelivered,
+        owner_died=claim.owner_died,
         headers=order.headers,
     )
 
@@ -695,13 +697,14 @@ def _note(job: Job) -> None:
     note(prompt_id=job.prompt_id, instance=job.instance, attempt=job.number)
 
 
-def _began(job: Job) -> AttemptBegan:
+def _began(job: Job, here: Here) -> AttemptBegan:
     return AttemptBegan(
         job.id,
         number=job.number,
         prompt_id=job.prompt_id,
         instance=job.instance,
         start=job.start.value,
+        models=("cold" if here.cold else "warm") if here.models else "unknown",
     )
 
 

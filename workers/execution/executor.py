@@ -1,6 +1,5 @@
 """The spine: one attempt at a job from end to end."""
 
-import json
 import logging
 import threading
 import time
@@ -9,6 +8,7 @@ from concurrent import futures
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from tasks.errors import (
@@ -43,7 +43,8 @@ from workers.comfyui.notifications import OnOutput, Subscription
 from workers.comfyui.progress import PromptProgress
 from workers.execution.control import Control, HandedOn, ServerHung, Spared, WorkerLeaving, unshared
 from workers.execution.job import AttemptFailed, Job, Start
-from workers.execution.keeper import Keeper, Lease, Phase
+from workers.execution.keeper import Keeper, Lease
+from workers.execution.manifests import Manifests, read_manifest
 from workers.execution.preparation import prepare
 from workers.execution.removal import Removal
 from workers.execution.uploading import Uploads, patiently
@@ -141,6 +142,7 @@ class Executor:
         breaker: Breaker,
         keeper: Keeper,
         store: ObjectStore,
+        manifests: Manifests,
         removal: Removal,
         inputs: Inputs,
         refuse_parts: Callable[[Workflow, Collection[str]], None],
@@ -163,7 +165,8 @@ class Executor:
             server_at: makes a client of another server, by its base URL.
             breaker: is told of trouble with the server.
             keeper: of this worker's leases.
-            store: where outputs and manifests go.
+            store: where outputs go.
+            manifests: commits.
             removal: takes back what came to nothing.
             inputs: places input files.
             refuse_parts: raises InvalidWorkflowError for what the server would execute a part of.
@@ -187,6 +190,7 @@ class Executor:
         self._confirm_server = confirm_server
         self._keeper = keeper
         self._store = store
+        self._manifests = manifests
         self._removal = removal
         self._inputs = inputs
         self._refuse_parts = refuse_parts
@@ -239,7 +243,7 @@ class Executor:
         workflow = self._stage(run)
         timeline.mark(job.id, "staged")
         with self._server(job) as server, self._uploads(run, server) as uploads:
-            with self._listening(job, uploads.begin) as (notifications, subscription):
+            with self._listening(run, uploads.begin) as (notifications, subscription):
                 if job.start is Start.SUBMIT:
                     self._submit(run, workflow)
                 staged = self._through(run, "staging", started)
@@ -281,7 +285,7 @@ class Executor:
             Exception: whatever reason the lease's control gives to end.
         """
         return patiently(
-            lambda: self.recall(manifest_key(job.folder), job.request),
+            lambda: self._find(job),
             what="manifest",
             control=lease.control,
             storage_patience=self._s3_patience_seconds,
@@ -296,7 +300,7 @@ class Executor:
 
         def ask() -> JobResult | None:
             try:
-                return self.recall(manifest_key(job.folder), job.request)
+                return self._find(job)
             except JobError as error:
                 logger.warning("whether it is committed is not known: %s", error)
                 raise
@@ -310,7 +314,11 @@ class Executor:
             StorageUnavailableError, StorageDeniedError: nobody knows.
         """
         content = self._store.get(manifest)
-        return self._presigned(request, _read_manifest(content)) if content is not None else None
+        return self._presigned(request, read_manifest(content)) if content is not None else None
+
+    def _find(self, job: Job) -> JobResult | None:
+        content = self._manifests.find(job.id, manifest_key(job.folder))
+        return None if content is None else self._presigned(job.request, read_manifest(content))
 
     def _stage(self, run: _Run) -> dict[str, Any]:
         """The workflow as it is submitted: checked, with params set and inputs placed."""
@@ -375,12 +383,14 @@ class Executor:
 
     @contextmanager
     def _listening(
-        self, job: Job, on_output: OnOutput
+        self, run: _Run, on_output: OnOutput
     ) -> Iterator[tuple[Notifications, Subscription]]:
         """Hear of the prompt; of an adopted one as the client that submitted it."""
+        job = run.job
+        hear = on_output, partial(self._keeper.execute, run.lease)
         if job.start is Start.ADOPT and job.client_id != self._notifications.client_id:
             notifications = self._listen_as(job.client_id)
-            with notifications.subscribed(job.prompt_id, on_output, adopted=True) as subscription:
+            with notifications.subscribed(job.prompt_id, *hear, adopted=True) as subscription:
                 notifications.start()
                 try:
                     yield notifications, subscription
@@ -389,7 +399,7 @@ class Executor:
         else:
             adopted = job.start is not Start.SUBMIT
             with self._notifications.subscribed(
-                job.prompt_id, on_output, adopted=adopted
+                job.prompt_id, *hear, adopted=adopted
             ) as subscription:
                 yield self._notifications, subscription
 
@@ -446,7 +456,7 @@ class Executor:
             progress = subscription.progress
             run.executing = running or progress.started
             if run.executing:
-                run.lease.phase = Phase.EXECUTING
+                self._keeper.execute(run.lease)
                 self._seen_executing = (job.id, time.monotonic())
             elif run.lease.control.wanted_elsewhere and job.start is not Start.COLLECT:
                 self._spare(run)
@@ -582,24 +592,19 @@ class Executor:
     def _take_back(self, run: _Run) -> None:
         """Remove what a failed attempt has stored early; nobody would know of it."""
         # Of a prompt that others may go on with they store the same, under the same keys.
-        self._removal.remove_files(run.stored, may=lambda: self._keeper.is_sure(run.lease))
+        if not self._manifests.may_name(run.job.id):
+            self._removal.remove_files(run.stored, may=lambda: self._keeper.is_sure(run.lease))
 
     def _commit(self, run: _Run, result: JobResult) -> JobResult:
         """Write the manifest, once; the result that stands in it is the job's."""
-        manifest = result.model_dump_json(indent=1).encode()
 
-        def create() -> JobResult:
-            self._keeper.confirm(run.lease)
-            with run.lease.control.sealed():
-                created = self._store.create(result.manifest.key, manifest, "application/json")
+        def commit() -> JobResult:
+            committed = self._manifests.commit(run.lease, result)
             timeline.mark(result.job_id, "committed")
-            if created:
-                return result
-            logger.info("was committed by another attempt")
-            return _read_manifest(self._store.get(result.manifest.key) or manifest)
+            return committed
 
         return patiently(
-            create,
+            commit,
             what="manifest",
             control=run.lease.control,
             storage_patience=self._s3_patience_seconds,
@@ -697,7 +702,3 @@ def _bypassing(workflow: Workflow, job: Job) -> dict[str, Any]:
         else node
         for node_id, node in workflow.items()
     }
-
-
-def _read_manifest(content: bytes) -> JobResult:
-    return JobResult.model_validate(json.loads(content))

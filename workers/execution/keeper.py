@@ -114,6 +114,7 @@ class Keeper:
         self._stop_prompt = stop_prompt
         self._leaving: Exception | None = None
         self._listeners: list[Callable[[], None]] = []
+        self._followers: list[Callable[[], None]] = []
         self._polite_until = float("-inf")
         # That a job executes here, as a rule.
         self._seconds: float | None = None
@@ -163,6 +164,7 @@ class Keeper:
                 del self._leases[job_id, token]
                 if lease.phase is Phase.STORING:
                     self._unsettled.add(job_id)
+            self._tell_phase()
 
     def settle(self, job_id: str) -> None:
         """Note that a job's message is not in this worker's hands any more, or not for now."""
@@ -173,15 +175,34 @@ class Keeper:
         """Have it called, from a job's thread, whenever the GPU has done with a job."""
         self._listeners.append(on_idle)
 
+    def follow(self, on_phase: Callable[[], None]) -> None:
+        """Have it called, from a job's thread, whenever `phases` may have changed."""
+        self._followers.append(on_phase)
+
+    def execute(self, lease: Lease) -> None:
+        """Note that the GPU executes a job, unless it has done with it by now."""
+        with self._lock:
+            begins = lease.phase is Phase.WAITING
+            if begins:
+                lease.phase = Phase.EXECUTING
+        if begins:
+            self._tell_phase()
+
     def store(self, lease: Lease, seconds: float | None = None) -> None:
         """Note that the GPU has done with a job, which it executed for so many seconds."""
-        lease.phase = Phase.STORING
+        with self._lock:
+            lease.phase = Phase.STORING
         if seconds is not None:
             before = seconds if self._seconds is None else self._seconds
             self._seconds = before + _NEWEST_SHARE * (seconds - before)
             self._pace.note(lease.here.models, seconds, cold=lease.here.cold)
         for on_idle in self._listeners:
             on_idle()
+        self._tell_phase()
+
+    def _tell_phase(self) -> None:
+        for on_phase in self._followers:
+            on_phase()
 
     def appetite(self, taken: int) -> Appetite:
         """Whether one more job is to be taken, beside so many that are in this worker's hands."""
@@ -195,6 +216,17 @@ class Keeper:
             ahead=0 if self._is_tired() else jobs_ahead(self._seconds),
             polite=time.monotonic() < self._polite_until,
         )
+
+    @property
+    def phases(self) -> list[Phase]:
+        """Of each job that this worker has."""
+        with self._lock:
+            return [lease.phase for lease in self._leases.values()]
+
+    @property
+    def reaches_ledger(self) -> bool:
+        """Whether Redis answered when it was told last, which is every `RENEW_SECONDS`."""
+        return self._reached
 
     @property
     def is_idle(self) -> bool:

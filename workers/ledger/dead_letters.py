@@ -50,6 +50,11 @@ class DeadLetters:
                 logger.warning("a dead letter cannot be read")
         return sorted(letters, key=lambda letter: letter.at)
 
+    def count(self) -> int:
+        """How many there are."""
+        with translated():
+            return int(self._redis.hlen(KEY))
+
     def get(self, job_id: str) -> DeadLetter | None:
         """One job that was put aside."""
         with translated():

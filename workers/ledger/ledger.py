@@ -2,13 +2,10 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Self
-
-import redis
-from redis.backoff import NoBackoff
-from redis.retry import Retry
+from typing import Any, Literal, Self, cast
 
 from workers.ledger import scripts
+from workers.ledger.connection import connect
 from workers.ledger.dead_letters import KEY as DEAD
 from workers.ledger.dead_letters import DeadLetter, DeadLetters
 from workers.ledger.record import Record
@@ -22,6 +19,8 @@ RENEW_SECONDS = 3.0
 # Seconds after a restart of the server in which owners can renew what has run out meanwhile: they
 # try each RENEW_SECONDS.
 RESTART_GRACE_SECONDS = 4.5
+# The same after a failover: who was asking a server that does not answer learns of it so late.
+FAILOVER_GRACE_SECONDS = 15.0
 # Seconds that a worker counts as live after it said so.
 PLACE_SECONDS = 12.0
 
@@ -103,22 +102,16 @@ class Ledger:
         """Prepare a client; nothing is opened before the first command.
 
         Args:
-            url: of the Redis server, `redis://` or `rediss://`.
+            url: of the Redis server, as `connect` takes it.
             keep_seconds: how long a job is remembered after its last change.
         """
-        self._redis = redis.Redis.from_url(
-            url,
-            socket_timeout=5.0,
-            socket_connect_timeout=5.0,
-            # Whoever asks decides about asking again.
-            retry=Retry(NoBackoff(), 1),
-            decode_responses=True,
-        )
+        self._redis = connect(url, decode_responses=True)
         self.dead_letters = DeadLetters(self._redis)
         self._keep = _ms(max(keep_seconds, _KEEP_SECONDS))
         self._claim = self._redis.register_script(scripts.CLAIM)
         self._save = self._redis.register_script(scripts.SAVE)
         self._release = self._redis.register_script(scripts.RELEASE)
+        self._commit = self._redis.register_script(scripts.COMMIT)
         self._end = self._redis.register_script(scripts.END)
         self._cancel = self._redis.register_script(scripts.CANCEL)
         self._announce = self._redis.register_script(scripts.ANNOUNCE)
@@ -153,6 +146,7 @@ class Ledger:
                     record.model_dump_json(),
                     _ms(RESTART_GRACE_SECONDS),
                     nonce,
+                    _ms(FAILOVER_GRACE_SECONDS),
                 ],
             )
         return _verdict(answer)
@@ -177,6 +171,18 @@ class Ledger:
         with translated():
             args: list[str | int] = [token, _ms(pause), self._keep, record.model_dump_json()]
             return bool(self._release(keys=[_JOB + job_id], args=args))
+
+    def commit(self, job_id: str, token: int, manifest: str) -> str | None:
+        """Decide with which manifest a job is committed, once; None if it is not ours any more."""
+        with translated():
+            decided: str | None = self._commit(keys=[_JOB + job_id], args=[token, manifest])
+            return decided
+
+    def committed(self, job_id: str) -> str | None:
+        """The manifest that was decided for a job which has not ended, if one was."""
+        with translated():
+            decided: Any = self._redis.hget(_JOB + job_id, "manifest")
+        return cast("str | None", decided)
 
     def leave(self, claims: Iterable[tuple[str, int]]) -> None:
         """Say of these jobs and tokens that their owner may be gone before it lets go of them."""

@@ -4,11 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-import redis
 from pydantic import BaseModel, ConfigDict, ValidationError
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
+from workers.ledger.connection import connect
 from workers.ledger.ledger import LEASE_SECONDS, RESTART_GRACE_SECONDS
 from workers.ledger.seam import translated
 
@@ -144,13 +142,8 @@ class Pins:
 
     def __init__(self, url: str) -> None:
         """Prepare a client of this Redis server; nothing is opened before the first command."""
-        self._redis = redis.Redis.from_url(
-            url,
-            socket_timeout=3.0,
-            socket_connect_timeout=3.0,
-            # Whoever asks decides about asking again.
-            retry=Retry(NoBackoff(), 1),
-            decode_responses=True,
+        self._redis = connect(
+            url, socket_timeout=3.0, socket_connect_timeout=3.0, decode_responses=True
         )
         self._take = self._redis.register_script(_TAKE)
         self._renew = self._redis.register_script(_RENEW)

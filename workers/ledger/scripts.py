@@ -4,7 +4,8 @@ A job is a hash: `token` grows with each claim and fences off earlier owners; `u
 the lease and `early` the end of a pause, in milliseconds; `live` is 1 while an owner has not let
 go, 2 if it has said that it is about to leave; `nonce` tells a claim that is repeated from a new
 one; `begun` is when the job was first claimed; `record` is ours to read; `outcome` and `detail` say
-how it ended; `cancelled` that it is to: 1 at once, 2 when its owner lets go.
+how it ended; `cancelled` that it is to: 1 at once, 2 when its owner lets go; `manifest` is what it
+is committed with where the store cannot decide about that.
 """
 
 # A full server (maxmemory) lets a script go on that has begun to write.
@@ -14,9 +15,27 @@ local t = redis.call('TIME')
 local now = t[1] * 1000 + math.floor(t[2] / 1000)
 """
 
-# KEYS: job. ARGV: lease ms, keep ms, the record of a job that nobody had before, grace ms, nonce.
+# Servers of which this one is a former replica have taken writes that it may never have seen.
+_PROMOTED = """
+local function promoted()
+    local told = redis.call('INFO', 'replication')
+    local former = string.match(told, 'master_replid2:(%x+)')
+    return former and string.find(former, '[^0]') and string.match(told, 'master_replid:(%x+)')
+end
+-- When it was first asked for a claim since then.
+local function since(promotion)
+    local kept = redis.call('HMGET', 'comfyfleet:promotion', 'id', 'since')
+    if kept[1] == promotion then return tonumber(kept[2]) end
+    redis.call('HSET', 'comfyfleet:promotion', 'id', promotion, 'since', now)
+    return now
+end
+"""
+
+# KEYS: job. ARGV: lease ms, keep ms, the record of a job that nobody had before, ms of grace after
+# a restart, nonce, ms of grace after a failover.
 CLAIM = (
     _BEGIN
+    + _PROMOTED
     + """
 local j = redis.call('HMGET', KEYS[1], 'outcome', 'detail', 'cancelled', 'until', 'early', 'live',
     'nonce', 'token')
@@ -31,10 +50,15 @@ if live then
     -- While Redis was away nobody could renew.
     local up = tonumber(string.match(redis.call('INFO', 'server'), 'uptime_in_seconds:(%d+)'))
     local grace = ARGV[4] - up * 1000
+    local promotion = promoted()
+    if promotion then grace = math.max(grace, since(promotion) + ARGV[6] - now) end
     if grace > 0 then return {'held', now, grace} end
 end
 if tonumber(j[5] or 0) > now and not j[3] then return {'held', now, tonumber(j[5]) - now} end
-local token = redis.call('HINCRBY', KEYS[1], 'token', 1)
+local token = tonumber(j[8] or 0) + 1
+-- Not one that the former master gave away.
+if promoted() then token = math.max(token, now) end
+redis.call('HSET', KEYS[1], 'token', token)
 redis.call('PEXPIRE', KEYS[1], ARGV[2])
 if j[3] then return {'cancelled', now, token, redis.call('HGET', KEYS[1], 'record')} end
 local isnew = redis.call('HSETNX', KEYS[1], 'record', ARGV[3])
@@ -87,12 +111,22 @@ return 1
 """
 )
 
+# KEYS: job. ARGV: token, a manifest. The first one that was given; nothing if somebody else's now.
+COMMIT = (
+    _BEGIN
+    + """
+if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then return false end
+redis.call('HSETNX', KEYS[1], 'manifest', ARGV[2])
+return redis.call('HGET', KEYS[1], 'manifest')
+"""
+)
+
 # KEYS: job, dead letters. ARGV: token, keep ms, outcome, detail, job id, a dead letter or nothing.
 END = (
     _BEGIN
     + """
 if redis.call('HGET', KEYS[1], 'token') ~= ARGV[1] then return 0 end
-redis.call('HDEL', KEYS[1], 'record', 'early', 'until', 'nonce')
+redis.call('HDEL', KEYS[1], 'record', 'early', 'until', 'nonce', 'manifest')
 redis.call('HSET', KEYS[1], 'live', '0', 'outcome', ARGV[3], 'detail', ARGV[4])
 if ARGV[6] ~= '' then redis.call('HSET', KEYS[2], ARGV[5], ARGV[6]) end
 redis.call('PEXPIRE', KEYS[1], ARGV[2])

@@ -4,11 +4,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Self, cast
 
-import redis
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from redis.backoff import NoBackoff
-from redis.retry import Retry
 
+from workers.ledger.connection import connect
 from workers.ledger.seam import translated
 
 # Seconds that what a worker has told counts, unless it tells it again. Jobs that no other server
@@ -142,9 +140,7 @@ class Servers:
 
     def __init__(self, url: str) -> None:
         """Prepare a client of this Redis server; nothing is opened before the first command."""
-        self._redis = redis.Redis.from_url(
-            url, socket_timeout=5.0, socket_connect_timeout=5.0, retry=Retry(NoBackoff(), 1)
-        )
+        self._redis = connect(url)
         self._tell = self._redis.register_script(_TELL)
         self._live = self._redis.register_script(_LIVE)
         self._warm_up = self._redis.register_script(_WARM_UP)

@@ -206,6 +206,11 @@ class Circuit:
         return self._state.closed
 
     @property
+    def reason(self) -> str:
+        """Why no jobs may be taken; empty if they may, or nobody has looked yet."""
+        return self._state.reason
+
+    @property
     def answers(self) -> bool:
         """Whether the server answered when it was looked at last: also one in quarantine may."""
         return self._state.answers

@@ -119,7 +119,7 @@ class Crew:
         try:
             process = member.process = subprocess.Popen(  # noqa: S603  # our own command
                 [*shim, *self._command],
-                env=_environment(os.environ, member.url),
+                env=_environment(os.environ, member.url, self._members.index(member)),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
@@ -163,5 +163,8 @@ class Crew:
         self._say(f"the worker of {member.url} {why}; again in {pause:.0f} s")
 
 
-def _environment(own: Mapping[str, str], url: str) -> dict[str, str]:
-    return {**own, "COMFYUI_URL": url, "COMFYUI_URLS": ""}
+def _environment(own: Mapping[str, str], url: str, number: int) -> dict[str, str]:
+    """What makes of a process the worker of one server, the others of which have ports below."""
+    port = own.get("METRICS_PORT")
+    metrics = {"METRICS_PORT": str(int(port) + number)} if port else {}
+    return {**own, "COMFYUI_URL": url, "COMFYUI_URLS": "", **metrics}

@@ -3,9 +3,10 @@
 import logging
 import signal
 import sys
+import time
 from collections.abc import Mapping
 from types import FrameType
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 from celery import signals
@@ -14,14 +15,24 @@ from click.core import ParameterSource
 
 from settings import Settings, SettingsError, load
 from tasks.app import TASK_NAME
+from tasks.errors import JobError
 from workers.bootstrap import assemble, node_name, pinned_to, pinning
 from workers.broker.progress import ProgressWriter
 from workers.broker.results import PROGRESS
 from workers.broker.revocation import follow_revocations
+from workers.checks.comfyui import judge_version
+from workers.checks.finding import Status
+from workers.checks.start import in_words, look_at_host, look_at_servers
+from workers.health.pulse import Pulse
 from workers.lifecycle.memory import keep_for_good, keep_little
 from workers.lifecycle.pinned import Pinned
 from workers.lifecycle.process import begin_anew
 from workers.logs.setup import write_logs_as
+
+if TYPE_CHECKING:
+    from workers.lifecycle.watching import Watching
+
+logger = logging.getLogger(__name__)
 
 # Seconds that a server has at the start to say what it can do.
 _SURVEY_SECONDS = 3.0
@@ -43,7 +54,12 @@ class Worker(CeleryWorker):  # type: ignore[misc]  # celery has no types for it
         if not _on_command_line("loglevel"):
             options["loglevel"] = settings.log_level
         write_logs_as(settings.log_format)
+        # Before a server is waited for, which takes the same Redis.
+        self._hints = [*look_at_servers(settings), *look_at_host(settings)]
+        if hopeless := [one for one in self._hints if not one.heals]:
+            leave(SettingsError("\n".join(map(in_words, hopeless))), "no worker can work like this")
         name = options.get("hostname") if _on_command_line("hostname") else None
+        self._watching = _watching(settings)
         self._pinned: Pinned | None = None
         self._pinning = pinning(settings, name, lambda: _begin_to_log(app or self.app, options))
         if not settings.comfyui_shared:
@@ -79,15 +95,21 @@ class Worker(CeleryWorker):  # type: ignore[misc]  # celery has no types for it
         for name in ("botocore", "celery.pool"):
             logging.getLogger(name).setLevel(logging.INFO)
         is_choosy = self._pinned is not None and len(settings.comfyui_servers) > 1
-        self._parts = assemble(
-            settings,
-            self.hostname,
-            self._pinned,
-            self._pinning.is_another_free if is_choosy else None,
-        )
-        # Where the steps of the consumer look for them.
+        observers = [self._watching.observe] if self._watching else []
+        try:
+            self._parts = assemble(
+                settings,
+                self.hostname,
+                *observers,
+                pinned=self._pinned,
+                is_another_free=self._pinning.is_another_free if is_choosy else None,
+            )
+        except JobError as error:
+            leave(SettingsError(error.message))
+        # Where the consumer's steps look for them.
+        self.pulse = Pulse()
+        self.circuits = (self._parts.circuit, self._parts.store_watch)
         self.ledger_url = settings.ledger_url
-        self.circuit = self._parts.circuit
         self.keeper = self._parts.keeper
         self.router = self._parts.router
         self._progress = ProgressWriter(
@@ -105,24 +127,43 @@ class Worker(CeleryWorker):  # type: ignore[misc]  # celery has no types for it
     def on_start(self) -> None:
         """Celery's hook, before the first message: listen to ComfyUI."""
         super().on_start()
+        for hint in self._hints:
+            logger.warning(in_words(hint))
         self._parts.start()
         self._progress.start()
+        if self._watching:
+            self._watching.start(self, self._parts, self.pulse)
         follow_revocations(self._parts.custody)
         # Whoever sees this worker ready may count on the others knowing what its server can do.
+        deadline = time.monotonic() + _SURVEY_SECONDS
         self._parts.survey.wait_begun(_SURVEY_SECONDS)
+        self._hint_at_version()
+        # And nobody takes a job for a bucket that is not there.
+        self._parts.store_watch.wait_begun(deadline - time.monotonic())
         keep_for_good()
         # Sent when the last job has ended; the signal keeps only a weak reference by default.
         signals.worker_shutdown.connect(self._on_shutdown, weak=False)
+
+    def _hint_at_version(self) -> None:
+        stats = self._parts.survey.stats
+        if stats is not None:
+            judged = judge_version(stats, self._parts.comfyui.base_url)
+            if judged.status is not Status.OK:
+                logger.warning(in_words(judged))
 
     def _on_shutdown(self, **_: Any) -> None:
         self._progress.stop()
         if self._pinned is None or not self._pinned.is_lost:
             self._parts.close()
+        if self._watching:
+            self._watching.close()
 
     def _take_server(self) -> tuple[str, Pinned]:
         # Until Celery has its own: whoever waits for a server leaves at once.
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             signal.signal(number, _end)
+        if self._watching:
+            self._watching.wait()
         url, pinned = self._pinning.take()
         pinned.start()
         return url, pinned
@@ -130,6 +171,19 @@ class Worker(CeleryWorker):  # type: ignore[misc]  # celery has no types for it
     def _let_go(self) -> None:
         if self._pinned is not None:
             self._pinned.let_go()
+
+
+def _watching(settings: Settings) -> "Watching | None":
+    """What tells how this worker is, if that is wanted; its port is bound."""
+    if settings.metrics_port is None:
+        return None
+    # Nobody else should pay for it.
+    from workers.lifecycle.watching import Watching  # noqa: PLC0415
+
+    try:
+        return Watching(settings, settings.metrics_port)
+    except SettingsError as error:
+        leave(error)
 
 
 def _on_command_line(option: str) -> bool:
@@ -149,7 +203,7 @@ def _end(_number: int, _frame: FrameType | None) -> None:
     raise SystemExit(0)
 
 
-def leave(error: SettingsError) -> NoReturn:
-    """End the process as one whose settings are wrong: the reason on stderr, exit code 2."""
-    print(f"comfyfleet: wrong settings\n{error}", file=sys.stderr)  # noqa: T201
+def leave(error: SettingsError, what: str = "wrong settings") -> NoReturn:
+    """End the process as one that would never work: the reason on stderr, exit code 2."""
+    print(f"comfyfleet: {what}\n{error}", file=sys.stderr)  # noqa: T201
     raise SystemExit(2)

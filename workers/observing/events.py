@@ -20,6 +20,7 @@ class JobTaken:
         taken_at: when it was claimed.
         is_new: nobody had it before.
         redelivered: its message was given to a worker before.
+        owner_died: the worker that had it last vanished.
         headers: of the message.
     """
 
@@ -28,6 +29,7 @@ class JobTaken:
     taken_at: float
     is_new: bool
     redelivered: bool
+    owner_died: bool = False
     headers: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -56,6 +58,7 @@ class AttemptBegan:
         prompt_id: of its prompt.
         instance: base URL of the server that has, or gets, the prompt.
         start: whether it submits the prompt, or goes on with one that is there.
+        models: whether the server has its large models loaded, or loads them.
     """
 
     job_id: str
@@ -63,6 +66,7 @@ class AttemptBegan:
     prompt_id: str
     instance: str
     start: Literal["submit", "adopt", "collect"]
+    models: Literal["warm", "cold", "unknown"] = "unknown"
 
 
 @dataclass(frozen=True)
@@ -143,7 +147,7 @@ class JobEnded:
     Attributes:
         job_id: of the job.
         outcome: how.
-        error: of one that failed.
+        error: of one that failed or was cancelled.
         result: of one that succeeded.
     """
 

@@ -71,7 +71,6 @@ class Survey:
         self._answers = answers
         self._on_told: list[Callable[[], None]] = []
         self._looking = threading.Lock()
-        self._stats: Mapping[str, Any] = {}
         self._models: Mapping[str, list[str]] = {}
         self._all_at = self._models_at = float("-inf")
         self._stopping = False
@@ -86,6 +85,8 @@ class Survey:
         """What the server can do, as far as it is known."""
         self.others: tuple[Server, ...] = ()
         """The other servers of the fleet, as they were told of a moment ago."""
+        self.stats: Mapping[str, Any] | None = None
+        """What the server says of itself (`/system_stats`), once it has."""
 
     @property
     def returning_seconds(self) -> float:
@@ -213,12 +214,18 @@ class Survey:
 
     def _look_at_what_is_due(self) -> None:
         with self._looking:
-            if self._all_is_due() or (self._models_are_due() and self._files() != self._models):
+            if self._all_is_due() or (self._models_are_due() and self._has_changed()):
                 self._look_at_all()
+
+    def _has_changed(self) -> bool:
+        """Whether it has other model files than before; its memory is looked at beside."""
+        files = self._files()
+        self.stats = self._comfyui.system_stats()
+        return files != self._models
 
     def _look_at_all(self) -> Capabilities:
         models = self._files()
-        self._stats = self._comfyui.system_stats()
+        self.stats = self._comfyui.system_stats()
         try:
             found = Capabilities.of(self._comfyui.object_info_json(), models)
         except (ValueError, RecursionError) as error:
@@ -252,7 +259,7 @@ class Survey:
         if known is None and self._still(_UNKNOWN_SECONDS) == 0:
             self.look_at_others()
             return
-        server = self._server(known.digest if known is not None else "")
+        server = self.server
         are_told, live = self._servers.tell(server)
         self._note_others(live)
         if server.takes_jobs:
@@ -262,8 +269,12 @@ class Survey:
             # The last one: it is large, and a full Redis does not take it.
             self._servers.tell_capabilities(known.digest, known.packed())
 
-    def _server(self, digest: str) -> Server:
-        system, devices = self._stats.get("system"), self._stats.get("devices")
+    @property
+    def server(self) -> Server:
+        """The server, as it is told of."""
+        known = self.capabilities
+        stats = self.stats or {}
+        system, devices = stats.get("system"), stats.get("devices")
         system = system if isinstance(system, Mapping) else {}
         devices = devices if isinstance(devices, list) else []
         return Server(
@@ -271,7 +282,7 @@ class Survey:
             instance=self._comfyui.base_url,
             worker=self._worker,
             version=str(system.get("comfyui_version") or ""),
-            digest=digest,
+            digest=known.digest if known is not None else "",
             takes_jobs=self._takes_jobs(),
             devices=tuple(_device(one) for one in devices if isinstance(one, Mapping)),
             ram_total_bytes=_bytes(system.get("ram_total")),

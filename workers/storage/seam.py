@@ -60,6 +60,25 @@ def status_and_code(error: botocore.exceptions.ClientError) -> tuple[int, str]:
     return status, error.response.get("Error", {}).get("Code", "")
 
 
+def answer(error: JobError) -> tuple[int, str]:
+    """HTTP status and S3 error code behind an error of ours; 0 and nothing without an answer."""
+    cause = _cause(error)
+    return (0, "") if cause is None else status_and_code(cause)
+
+
+def headers(error: JobError) -> dict[str, str]:
+    """The headers of the answer behind an error of ours; none without an answer."""
+    cause = _cause(error)
+    metadata = cause.response.get("ResponseMetadata", {}) if cause is not None else {}
+    return dict(metadata.get("HTTPHeaders", {}))
+
+
+def _cause(error: JobError) -> botocore.exceptions.ClientError | None:
+    cause = error.__cause__
+    cause = cause.__cause__ if isinstance(cause, Boto3Error) else cause
+    return cause if isinstance(cause, botocore.exceptions.ClientError) else None
+
+
 def _answer(error: botocore.exceptions.ClientError, bucket: str) -> JobError:
     status, code = status_and_code(error)
     what = f"{error.operation_name} on bucket {bucket!r} ({status} {code})"

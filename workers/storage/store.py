@@ -2,18 +2,17 @@
 
 import hashlib
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from typing import IO, TYPE_CHECKING, Protocol, cast
 
 from boto3.s3.transfer import TransferConfig
-from botocore.exceptions import ClientError
 
 from tasks.errors import JobError, StorageDeniedError
 from workers.storage.content_type import HEAD_BYTES, content_type
-from workers.storage.seam import status_and_code, translated
+from workers.storage.seam import answer, headers, translated
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -86,9 +85,19 @@ class ObjectStore:
     Every method raises StorageUnavailableError or StorageDeniedError.
     """
 
-    def __init__(self, client: "S3Client", bucket: str) -> None:
+    def __init__(
+        self, client: "S3Client", bucket: str, *, on_denied: Callable[[], object] = lambda: None
+    ) -> None:
+        """Take the client, which is closed with this.
+
+        Args:
+            client: of the store.
+            bucket: its name.
+            on_denied: called whenever the bucket was not there, or not ours to write.
+        """
         self.bucket = bucket
         self._client = client
+        self._on_denied = on_denied
         self._transfer = TransferConfig(
             multipart_threshold=PART_BYTES,
             multipart_chunksize=PART_BYTES,
@@ -108,7 +117,7 @@ class ObjectStore:
         measured = _Measured(stream)
         head = measured.read(PART_BYTES)
         media_type = content_type(head[:HEAD_BYTES])
-        with translated(self.bucket):
+        with self._writing():
             if len(head) < PART_BYTES:
                 self._client.put_object(
                     Bucket=self.bucket, Key=key, Body=head, ContentType=media_type
@@ -136,7 +145,7 @@ class ObjectStore:
     def create(self, key: str, content: bytes, media_type: str) -> bool:
         """Store an object unless the key is taken; whether this call created it."""
         try:
-            with translated(self.bucket):
+            with self._writing():
                 self._client.put_object(
                     Bucket=self.bucket,
                     Key=key,
@@ -145,10 +154,17 @@ class ObjectStore:
                     IfNoneMatch="*",
                 )
         except JobError as error:
-            if _answer(error)[0] == 412:
+            if answer(error)[0] == 412:
                 return False
             raise
         return True
+
+    def replace(self, key: str, content: bytes, media_type: str) -> None:
+        """Store an object, whatever the key had before."""
+        with self._writing():
+            self._client.put_object(
+                Bucket=self.bucket, Key=key, Body=content, ContentType=media_type
+            )
 
     def get(self, key: str) -> bytes | None:
         """An object's content, or None if there is no such object."""
@@ -170,7 +186,7 @@ class ObjectStore:
             with translated(self.bucket):
                 found = self._client.get_object(**question)
         except JobError as error:
-            match _answer(error):
+            match answer(error):
                 case (_, "NoSuchKey" | "KeyTooLongError"):
                     yield None
                 case (304, _):
@@ -198,10 +214,26 @@ class ObjectStore:
                 found = self._client.head_object(Bucket=self.bucket, Key=key)
         except JobError as error:
             # 400: a key that no store can have.
-            if _answer(error)[0] in (400, 404):
+            if answer(error)[0] in (400, 404):
                 return None
             raise
         return ObjectStat(found["ContentLength"], found["ETag"])
+
+    def look(self) -> str | None:
+        """Whether the bucket is there, as far as that is told: the store's clock, an HTTP date."""
+        try:
+            with translated(self.bucket):
+                found = self._client.head_bucket(Bucket=self.bucket)
+        except JobError as error:
+            status = answer(error)[0]
+            if status == 404:
+                # Some stores would make one with the first object.
+                raise StorageDeniedError(f"there is no bucket {self.bucket!r}") from error.__cause__
+            if status != 403:
+                raise
+            # Whoever may write need not be allowed to look.
+            return headers(error).get("date")
+        return found["ResponseMetadata"]["HTTPHeaders"].get("date")
 
     def delete(self, keys: Iterable[str]) -> None:
         """Remove objects, many with one request; those that are not there do not matter."""
@@ -209,10 +241,10 @@ class ObjectStore:
         with translated(self.bucket):
             while left:
                 some, left = left[:_DELETED_AT_ONCE], left[_DELETED_AT_ONCE:]
-                answer = self._client.delete_objects(
+                removed = self._client.delete_objects(
                     Bucket=self.bucket, Delete={"Objects": some, "Quiet": True}
                 )
-                for error in answer.get("Errors", []):
+                for error in removed.get("Errors", []):
                     raise StorageDeniedError(
                         f"S3 bucket {self.bucket!r}: {error.get('Key')} cannot be removed "
                         f"({error.get('Code')})"
@@ -237,6 +269,15 @@ class ObjectStore:
     def close(self) -> None:
         """Close all connections."""
         self._client.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            with translated(self.bucket):
+                yield
+        except StorageDeniedError:
+            self._on_denied()
+            raise
 
 
 class _Measured:
@@ -276,8 +317,3 @@ class _Joined:
             return part
         self._head = BytesIO()
         return part + self._rest.read(size - len(part)) if part else self._rest.read(size)
-
-
-def _answer(error: JobError) -> tuple[int, str]:
-    cause = error.__cause__
-    return status_and_code(cause) if isinstance(cause, ClientError) else (0, "")

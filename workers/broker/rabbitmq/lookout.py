@@ -13,6 +13,7 @@ from workers.broker.heartbeat import INTERVAL
 from workers.broker.rabbitmq import lanes
 from workers.broker.scripts import CALLS
 from workers.broker.sharing import Sharing
+from workers.ledger.connection import connect
 from workers.ledger.servers import NOW
 
 logger = logging.getLogger(__name__)
@@ -123,9 +124,7 @@ class Lookout(Sharing):
             lanes.add(client, lane)
 
     def _client(self) -> Redis:
-        return Redis.from_url(
-            self._ledger_url, socket_timeout=INTERVAL, socket_connect_timeout=INTERVAL
-        )
+        return connect(self._ledger_url, socket_timeout=INTERVAL, socket_connect_timeout=INTERVAL)
 
     @staticmethod
     def _begin(name: str, work: Any, *given: Any) -> None:

@@ -1,0 +1,1 @@
+"""The Grafana dashboard with numbers of a real fleet, drawn without Grafana."""

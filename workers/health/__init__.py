@@ -1,0 +1,1 @@
+"""Whether a worker lives and can work, and the HTTP server that tells."""
