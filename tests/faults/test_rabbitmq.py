@@ -1,7 +1,11 @@
 """The core of the promises where the broker is RabbitMQ, with queues of both types."""
 
+import json
+import os
 import re
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -54,6 +58,7 @@ def in_turn(fleet: RabbitFleet) -> None:
     bare = as_documented(fleet, bars(6))
     levels = ("comfyui.urgent", "comfyui", "comfyui.batch")
     eventually(lambda: [fleet.ready(one) for one in levels] == [3, 2, 1])
+    assert told_by_comfyfleet(fleet) == {"urgent": 3, "normal": 2, "batch": 1, "returned": 0}
     long.revoke(terminate=True)
     order = [urgent, by_number, bare, *normal, batch]
     for job in order:
@@ -62,6 +67,24 @@ def in_turn(fleet: RabbitFleet) -> None:
     assert began == [prompt_id(job.id, 1) for job in (long, *order)]
     assert long.state == "REVOKED"
     assert was_interrupted(server, began[0])
+
+
+def told_by_comfyfleet(fleet: RabbitFleet) -> dict[str, int]:
+    """What waits by level, as another process on this broker counts it."""
+    program = (
+        "import json; from settings import load; from workers.broker.backlog import read_backlog; "
+        "print(json.dumps(dict(read_backlog(load()).waiting)))"
+    )
+    environment = {**fleet.stack.environment(), **fleet._own}
+    told = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    return json.loads(told.stdout)
 
 
 def as_documented(fleet: RabbitFleet, workflow: Workflow) -> AsyncResult:

@@ -9,6 +9,8 @@ from kombu.transport.redis import PRIORITY_STEPS, Channel
 from settings import Settings
 from settings.celery import QUEUE, UNACKED
 from workers.broker.envelopes import read_entry
+from workers.broker.rabbitmq.depth import waiting as rabbitmq_waiting
+from workers.broker.rabbitmq.lanes import LANES as RABBITMQ_LANES
 from workers.broker.scripts import LANES, lane_name
 from workers.ledger.connection import connect
 from workers.ledger.seam import translated
@@ -20,8 +22,9 @@ class Backlog:
 
     Attributes:
         waiting: how many nobody has, by priority.
-        oldest_seconds: for how long the oldest of them has waited; None if none does.
-        taken: how many workers have.
+        oldest_seconds: for how long the oldest of them has waited; None if none does, or on
+            RabbitMQ, which does not tell.
+        taken: how many workers have; 0 on RabbitMQ, which does not tell.
     """
 
     waiting: Mapping[str, int]
@@ -36,6 +39,9 @@ def read_backlog(settings: Settings) -> Backlog:
         BrokerUnavailableError: the broker is away.
     """
     with translated(), connect(settings.ledger_url) as client:
+        if settings.on_rabbitmq:
+            lanes = [one.decode() for one in client.hkeys(RABBITMQ_LANES)]
+            return Backlog(rabbitmq_waiting(lanes), None, 0)
         lanes = [one.decode() for one in client.hkeys(LANES + QUEUE)]
         names = [QUEUE, *(lane_name(QUEUE, one) for one in lanes)]
         lists = [(str(step), _list(name, step)) for name in names for step in PRIORITY_STEPS]
