@@ -54,8 +54,9 @@ def _explained(settings: Settings) -> Iterator[None]:
     try:
         yield
     except BrokerUnavailableError as error:
-        url = settings.masked()["CELERY_BROKER_URL"]
-        raise CommandError(f"{error.message}; CELERY_BROKER_URL is {url}") from error
+        variable = settings.ledger_variable
+        url = settings.masked()[variable]
+        raise CommandError(f"{error.message}; {variable} is {url}") from error
     except ValidationError as error:
         raise CommandError(
             "Redis holds an entry that cannot be read; perhaps another version has written it"

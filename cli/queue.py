@@ -7,7 +7,7 @@ from rich.table import Table
 from cli.fleet import open_broker
 from cli.output import AsJson, cell, print_json, print_table
 from cli.times import duration
-from workers.broker.backlog import ALL, Backlog, read_backlog
+from workers.broker.backlog import Backlog, read_backlog
 
 # What producers call the levels of a Redis broker.
 _WORDS = {"0": "0, urgent", "3": "3, normal", "9": "9, batch"}
@@ -42,8 +42,7 @@ def backlog_table(backlog: Backlog) -> Table:
     table = Table("priority", "waiting")
     for level, number in backlog.waiting.items():
         table.add_row(_WORDS.get(level, level), f"{number:,}")
-    if ALL not in backlog.waiting:
-        table.add_row("all", f"{backlog.depth:,}")
+    table.add_row("all", f"{backlog.depth:,}")
     for lane, number in backlog.lanes.items():
         table.add_row(cell(f"of these in lane {lane}"), f"{number:,}")
     table.add_section()

@@ -3,6 +3,7 @@
 from cli.finding import Found
 from settings import load
 from tasks.result import Progress
+from workers.broker.waiting import are_listed
 
 
 def sentence(found: Found) -> str:
@@ -16,7 +17,8 @@ def sentence(found: Found) -> str:
         case "RETRY":
             return f"waits for its next attempt after {why}"
         case "PENDING":
-            return "waits in the queue"
+            unsure = "" if are_listed(load()) else ", or is not known: RabbitMQ does not tell"
+            return f"waits in the queue{unsure}"
         case "UNKNOWN":
             hint = "its output.prefix, if it had one, to --prefix"
             if not load().s3_bucket:

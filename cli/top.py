@@ -18,7 +18,6 @@ from cli.snapshot import Snapshot, take
 from cli.times import clock
 from cli.workers import workers_table
 from tasks.errors import JobError
-from workers.broker.backlog import ALL
 
 _SECONDS = 2.0
 
@@ -88,7 +87,7 @@ def _summary(now: Snapshot) -> Text:
         f"{len(here)} workers{f', {gone} gone' if gone else ''}",
         f"{jobs} jobs in {slots} slots",
         f"{backlog.depth:,} waiting"
-        + (f" ({levels})" if levels and ALL not in backlog.waiting else "")
+        + (f" ({levels})" if levels else "")
         + (f", the oldest for {oldest}" if oldest else ""),
     ]
     return Text("  ·  ".join(words))

@@ -4,6 +4,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
+from settings import rabbitmq
 from settings.model import Settings
 from settings.redis_urls import is_sentinel, tls_options
 
@@ -25,8 +26,9 @@ def celery_options(settings: Settings) -> dict[str, Any]:
     A worker started as `celery -A workers worker` needs no flags: pool, slots and prefetch are
     here. Acknowledgement is a property of the task and lives with it.
     """
+    broker_url = settings.broker_url.get_secret_value()
     return {
-        "broker_url": settings.broker_url.get_secret_value(),
+        "broker_url": broker_url,
         "broker_transport_options": _sentinel_options(settings, settings.broker_url),
         "result_backend": settings.result_backend.get_secret_value(),
         "result_backend_transport_options": _sentinel_options(settings, settings.result_backend),
@@ -51,6 +53,7 @@ def celery_options(settings: Settings) -> dict[str, Any]:
         "worker_prefetch_multiplier": 1,
         "broker_connection_retry_on_startup": True,
         "enable_utc": True,
+        **(rabbitmq.common_options(broker_url) if settings.on_rabbitmq else {}),
     }
 
 
@@ -61,10 +64,16 @@ def worker_options(settings: Settings) -> dict[str, Any]:
     are left behind.
     """
     return {
+        **(rabbitmq.worker_options() if settings.on_rabbitmq else _on_redis(settings)),
         # What runs is held over a new connection too, and so counted by it.
         "worker_enable_prefetch_count_reduction": False,
         # A result that cannot be stored is stored later: nobody would render it again for that.
         "result_backend_always_retry": True,
+    }
+
+
+def _on_redis(settings: Settings) -> dict[str, Any]:
+    return {
         "broker_transport_options": {
             # Seconds without a sign of life, which comes every three, until a message is given to
             # another worker; and between two looks for such messages.

@@ -8,6 +8,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from settings.broker import Broker
 from settings.comfyui import ComfyUI
+from settings.errors import SettingsError
 from settings.jobs import Jobs
 from settings.masking import MASK, shown, without_password
 from settings.monitoring import Monitoring
@@ -19,10 +20,6 @@ from settings.worker import Worker
 
 # Of these nothing is shown, whatever is wrong with it.
 _SECRETS = ("COMFYUI_HEADERS", "WEBHOOK_SECRET", "MESSAGE_SECRET")
-
-
-class SettingsError(Exception):
-    """One or more settings are wrong; the message has one line a variable."""
 
 
 # The last of the bases comes first where settings are listed.
@@ -54,6 +51,8 @@ class Settings(
             raise SettingsError(
                 "S3_BUCKET: found nothing, expected the name of the bucket that receives outputs"
             )
+        # Asked for what it raises.
+        _ = self.ledger_url
         return self
 
 

@@ -12,9 +12,11 @@ from kombu.exceptions import OperationalError
 from kombu.utils.json import dumps
 
 from settings.celery import QUEUE
+from settings.rabbitmq import QUEUES, level_of
 from tasks.app import TASK_NAME, app
 from tasks.errors import BrokerFullError, InvalidRequestError
 from tasks.params import check_params
+from tasks.rabbitmq import CONFIRM_SECONDS, RABBITMQ, is_other_queue, is_refusal
 from tasks.request import JobRequest, did_you_mean, is_encodable, parse_request, shown
 from tasks.tracing import trace_headers
 from tasks.workflow import check_workflow
@@ -66,9 +68,9 @@ def enqueue(
         webhook: who is told of the job's end: `url`, and `events` if not all ends.
         job_id: Celery's task id; the same id twice is one job. Default: a new one.
         priority: a word that means the same on every broker; or the broker's own number, of which
-            Redis takes the lowest first, RabbitMQ the highest. Default: Celery's, which on Redis
-            is 0 and so as urgent as "urgent". On RabbitMQ it works in queues that were declared
-            with `x-max-priority`.
+            Redis takes the lowest first, RabbitMQ the highest. Default: on Redis Celery's 0,
+            which is as urgent as "urgent"; on RabbitMQ "normal". There each of the words has a
+            queue of its own; 7 and more stand for "urgent", 3 and less for "batch".
         celery: the app to send with; default: configured from the environment.
         options: Celery's own, passed to `send_task`: expires, countdown, eta, link, ... Unless
             `compression` is among them, all but the smallest jobs travel compressed by zlib.
@@ -78,7 +80,7 @@ def enqueue(
         InvalidWorkflowError: the workflow is no workflow, or a param names no input of it; params
             of an export are for the worker to check, with its server's nodes.
         OSError: the workflow's file cannot be read.
-        BrokerFullError: Redis has no memory left for the job.
+        BrokerFullError: Redis has no memory left for the job, or RabbitMQ refuses it.
         kombu.exceptions.OperationalError: the broker cannot be reached.
         RuntimeError: Celery's Redis result backend cannot be reached.
     """
@@ -139,7 +141,17 @@ def message_options(
     """
     headers = {ENQUEUED_AT: time.time(), **trace_headers(), **options.get("headers", {})}
     told = {"queue": QUEUE, **options, "headers": headers}
-    return told if priority is None else {**told, "priority": _broker_priority(priority, celery)}
+    # Neither making a connection nor asking for its transport opens it.
+    broker = celery.connection_for_write().get_transport_cls().driver_type
+    on_rabbitmq: dict[str, Any] = {}
+    if broker == RABBITMQ:
+        on_rabbitmq["confirm_timeout"] = CONFIRM_SECONDS
+    if priority is None:
+        return {**on_rabbitmq, **told}
+    number = _broker_priority(priority, _ON_REDIS if broker == "redis" else _ELSEWHERE)
+    if broker == RABBITMQ:
+        on_rabbitmq["queue"] = QUEUES[level_of(number)]
+    return {**told, **on_rabbitmq, **options, "headers": headers, "priority": number}
 
 
 def send(
@@ -149,19 +161,32 @@ def send(
 
     Raises:
         InvalidRequestError: an argument is no JSON.
-        BrokerFullError: Redis has no memory left for the job.
+        BrokerFullError: Redis has no memory left for the job, or RabbitMQ refuses it.
     """
     is_small = json_size(arguments) < _COMPRESS_BYTES
     compression = {} if is_small else {"compression": _COMPRESSION}
+
+    def send_task(**more: Any) -> AsyncResult[Any]:
+        told = {**compression, **options, **more}
+        return celery.send_task(TASK_NAME, kwargs=dict(arguments), task_id=job_id, **told)
+
     try:
-        return celery.send_task(
-            TASK_NAME, kwargs=dict(arguments), task_id=job_id, **{**compression, **options}
-        )
+        return send_task()
     except OperationalError as error:
         if _is_out_of_memory(error):
             raise BrokerFullError(
                 "Redis is out of memory (maxmemory is reached and its policy is noeviction): "
                 "the job was not enqueued; give it more memory, or enqueue again later"
+            ) from error
+        raise
+    except Exception as error:
+        if is_other_queue(error):
+            # It is there, only not as this app would declare it.
+            return send_task(declare=[])
+        if is_refusal(error):
+            raise BrokerFullError(
+                "RabbitMQ refuses the job (a queue has its greatest length, or has no majority of "
+                "its nodes): it was not enqueued; enqueue again later"
             ) from error
         raise
 
@@ -189,12 +214,9 @@ def json_size(arguments: Mapping[str, Any]) -> int:
         raise InvalidRequestError(f"an argument is no JSON: {error}") from error
 
 
-def _broker_priority(priority: Priority | int, celery: Celery) -> int:
+def _broker_priority(priority: Priority | int, words: Mapping[str, int]) -> int:
     if isinstance(priority, int):
         return priority
-    # Neither making a connection nor asking for its transport opens it.
-    transport = celery.connection_for_write().get_transport_cls()
-    words = _ON_REDIS if transport.driver_type == "redis" else _ELSEWHERE
     if not isinstance(priority, str) or priority not in words:
         raise InvalidRequestError(
             f"priority: found {shown(priority)}, expected 'urgent', 'normal', 'batch' or a number"

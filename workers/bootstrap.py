@@ -231,7 +231,8 @@ def assemble(
         pace=pace,
         place=place.key,
         is_idle=lambda: keeper.is_idle,
-        wait_seconds=settings.warm_wait_seconds,
+        # In RabbitMQ there is no telling how long a job has waited in a lane.
+        wait_seconds=0.0 if settings.on_rabbitmq else settings.warm_wait_seconds,
     )
     keeper = Keeper(
         ledger,

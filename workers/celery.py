@@ -5,12 +5,14 @@ from celery import Celery
 from settings import SettingsError, load
 from settings.celery import worker_options
 from tasks.app import app as shared_app
+from workers.broker import transport
 from workers.broker.gate import Gate
 from workers.broker.heartbeat import Heartbeat
 from workers.broker.pulse import LoopPulse
+from workers.broker.rabbitmq import transport as rabbitmq_transport
+from workers.broker.rabbitmq.lookout import Lookout
 from workers.broker.sharing import Sharing
 from workers.broker.survivors import Survivors
-from workers.broker.transport import use_our_transport
 from workers.lifecycle.worker import Worker, leave
 from workers.task import RunWorkflow
 
@@ -21,7 +23,8 @@ def worker_app() -> Celery:
         settings = load()
     except SettingsError as error:
         leave(error)
-    use_our_transport(
+    ours = rabbitmq_transport if settings.on_rabbitmq else transport
+    ours.use_our_transport(
         # Three of the largest files in `data:` URLs, which take a third more than by themselves.
         most_body_bytes=settings.workflow_max_bytes + 4 * settings.inputs_max_bytes,
         # A workflow has some dozen characters a value, no less than four.
@@ -34,7 +37,7 @@ def worker_app() -> Celery:
     }
     shared_app.conf.worker_consumer = "workers.broker.consumer:Consumer"
     shared_app.conf.worker_pool = "workers.broker.threads:TaskPool"
-    shared_app.steps["consumer"].update((Survivors, Heartbeat, Sharing, Gate, LoopPulse))
+    shared_app.steps["consumer"].update((Survivors, Heartbeat, Sharing, Lookout, Gate, LoopPulse))
     shared_app.Worker = shared_app.subclass_with_self(Worker)
     shared_app.register_task(RunWorkflow())
     return shared_app

@@ -18,7 +18,7 @@ from cli.timeline import moments
 from cli.times import clock, duration, read_moment
 from tasks.errors import PromptLostError
 from tasks.result import Attempt, Progress
-from workers.broker.backlog import ALL, Backlog
+from workers.broker.backlog import Backlog
 from workers.ledger.jobs import STATES
 
 NOW = 1_000_000.0
@@ -208,5 +208,5 @@ def test_a_backlog_says_what_is_known() -> None:
         "taken": 4,
     }
     assert oldest_words(known) == "90 s"
-    assert oldest_words(Backlog({ALL: 1}, None, 0)) == "not known"
-    assert oldest_words(Backlog({ALL: 0}, None, 0)) == ""
+    assert oldest_words(Backlog({"normal": 1}, None, 0)) == "not known"
+    assert oldest_words(Backlog({"normal": 0}, None, 0)) == ""

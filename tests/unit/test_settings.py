@@ -78,7 +78,7 @@ def test_the_backend_follows_a_redis_broker(monkeypatch: pytest.MonkeyPatch) -> 
         ("CELERY_BROKER_URL", "redis://h:x/0", "'redis://h:x/0'", "redis://"),
         ("COMFYUI_URL", "user:secret@host", f"'user:{MASK}@host'", "http:// or https:// URL"),
         ("CELERY_BROKER_URL", "kafka://u:secret@h", f"'kafka://u:{MASK}@h'", "redis://"),
-        ("CELERY_BROKER_URL", "amqp://h", "'amqp://h'", "redis://"),
+        ("CELERY_BROKER_URL", "sqs://h", "'sqs://h'", "redis://"),
         ("COMFYUI_URL", "http://[", "'http://['", "http:// or https:// URL"),
         ("CELERY_BROKER_URL", "localhost", "'localhost'", "redis://"),
         ("CELERY_RESULT_BACKEND", "localhost", "'localhost'", "redis://"),
@@ -227,6 +227,94 @@ def test_workers_agree_on_the_brokers_own_server(
     assert url == ledger
     # Nothing is opened, but every option is understood.
     Ledger(url).close()
+
+
+RABBITMQ = "amqp://user:secret@one:5672/jobs;amqps://user:secret@two/jobs"
+
+
+def test_rabbitmq_may_have_several_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = read(monkeypatch, CELERY_BROKER_URL=RABBITMQ, CELERY_RESULT_BACKEND="redis://x")
+    assert settings.on_rabbitmq
+    assert "secret" not in str(settings.masked())
+    options = celery_options(settings)
+    assert options["broker_url"] == RABBITMQ
+    assert options["broker_transport_options"] == {"confirm_publish": True}
+    assert "broker_use_ssl" not in options
+
+
+def test_over_tls_the_certificate_must_name_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
+    url = "amqps://user:secret@one/jobs"
+    settings = read(monkeypatch, CELERY_BROKER_URL=url, CELERY_RESULT_BACKEND="redis://x")
+    # What kombu replaces by the name of the node.
+    assert celery_options(settings)["broker_use_ssl"] == {"server_hostname": None}
+
+
+@pytest.mark.parametrize(
+    "url", ["amqp://a;redis://b", "amqp://a:x", "amqp://a;", "amqp:a", "redis://a;amqp://b"]
+)
+def test_what_is_no_list_of_nodes_is_refused(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    with pytest.raises(SettingsError, match="CELERY_BROKER_URL: found .* amqp:// or amqps:// URL"):
+        read(monkeypatch, CELERY_BROKER_URL=url, CELERY_RESULT_BACKEND="redis://x")
+
+
+@pytest.mark.parametrize(
+    ("variables", "variable", "url"),
+    [
+        ({"CELERY_BROKER_URL": "redis://a"}, "CELERY_BROKER_URL", "redis://a"),
+        (
+            {"CELERY_BROKER_URL": "amqp://a", "CELERY_RESULT_BACKEND": "redis://b"},
+            *("CELERY_RESULT_BACKEND", "redis://b"),
+        ),
+        (
+            {"CELERY_BROKER_URL": "redis://a", "LEDGER_URL": "redis://a"},
+            *("CELERY_BROKER_URL", "redis://a"),
+        ),
+        ({"CELERY_BROKER_URL": "amqp://a", "LEDGER_URL": "redis://c"}, "LEDGER_URL", "redis://c"),
+    ],
+)
+def test_the_ledger_is_on_the_first_redis_that_is_named(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], variable: str, url: str
+) -> None:
+    settings = read(monkeypatch, **variables)
+    assert (settings.ledger_variable, settings.ledger_url) == (variable, url)
+
+
+def test_jobs_in_a_redis_have_their_ledger_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    urls = {"CELERY_BROKER_URL": "redis://a", "LEDGER_URL": "redis://:secret@c"}
+    settings = read(monkeypatch, **urls, S3_BUCKET="renders")
+    with pytest.raises(SettingsError, match="LEDGER_URL: found another server") as caught:
+        settings.require_worker()
+    assert "secret" not in str(caught.value)
+
+
+def test_results_are_beside_the_ledger_if_the_broker_keeps_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = read(monkeypatch, CELERY_BROKER_URL="amqp://a", LEDGER_URL="redis://c")
+    assert settings.result_backend.get_secret_value() == "redis://c"
+
+
+def test_rabbitmq_alone_keeps_no_results(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingsError, match="CELERY_RESULT_BACKEND: found '', .*RabbitMQ is none"):
+        read(monkeypatch, CELERY_BROKER_URL="amqp://a")
+
+
+def test_a_worker_needs_a_redis(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = "db+postgresql://user:secret@host/results"
+    settings = read(
+        monkeypatch,
+        CELERY_BROKER_URL="amqp://a",
+        CELERY_RESULT_BACKEND=backend,
+        S3_BUCKET="renders",
+    )
+    with pytest.raises(SettingsError, match="LEDGER_URL: found nothing, expected the URL of a Re"):
+        settings.require_worker()
+
+
+@pytest.mark.parametrize("url", ["amqp://a", "localhost", "redis://h:x"])
+def test_a_ledger_elsewhere_is_refused(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    with pytest.raises(SettingsError, match="LEDGER_URL: found .*, expected a redis://, red"):
+        read(monkeypatch, LEDGER_URL=url)
 
 
 def test_every_wrong_value_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,27 +1,19 @@
 """How much waits, and for how long: what the queue's depth says without reading all of it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
-from celery import Celery
 from kombu.transport.redis import PRIORITY_STEPS, Channel
 
 from settings import Settings
-from settings.celery import QUEUE, UNACKED, celery_options
-from tasks.errors import BrokerUnavailableError
+from settings.celery import QUEUE, UNACKED
+from workers.broker.rabbitmq.depth import waiting as rabbitmq_waiting
+from workers.broker.rabbitmq.lanes import LANES as RABBITMQ_LANES
 from workers.broker.scripts import LANES, lane_name
-from workers.broker.waiting import are_listed, connected
+from workers.broker.waiting import connected
 from workers.ledger import Ledger
 from workers.ledger.servers import NOW
-
-# The level of all that waits, on a broker that does not tell levels apart.
-ALL = "all"
-
-# The queue of each level, on a broker that lets nobody look into it.
-_QUEUES = {ALL: QUEUE}
-_SECONDS = 5.0
 
 # Headers stand before the body or after it, which may have megabytes: nobody waits for it to be
 # gone through.
@@ -85,13 +77,13 @@ class Backlog:
     """The jobs that wait, and those that workers have taken.
 
     Attributes:
-        waiting: how many wait by priority, as the broker has it, those in lanes included; by `all`
-            on a broker that does not tell priorities apart.
+        waiting: how many wait by priority, as the broker has it, those in lanes included.
         oldest_seconds: for how long the oldest of those that are next waits; None if nothing does,
-            or the broker does not tell. Of messages that do not say when they were enqueued it
-            counts since somebody looked first while they were next: at least so long.
-        taken: how many are in workers' hands, those included that are to begin later.
-        lanes: how many wait in each lane.
+            or on RabbitMQ, which does not tell. Of messages that do not say when they were enqueued
+            it counts since somebody looked first while they were next: at least so long.
+        taken: how many are in workers' hands; those included that are to begin later, but not on
+            RabbitMQ.
+        lanes: how many wait in each lane; on RabbitMQ none is told apart.
     """
 
     waiting: Mapping[str, int]
@@ -111,9 +103,7 @@ def read_backlog(settings: Settings) -> Backlog:
     Raises:
         BrokerUnavailableError: the broker, or the ledger's Redis, is away.
     """
-    if are_listed(settings):
-        return _on_redis(settings.ledger_url)
-    return _elsewhere(settings)
+    return _on_rabbitmq(settings) if settings.on_rabbitmq else _on_redis(settings.ledger_url)
 
 
 def _on_redis(url: str) -> Backlog:
@@ -134,33 +124,9 @@ def _on_redis(url: str) -> Backlog:
     )
 
 
-def _elsewhere(settings: Settings) -> Backlog:
-    with Celery(set_as_current=False) as app:
-        app.conf.update(celery_options(settings))
-        waiting = {
-            level: _reached(partial(_declared, app, queue)) for level, queue in _QUEUES.items()
-        }
+def _on_rabbitmq(settings: Settings) -> Backlog:
+    with connected(settings.ledger_url) as client:
+        names: list[Any] = list(client.hkeys(RABBITMQ_LANES))
     with Ledger(settings.ledger_url) as ledger:
         taken = ledger.jobs.count(["running"], since=0.0)["running"]
-    return Backlog(waiting, None, taken)
-
-
-def _declared(app: Celery, queue: str) -> int:
-    """The depth that the broker tells of a queue; 0 if there is none yet."""
-    with app.connection_for_read(connect_timeout=_SECONDS) as connection:
-        connection.ensure_connection(max_retries=1, interval_start=0, timeout=_SECONDS)
-        try:
-            found = connection.default_channel.queue_declare(queue, passive=True)
-        except connection.channel_errors:
-            return 0
-    return int(found.message_count)
-
-
-def _reached(ask: Callable[[], Any]) -> Any:
-    try:
-        return ask()
-    except Exception as error:
-        # Each broker has errors of its own.
-        raise BrokerUnavailableError(
-            f"the broker did not answer ({type(error).__name__})"
-        ) from error
+    return Backlog(rabbitmq_waiting([name.decode() for name in names]), None, taken)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from amqp.exceptions import IrrecoverableChannelError, IrrecoverableConnectionError
 from celery.exceptions import Ignore, InvalidTaskError
 from celery.worker import state
 from celery.worker.consumer import Consumer as CeleryConsumer
@@ -40,6 +41,9 @@ _LARGE_BODY = 1_000_000
 
 # Seconds until it is looked again whether there is a connection.
 _RECONNECTING_SECONDS = 1.0
+
+# Seconds until it is tried again what the broker has refused.
+_REFUSED_SECONDS = 2.0
 
 # Fields of a message, beside its id, that Celery trusts to be of these types.
 _FIELDS = {
@@ -121,7 +125,7 @@ class Request(CeleryRequest):  # type: ignore[misc]  # celery has no types for i
                     self._message.postpone(self, seconds)
                 else:
                     if lane is not None:
-                        self._message.channel.qos.send_to(self._message.delivery_tag, lane)
+                        self._message.channel.send_to(self._message.delivery_tag, lane)
                     self.reject(requeue=True)
             case Revoked() as revoked:
                 terminated = not revoked.expired
@@ -209,11 +213,16 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types for
                 # There is no connection to give it back over.
                 self.timer.call_after(_RECONNECTING_SECONDS, give_back)
                 return
+            if message not in self.postponed:
+                return
             self.postponed.discard(message)
             self.qos.decrement_eventually()
             request.reject(requeue=True)
 
         def wait() -> None:
+            if message not in self.unsettled:
+                # Its broker has given it back.
+                return
             self.postponed.add(message)
             self.controller.keeper.settle(request.id)
             self.qos.increment_eventually()
@@ -270,7 +279,12 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types for
         """
         for channel in getattr(self.connection.transport, "channels", None) or ():
             channel.do_restore = False
+        if self.connection.transport.driver_type != "redis":
+            # There messages belong to their connection, and are given back when that ends.
+            self.unsettled.clear()
+            self.postponed.clear()
         super().on_connection_error_after_connected(exc)
+        _pause_after_refusal(exc)
 
     def on_connection_error_before_connected(self, exc: Exception) -> None:
         """Celery's hook for a broker that takes connections, and refuses what is asked over them.
@@ -290,6 +304,16 @@ class Consumer(CeleryConsumer):  # type: ignore[misc]  # celery has no types for
         except Exception:
             with about(job_id=job_id):
                 logger.exception("its failure could not be stored")
+
+
+def _pause_after_refusal(exc: Exception) -> None:
+    """Wait before it is tried again what RabbitMQ has refused, such as a name that is taken."""
+    if not isinstance(exc, IrrecoverableConnectionError | IrrecoverableChannelError):
+        return
+    until = time.monotonic() + _REFUSED_SECONDS
+    while time.monotonic() < until:
+        state.maybe_shutdown()
+        time.sleep(_RECONNECTING_SECONDS / 10)
 
 
 def _check(name: str, value: Any, kind: type) -> None:

@@ -327,6 +327,10 @@ class Channel(redis_transport.Channel):  # type: ignore[misc]  # kombu has no ty
         ids = [one.decode() for one in client.hkeys(LANES + queue)]
         return [one for lane_id in ids for one in self._lists([lane_name(queue, lane_id)])]
 
+    def send_to(self, delivery_tag: str, lane: Lane) -> None:
+        """Have a message go to a lane when it is rejected to come again."""
+        self.qos.send_to(delivery_tag, lane)
+
     def put_back(self) -> None:
         """Give back what was taken and not registered, also by a reply that is still to come.
 

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import redis
 from kombu.transport.redis import PRIORITY_STEPS, Channel
 
-from settings import Settings, redis_urls
+from settings import Settings
 from settings.celery import QUEUE, UNACKED
 from tasks.enqueue import ENQUEUED_AT
 from workers.broker.scripts import LANES, lane_name
@@ -46,7 +46,7 @@ class Waiting:
 
 def are_listed(settings: Settings) -> bool:
     """Whether the broker lets one look at messages without taking them."""
-    return settings.broker_url.get_secret_value().partition("://")[0] in redis_urls.SCHEMES
+    return not settings.on_rabbitmq
 
 
 def waiting_among(redis_url: str, job_ids: Iterable[str]) -> frozenset[str]:

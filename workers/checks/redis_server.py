@@ -44,9 +44,7 @@ return left
 
 def redis_servers(settings: Settings) -> list[tuple[str, str]]:
     """The variables that name Redis servers, and the URLs; each server once."""
-    broker = settings.broker_url.get_secret_value()
-    variable = "CELERY_BROKER_URL" if broker.startswith(SCHEMES) else "LEDGER_URL"
-    found = [(variable, settings.ledger_url)]
+    found = [(settings.ledger_variable, settings.ledger_url)]
     if (results := settings.results_url) is not None and results != settings.ledger_url:
         found.append(("CELERY_RESULT_BACKEND", results))
     return found

@@ -110,6 +110,7 @@ class Worker(CeleryWorker):  # type: ignore[misc]  # celery has no types for it
         # Where the consumer's steps look for them.
         self.pulse = Pulse()
         self.circuits = (self._parts.circuit, self._parts.store_watch)
+        self.ledger_url = settings.ledger_url
         self.keeper = self._parts.keeper
         self.router = self._parts.router
         self._progress = ProgressWriter(

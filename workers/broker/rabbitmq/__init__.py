@@ -1,0 +1,1 @@
+"""Taking, sharing and settling messages where the broker is RabbitMQ."""

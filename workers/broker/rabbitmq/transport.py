@@ -1,0 +1,110 @@
+"""Kombu's transport for RabbitMQ, with channels that take what their worker wants."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import kombu.transport
+from kombu.transport import pyamqp
+
+from workers.broker.envelopes import bound_decompression, read_plain_json
+from workers.broker.rabbitmq.channel import Channel
+
+# Seconds that RabbitMQ may take to answer: a queue whose nodes are away does not.
+_ANSWER_SECONDS = 15.0
+
+
+class Connection(pyamqp.Connection):  # type: ignore[misc]  # kombu has no types for it
+    """Kombu's connection with our channels."""
+
+    Channel = Channel
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        self.lock = threading.RLock()
+        # Until when what is waited for must have come, on the monotonic clock.
+        self._deadline: float | None = None
+        super().__init__(*args, **kwargs)
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Let what is waited for come in time; signs of life do not count."""
+        before = self._deadline
+        self._deadline = before or time.monotonic() + _ANSWER_SECONDS
+        try:
+            yield
+        finally:
+            self._deadline = before
+
+    def blocking_read(self, timeout: float | None = None) -> Any:
+        """py-amqp's hook: read what comes next.
+
+        Raises:
+            TimeoutError: nothing has come in time.
+        """
+        if timeout is None and self._deadline is not None:
+            timeout = self._deadline - time.monotonic()
+            if timeout <= 0:
+                raise TimeoutError("RabbitMQ does not answer")
+        return super().blocking_read(timeout)
+
+    def read_on(self, hub: Any) -> None:
+        """Read what has come without the loop's knowledge."""
+        if self.client is not None and self.connected:
+            self.client.transport.on_readable(self, hub)
+
+    def beat(self) -> None:
+        """Give a sign of life.
+
+        Raises:
+            connection errors: RabbitMQ is away.
+        """
+        with self.lock:
+            self.send_heartbeat()
+
+
+class Transport(pyamqp.Transport):  # type: ignore[misc]  # kombu has no types for it
+    """Kombu's transport with our connections."""
+
+    Connection = Connection
+
+    # An error that ends a channel, such as a message that was held for too long, ends the
+    # connection, not the worker: it connects anew.
+    connection_errors = (
+        *pyamqp.Transport.connection_errors,
+        *pyamqp.Transport.channel_errors,
+    )
+
+    def qos_semantics_matches_spec(self, _connection: Any) -> bool:
+        """Kombu's hook: prefetch counts are each consumer's, which queues of all types can do."""
+        return True
+
+
+class SSLTransport(pyamqp.SSLTransport, Transport):  # type: ignore[misc]  # kombu has no types
+    """The same over TLS."""
+
+    def establish_connection(self) -> Any:
+        """Kombu's hook: connect to the node whose turn it is, and to nobody else."""
+        options = self.client.ssl
+        # Kombu would write the first node's name into it, for good.
+        self.client.ssl = dict(options) if isinstance(options, dict) else options
+        try:
+            return super().establish_connection()
+        finally:
+            self.client.ssl = options
+
+
+def use_our_transport(*, most_body_bytes: int, most_body_values: int) -> None:
+    """Make this process use this transport for RabbitMQ, and read what comes over it with care.
+
+    Args:
+        most_body_bytes: that the body of a message may decompress to.
+        most_body_values: that it may have as JSON.
+    """
+    read_plain_json(most_body_values)
+    bound_decompression(most_body_bytes)
+    for scheme, transport in (("amqp", Transport), ("amqps", SSLTransport)):
+        kombu.transport.TRANSPORT_ALIASES[scheme] = f"{__name__}:{transport.__name__}"
+        # Whoever connected before has left kombu's own there.
+        kombu.transport._transport_cache.pop(scheme, None)  # noqa: SLF001
