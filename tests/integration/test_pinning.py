@@ -12,7 +12,7 @@ from settings import Settings
 from tests.faults.scenes import Fleet, errors, eventually, executing, step_of, together
 from tests.integration.pinning_scene import SPARE, PinnedFleet, is_ready, is_spare
 from tests.stack import bars
-from workers.bootstrap import comfyui_client
+from workers.bootstrap.clients import comfyui_client
 from workers.lifecycle.probing import answering
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]

@@ -17,7 +17,8 @@ from click.core import ParameterSource
 from settings import Settings, SettingsError, load
 from tasks.app import TASK_NAME
 from tasks.errors import JobError
-from workers.bootstrap import assemble, node_name, pinned_to, pinning, spare_of
+from workers.bootstrap.parts import assemble
+from workers.bootstrap.pinning import node_name, pinned_to, pinning, spare_of
 from workers.broker.progress import ProgressWriter
 from workers.broker.results import PROGRESS
 from workers.broker.revocation import follow_revocations
@@ -82,7 +83,7 @@ class Worker(CeleryWorker):  # type: ignore[misc]  # celery has no types for it
             super().start()
         finally:
             self._let_go()
-        if self._parts.leaving.anew:
+        if self._parts.taking.leaving.anew:
             begin_anew()
 
     def on_before_init(self, *, settings: Settings, **options: Any) -> None:
@@ -109,22 +110,22 @@ class Worker(CeleryWorker):  # type: ignore[misc]  # celery has no types for it
             leave(SettingsError(error.message))
         # Where the consumer's steps look for them.
         self.pulse = Pulse()
-        self.circuits = (self._parts.circuit, self._parts.store_watch)
+        self.circuits = (self._parts.outside.circuit, self._parts.outside.store_watch)
         self.ledger_url = settings.ledger_url
-        self.keeper = self._parts.keeper
-        self.router = self._parts.router
+        self.keeper = self._parts.taking.keeper
+        self.router = self._parts.taking.router
         self._progress = ProgressWriter(
             lambda job_id, meta: self.app.backend.store_result(job_id, meta, PROGRESS)
         )
         task = self.app.tasks[TASK_NAME]
-        task.custody, task.progress = self._parts.custody, self._progress
-        task.observe = self._parts.observe
+        task.custody, task.progress = self._parts.running.custody, self._progress
+        task.observe = self._parts.watchers.observe
         task.message_secrets = tuple(one.get_secret_value() for one in settings.message_secret)
 
     def install_platform_tweaks(self, worker: Any) -> None:
         """Celery's hook for signal handlers: ours, so that all of them give jobs back."""
         super().install_platform_tweaks(worker)
-        self._parts.leaving.install(worker)
+        self._parts.taking.leaving.install(worker)
 
     def on_start(self) -> None:
         """Celery's hook, before the first message: listen to ComfyUI."""
@@ -135,21 +136,21 @@ class Worker(CeleryWorker):  # type: ignore[misc]  # celery has no types for it
         self._progress.start()
         if self._watching:
             self._watching.start(self, self._parts, self.pulse)
-        follow_revocations(self._parts.custody)
+        follow_revocations(self._parts.running.custody)
         # Whoever sees this worker ready may count on the others knowing what its server can do.
         deadline = time.monotonic() + _SURVEY_SECONDS
-        self._parts.survey.wait_begun(_SURVEY_SECONDS)
+        self._parts.taking.survey.wait_begun(_SURVEY_SECONDS)
         self._hint_at_version()
         # And nobody takes a job for a bucket that is not there.
-        self._parts.store_watch.wait_begun(deadline - time.monotonic())
+        self._parts.outside.store_watch.wait_begun(deadline - time.monotonic())
         keep_for_good()
         # Sent when the last job has ended; the signal keeps only a weak reference by default.
         signals.worker_shutdown.connect(self._on_shutdown, weak=False)
 
     def _hint_at_version(self) -> None:
-        stats = self._parts.survey.stats
+        stats = self._parts.taking.survey.stats
         if stats is not None:
-            judged = judge_version(stats, self._parts.comfyui.base_url)
+            judged = judge_version(stats, self._parts.outside.comfyui.base_url)
             if judged.status is not Status.OK:
                 logger.warning(in_words(judged))
 
