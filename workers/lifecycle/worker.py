@@ -1,34 +1,31 @@
 """Celery's worker with our settings check, our name and our clients."""
 
 import logging
-import signal
-import sys
 import time
 from collections.abc import Mapping
-from contextlib import closing
-from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 from celery import signals
 from celery.apps.worker import Worker as CeleryWorker
 from click.core import ParameterSource
 
-from settings import Settings, SettingsError, load
+from settings import Settings, SettingsError
 from tasks.app import TASK_NAME
 from tasks.errors import JobError
 from workers.bootstrap.parts import assemble
-from workers.bootstrap.pinning import node_name, pinned_to, pinning, spare_of
+from workers.bootstrap.pinning import node_name
 from workers.broker.progress import ProgressWriter
 from workers.broker.results import PROGRESS
 from workers.broker.revocation import follow_revocations
 from workers.checks.comfyui import judge_version
 from workers.checks.finding import Status
-from workers.checks.start import in_words, look_at_host, look_at_servers
+from workers.checks.start import in_words
 from workers.health.pulse import Pulse
 from workers.lifecycle.memory import keep_for_good, keep_little
-from workers.lifecycle.pinned import Pinned
+from workers.lifecycle.own_server import OwnServer
 from workers.lifecycle.process import begin_anew
+from workers.lifecycle.starting import leave, look_around, worker_settings
 from workers.logs.setup import write_logs_as
 
 if TYPE_CHECKING:
@@ -49,32 +46,26 @@ class Worker(CeleryWorker):  # type: ignore[misc]  # celery has no types for it
         A worker that waits for a server is nobody yet: it has no name and no connection to the
         broker.
         """
-        try:
-            settings = load().require_worker()
-        except SettingsError as error:
-            leave(error)
+        settings = worker_settings()
         if not _on_command_line("loglevel"):
             options["loglevel"] = settings.log_level
         write_logs_as(settings.log_format)
         # Before a server is waited for, which takes the same Redis.
-        self._hints = [*look_at_servers(settings), *look_at_host(settings)]
-        if hopeless := [one for one in self._hints if not one.heals]:
-            leave(SettingsError("\n".join(map(in_words, hopeless))), "no worker can work like this")
+        self._hints = look_around(settings)
         name = options.get("hostname") if _on_command_line("hostname") else None
         self._watching = _watching(settings)
-        self._pinned: Pinned | None = None
-        self._pinning = pinning(settings, name, lambda: _begin_to_log(app or self.app, options))
-        if not settings.comfyui_shared:
-            url, self._pinned = self._take_server(settings)
-            settings = pinned_to(settings, url)
-        options["hostname"] = name or node_name(settings)
-        # What workers must know of each other stands in the ledger. These two only delay the start
-        # by a second, and make workers talk the more the more they are.
-        options |= {"without_mingle": True, "without_gossip": True}
+        if self._watching:
+            self._watching.wait()
+        self._server = OwnServer(settings, name, lambda: _begin_to_log(app or self.app, options))
         try:
+            settings = self._server.take()
+            options["hostname"] = name or node_name(settings)
+            # What workers must know of each other stands in the ledger. These two only delay the
+            # start by a second, and make workers talk the more the more they are.
+            options |= {"without_mingle": True, "without_gossip": True}
             super().__init__(app, settings=settings, **options)
         except BaseException:
-            self._let_go()
+            self._server.let_go()
             raise
 
     def start(self) -> None:
@@ -82,7 +73,7 @@ class Worker(CeleryWorker):  # type: ignore[misc]  # celery has no types for it
         try:
             super().start()
         finally:
-            self._let_go()
+            self._server.let_go()
         if self._parts.taking.leaving.anew:
             begin_anew()
 
@@ -96,15 +87,14 @@ class Worker(CeleryWorker):  # type: ignore[misc]  # celery has no types for it
         # At DEBUG these write whole requests, with signatures, passwords and input files.
         for name in ("botocore", "celery.pool"):
             logging.getLogger(name).setLevel(logging.INFO)
-        is_choosy = self._pinned is not None and len(settings.comfyui_servers) > 1
         observers = [self._watching.observe] if self._watching else []
         try:
             self._parts = assemble(
                 settings,
                 self.hostname,
                 *observers,
-                pinned=self._pinned,
-                is_another_free=self._pinning.is_another_free if is_choosy else None,
+                pinned=self._server.pinned,
+                is_another_free=self._server.is_another_free,
             )
         except JobError as error:
             leave(SettingsError(error.message))
@@ -156,25 +146,11 @@ class Worker(CeleryWorker):  # type: ignore[misc]  # celery has no types for it
 
     def _on_shutdown(self, **_: Any) -> None:
         self._progress.stop()
-        if self._pinned is None or not self._pinned.is_lost:
+        # What these would say on leaving is another worker's to say of its server.
+        if not self._server.is_lost:
             self._parts.close()
         if self._watching:
             self._watching.close()
-
-    def _take_server(self, settings: Settings) -> tuple[str, Pinned]:
-        # Until Celery has its own: whoever waits for a server leaves at once.
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
-            signal.signal(number, _end)
-        if self._watching:
-            self._watching.wait()
-        with closing(spare_of(settings)) as spare:
-            url, pinned = self._pinning.take(spare.tell)
-        pinned.start()
-        return url, pinned
-
-    def _let_go(self) -> None:
-        if self._pinned is not None:
-            self._pinned.let_go()
 
 
 def _watching(settings: Settings) -> "Watching | None":
@@ -201,13 +177,3 @@ def _begin_to_log(app: Any, options: Mapping[str, Any]) -> None:
     """What Celery does a moment before the first message, for a worker that waits until then."""
     colorize = False if options.get("no_color") else None
     app.log.setup(options["loglevel"], options.get("logfile"), colorize=colorize)
-
-
-def _end(_number: int, _frame: FrameType | None) -> None:
-    raise SystemExit(0)
-
-
-def leave(error: SettingsError, what: str = "wrong settings") -> NoReturn:
-    """End the process as one that would never work: the reason on stderr, exit code 2."""
-    print(f"comfyfleet: {what}\n{error}", file=sys.stderr)  # noqa: T201
-    raise SystemExit(2)
