@@ -19,7 +19,7 @@ from sandbox.processes import ChildProcess
 from sandbox.stack import LOOPBACK, Stack
 from settings import load
 from tasks import TASK_NAME
-from workers.bootstrap import comfyui_client
+from workers.bootstrap.clients import comfyui_client
 
 _SINGLE = "a lighthouse at dawn, oil painting"
 _BATCH = (

@@ -51,7 +51,7 @@ class Downloads:
     def _store(self, bucket: str) -> "ObjectStore":
         if bucket not in self._stores:
             # It loads boto3, which few commands need.
-            from workers.bootstrap import object_store
+            from workers.bootstrap.clients import object_store
 
             settings = load().model_copy(update={"s3_bucket": bucket})
             self._stores[bucket] = object_store(settings)

@@ -141,7 +141,7 @@ def _in_store(job_id: str, prefix: str) -> Found | None:
 
 def _in_manifest(key: str) -> Found | None:
     # It loads boto3, which few commands need.
-    from workers.bootstrap import object_store
+    from workers.bootstrap.clients import object_store
 
     settings = load()
     if not settings.s3_bucket:

@@ -13,7 +13,8 @@ from workers.broker.rabbitmq import transport as rabbitmq_transport
 from workers.broker.rabbitmq.lookout import Lookout
 from workers.broker.sharing import Sharing
 from workers.broker.survivors import Survivors
-from workers.lifecycle.worker import Worker, leave
+from workers.lifecycle.starting import leave
+from workers.lifecycle.worker import Worker
 from workers.task import RunWorkflow
 
 

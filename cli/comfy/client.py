@@ -11,7 +11,7 @@ from cli.errors import CommandError
 from settings import load
 from settings.model import Settings
 from tasks.request import shown
-from workers.bootstrap import comfyui_client
+from workers.bootstrap.clients import comfyui_client
 from workers.comfyui import ComfyUI
 
 Url = Annotated[

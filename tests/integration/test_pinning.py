@@ -12,7 +12,7 @@ from settings import Settings
 from tests.faults.scenes import Fleet, errors, eventually, executing, step_of, together
 from tests.integration.pinning_scene import SPARE, PinnedFleet, is_ready, is_spare
 from tests.stack import bars
-from workers.bootstrap import comfyui_client
+from workers.bootstrap.clients import comfyui_client
 from workers.lifecycle.probing import answering
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
@@ -60,7 +60,7 @@ def test_who_was_frozen_for_too_long_drives_its_server_no_more(fleet: Fleet) -> 
     assert eventually(lambda: is_spare(second))
     live, ready = (requests.get(f"http://127.0.0.1:{port}{path}", timeout=5) for path in HEALTH)
     assert (live.status_code, ready.status_code) == (200, 503)
-    assert ready.json()["checks"]["server"]["reason"] == "no server is free"
+    assert ready.json()["checks"]["server"]["reason"] == "no server was taken yet"
     assert f"{SPARE}{server.url} by 127.0.0.1-{server.port}@" in second.log.read_text()
     job = fleet.send(bars(1, seconds=20, steps=100))
     prompt = executing(server)

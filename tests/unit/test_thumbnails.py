@@ -206,7 +206,7 @@ def test_what_is_a_picture(head: bytes, expected: bool) -> None:
 
 
 def test_a_worker_that_makes_none_does_not_load_pillow() -> None:
-    loaded = "import sys, workers.bootstrap, workers.task; print('PIL' in sys.modules)"
+    loaded = "import sys, workers.bootstrap.parts, workers.task; print('PIL' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", loaded], capture_output=True, text=True, check=True
     )

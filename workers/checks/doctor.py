@@ -9,7 +9,7 @@ from celery import Celery
 from settings import Settings
 from settings.lookalikes import in_environment
 from tasks.errors import JobError
-from workers.bootstrap import comfyui_client, object_store, redis_client
+from workers.bootstrap.clients import comfyui_client, object_store, redis_client
 from workers.checks.comfyui import ComfyUIChecks
 from workers.checks.disk import check_disk
 from workers.checks.environment import judge_settings

@@ -5,7 +5,7 @@ from functools import partial
 
 from settings import Settings
 from settings.lookalikes import in_environment
-from workers.bootstrap import redis_client
+from workers.bootstrap.clients import redis_client
 from workers.checks.disk import check_disk
 from workers.checks.environment import judge_settings
 from workers.checks.finding import Judgement, Status

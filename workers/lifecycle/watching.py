@@ -19,7 +19,7 @@ from workers.metrics.jobs import JobMetrics
 from workers.metrics.worker import Sources, WorkerMetrics
 
 if TYPE_CHECKING:
-    from workers.bootstrap import Parts
+    from workers.bootstrap.parts import Parts
 
 # Seconds for which an answer is good enough: how many jobs wait, and whether the store is there.
 _BACKLOG_SECONDS = 5.0
@@ -44,7 +44,7 @@ class Watching:
 
     def wait(self) -> None:
         """Answer that the worker is well, and waits for a server."""
-        self._endpoint.show(health_pages({}, {"server": lambda: "no server is free"}))
+        self._endpoint.show(health_pages({}, {"server": lambda: "no server was taken yet"}))
 
     def start(self, worker: Any, parts: "Parts", pulse: Pulse) -> None:
         """Answer from now on.
@@ -58,7 +58,7 @@ class Watching:
         self._registry.register(WorkerMetrics(self._sources(parts, checks)))
 
         def leaving() -> str:
-            return "the worker is leaving" if parts.leaving.begun else ""
+            return "the worker is leaving" if parts.taking.leaving.begun else ""
 
         live = {"loop": turning(pulse, checks["broker"])}
         health = health_pages(live, {**checks, "worker": leaving})
@@ -74,29 +74,27 @@ class Watching:
 
     def _sources(self, parts: "Parts", checks: Mapping[str, Check]) -> Sources:
         gpu = GpuTime(
-            executes=lambda: Phase.EXECUTING in parts.keeper.phases,
-            takes_jobs=lambda: (
-                parts.circuit.closed and parts.store_watch.closed and not parts.leaving.begun
-            ),
+            executes=lambda: Phase.EXECUTING in parts.taking.keeper.phases,
+            takes_jobs=parts.taking.takes_jobs,
         )
 
         def look(*_: object) -> None:
             gpu.look()
 
         look()
-        parts.keeper.follow(look)
-        parts.circuit.subscribe(look)
-        parts.store_watch.subscribe(look)
+        parts.taking.keeper.follow(look)
+        parts.outside.circuit.subscribe(look)
+        parts.outside.store_watch.subscribe(look)
         return Sources(
             slots=self._settings.worker_slots,
-            jobs=lambda: len(parts.keeper.phases),
+            jobs=lambda: len(parts.taking.keeper.phases),
             gpu=gpu.look,
-            is_open=lambda: not parts.circuit.closed,
+            is_open=lambda: not parts.outside.circuit.closed,
             checks=checks,
-            server=lambda: parts.survey.server,
-            answers=lambda: parts.circuit.answers,
+            server=lambda: parts.taking.survey.server,
+            answers=lambda: parts.outside.circuit.answers,
             backlog=Asking(lambda: read_backlog(self._settings), every=_BACKLOG_SECONDS),
-            dead_letters=Asking(parts.ledger.dead_letters.count, every=_BACKLOG_SECONDS),
+            dead_letters=Asking(parts.outside.ledger.dead_letters.count, every=_BACKLOG_SECONDS),
         )
 
 
@@ -112,18 +110,22 @@ def _bound(host: str, port: int) -> Endpoint:
 
 def _checks(worker: Any, parts: "Parts") -> Mapping[str, Check]:
     def comfyui() -> str:
-        circuit = parts.circuit
+        circuit = parts.outside.circuit
         return "" if circuit.closed else circuit.reason or "the server has not answered yet"
 
     def broker() -> str:
         return broker_trouble(getattr(worker, "consumer", None))
 
     def ledger() -> str:
-        return "" if parts.keeper.reaches_ledger else "Redis does not answer"
+        return "" if parts.taking.keeper.reaches_ledger else "Redis does not answer"
 
-    there = answering(Asking(parts.store.look, every=_STORE_SECONDS))
+    there = answering(Asking(parts.outside.store.look, every=_STORE_SECONDS))
 
     def store() -> str:
-        return there() if parts.store_watch.closed else "the store does not let this worker write"
+        return (
+            there()
+            if parts.outside.store_watch.closed
+            else "the store does not let this worker write"
+        )
 
     return {"comfyui": comfyui, "broker": broker, "ledger": ledger, "store": store}

@@ -1,33 +1,31 @@
 """Celery's worker with our settings check, our name and our clients."""
 
 import logging
-import signal
-import sys
 import time
 from collections.abc import Mapping
-from contextlib import closing
-from types import FrameType
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import click
 from celery import signals
 from celery.apps.worker import Worker as CeleryWorker
 from click.core import ParameterSource
 
-from settings import Settings, SettingsError, load
+from settings import Settings, SettingsError
 from tasks.app import TASK_NAME
 from tasks.errors import JobError
-from workers.bootstrap import assemble, node_name, pinned_to, pinning, spare_of
+from workers.bootstrap.parts import assemble
+from workers.bootstrap.pinning import node_name
 from workers.broker.progress import ProgressWriter
 from workers.broker.results import PROGRESS
 from workers.broker.revocation import follow_revocations
 from workers.checks.comfyui import judge_version
 from workers.checks.finding import Status
-from workers.checks.start import in_words, look_at_host, look_at_servers
+from workers.checks.start import in_words
 from workers.health.pulse import Pulse
 from workers.lifecycle.memory import keep_for_good, keep_little
-from workers.lifecycle.pinned import Pinned
+from workers.lifecycle.own_server import OwnServer
 from workers.lifecycle.process import begin_anew
+from workers.lifecycle.starting import leave, look_around, worker_settings
 from workers.logs.setup import write_logs_as
 
 if TYPE_CHECKING:
@@ -48,32 +46,26 @@ class Worker(CeleryWorker):  # type: ignore[misc]  # celery has no types for it
         A worker that waits for a server is nobody yet: it has no name and no connection to the
         broker.
         """
-        try:
-            settings = load().require_worker()
-        except SettingsError as error:
-            leave(error)
+        settings = worker_settings()
         if not _on_command_line("loglevel"):
             options["loglevel"] = settings.log_level
         write_logs_as(settings.log_format)
         # Before a server is waited for, which takes the same Redis.
-        self._hints = [*look_at_servers(settings), *look_at_host(settings)]
-        if hopeless := [one for one in self._hints if not one.heals]:
-            leave(SettingsError("\n".join(map(in_words, hopeless))), "no worker can work like this")
+        self._hints = look_around(settings)
         name = options.get("hostname") if _on_command_line("hostname") else None
         self._watching = _watching(settings)
-        self._pinned: Pinned | None = None
-        self._pinning = pinning(settings, name, lambda: _begin_to_log(app or self.app, options))
-        if not settings.comfyui_shared:
-            url, self._pinned = self._take_server(settings)
-            settings = pinned_to(settings, url)
-        options["hostname"] = name or node_name(settings)
-        # What workers must know of each other stands in the ledger. These two only delay the start
-        # by a second, and make workers talk the more the more they are.
-        options |= {"without_mingle": True, "without_gossip": True}
+        if self._watching:
+            self._watching.wait()
+        self._server = OwnServer(settings, name, lambda: _begin_to_log(app or self.app, options))
         try:
+            settings = self._server.take()
+            options["hostname"] = name or node_name(settings)
+            # What workers must know of each other stands in the ledger. These two only delay the
+            # start by a second, and make workers talk the more the more they are.
+            options |= {"without_mingle": True, "without_gossip": True}
             super().__init__(app, settings=settings, **options)
         except BaseException:
-            self._let_go()
+            self._server.let_go()
             raise
 
     def start(self) -> None:
@@ -81,8 +73,8 @@ class Worker(CeleryWorker):  # type: ignore[misc]  # celery has no types for it
         try:
             super().start()
         finally:
-            self._let_go()
-        if self._parts.leaving.anew:
+            self._server.let_go()
+        if self._parts.taking.leaving.anew:
             begin_anew()
 
     def on_before_init(self, *, settings: Settings, **options: Any) -> None:
@@ -95,36 +87,35 @@ class Worker(CeleryWorker):  # type: ignore[misc]  # celery has no types for it
         # At DEBUG these write whole requests, with signatures, passwords and input files.
         for name in ("botocore", "celery.pool"):
             logging.getLogger(name).setLevel(logging.INFO)
-        is_choosy = self._pinned is not None and len(settings.comfyui_servers) > 1
         observers = [self._watching.observe] if self._watching else []
         try:
             self._parts = assemble(
                 settings,
                 self.hostname,
                 *observers,
-                pinned=self._pinned,
-                is_another_free=self._pinning.is_another_free if is_choosy else None,
+                pinned=self._server.pinned,
+                is_another_free=self._server.is_another_free,
             )
         except JobError as error:
             leave(SettingsError(error.message))
         # Where the consumer's steps look for them.
         self.pulse = Pulse()
-        self.circuits = (self._parts.circuit, self._parts.store_watch)
+        self.circuits = (self._parts.outside.circuit, self._parts.outside.store_watch)
         self.ledger_url = settings.ledger_url
-        self.keeper = self._parts.keeper
-        self.router = self._parts.router
+        self.keeper = self._parts.taking.keeper
+        self.router = self._parts.taking.router
         self._progress = ProgressWriter(
             lambda job_id, meta: self.app.backend.store_result(job_id, meta, PROGRESS)
         )
         task = self.app.tasks[TASK_NAME]
-        task.custody, task.progress = self._parts.custody, self._progress
-        task.observe = self._parts.observe
+        task.custody, task.progress = self._parts.running.custody, self._progress
+        task.observe = self._parts.watchers.observe
         task.message_secrets = tuple(one.get_secret_value() for one in settings.message_secret)
 
     def install_platform_tweaks(self, worker: Any) -> None:
         """Celery's hook for signal handlers: ours, so that all of them give jobs back."""
         super().install_platform_tweaks(worker)
-        self._parts.leaving.install(worker)
+        self._parts.taking.leaving.install(worker)
 
     def on_start(self) -> None:
         """Celery's hook, before the first message: listen to ComfyUI."""
@@ -135,45 +126,31 @@ class Worker(CeleryWorker):  # type: ignore[misc]  # celery has no types for it
         self._progress.start()
         if self._watching:
             self._watching.start(self, self._parts, self.pulse)
-        follow_revocations(self._parts.custody)
+        follow_revocations(self._parts.running.custody)
         # Whoever sees this worker ready may count on the others knowing what its server can do.
         deadline = time.monotonic() + _SURVEY_SECONDS
-        self._parts.survey.wait_begun(_SURVEY_SECONDS)
+        self._parts.taking.survey.wait_begun(_SURVEY_SECONDS)
         self._hint_at_version()
         # And nobody takes a job for a bucket that is not there.
-        self._parts.store_watch.wait_begun(deadline - time.monotonic())
+        self._parts.outside.store_watch.wait_begun(deadline - time.monotonic())
         keep_for_good()
         # Sent when the last job has ended; the signal keeps only a weak reference by default.
         signals.worker_shutdown.connect(self._on_shutdown, weak=False)
 
     def _hint_at_version(self) -> None:
-        stats = self._parts.survey.stats
+        stats = self._parts.taking.survey.stats
         if stats is not None:
-            judged = judge_version(stats, self._parts.comfyui.base_url)
+            judged = judge_version(stats, self._parts.outside.comfyui.base_url)
             if judged.status is not Status.OK:
                 logger.warning(in_words(judged))
 
     def _on_shutdown(self, **_: Any) -> None:
         self._progress.stop()
-        if self._pinned is None or not self._pinned.is_lost:
+        # What these would say on leaving is another worker's to say of its server.
+        if not self._server.is_lost:
             self._parts.close()
         if self._watching:
             self._watching.close()
-
-    def _take_server(self, settings: Settings) -> tuple[str, Pinned]:
-        # Until Celery has its own: whoever waits for a server leaves at once.
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
-            signal.signal(number, _end)
-        if self._watching:
-            self._watching.wait()
-        with closing(spare_of(settings)) as spare:
-            url, pinned = self._pinning.take(spare.tell)
-        pinned.start()
-        return url, pinned
-
-    def _let_go(self) -> None:
-        if self._pinned is not None:
-            self._pinned.let_go()
 
 
 def _watching(settings: Settings) -> "Watching | None":
@@ -200,13 +177,3 @@ def _begin_to_log(app: Any, options: Mapping[str, Any]) -> None:
     """What Celery does a moment before the first message, for a worker that waits until then."""
     colorize = False if options.get("no_color") else None
     app.log.setup(options["loglevel"], options.get("logfile"), colorize=colorize)
-
-
-def _end(_number: int, _frame: FrameType | None) -> None:
-    raise SystemExit(0)
-
-
-def leave(error: SettingsError, what: str = "wrong settings") -> NoReturn:
-    """End the process as one that would never work: the reason on stderr, exit code 2."""
-    print(f"comfyfleet: {what}\n{error}", file=sys.stderr)  # noqa: T201
-    raise SystemExit(2)
