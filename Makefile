@@ -45,7 +45,7 @@ docs: $(VENV)/.dev ## build the site of the documents into site/
 	@$(BIN)/zensical build --strict
 
 reference: $(VENV)/.dev ## write docs/reference anew from the code
-	@$(BIN)/python -m docs.reference
+	@$(BIN)/python -m reference
 
 audit: $(VENV)/.audit ## known vulnerabilities of the pinned versions; says so if nobody answers
 	@$(BIN)/python .ci/audit.py constraints.txt

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from cli.comfy import comfy
-from docs.reference.pages import PAGES
+from reference.pages import PAGES
 from sandbox.processes import ChildProcess
 from sandbox.stack import Stack
 from settings import Settings

@@ -7,7 +7,7 @@ from typer.core import TyperGroup
 
 from cli.app import COMMANDS
 from cli.exit_codes import ExitCode
-from docs.reference.tables import table
+from reference.tables import table
 
 # What a value is to be, in words of people.
 _KINDS = {"STR": "TEXT", "INT": "NUMBER", "FLOAT": "NUMBER"}

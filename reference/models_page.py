@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from docs.reference.tables import table
+from reference.tables import table
 from tasks.request import JobRequest, OutputOptions
 from tasks.result import (
     Attempt,

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
-from docs.reference.cli_page import cli_page
-from docs.reference.errors_page import errors_page
-from docs.reference.metrics_page import metrics_page
-from docs.reference.models_page import models_page
-from docs.reference.settings_page import settings_page
+from reference.cli_page import cli_page
+from reference.errors_page import errors_page
+from reference.metrics_page import metrics_page
+from reference.models_page import models_page
+from reference.settings_page import settings_page
 
 PAGES: dict[str, Callable[[], str]] = {
     "cli.md": cli_page,

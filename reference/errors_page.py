@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from inspect import getdoc
 
-from docs.reference.tables import table
+from reference.tables import table
 from tasks import errors
 from tasks.errors import CancelledError, JobError, PermanentError, TransientError
 

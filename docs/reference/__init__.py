@@ -1,1 +1,0 @@
-"""The reference, made from the code that it describes: `python -m docs.reference` writes it."""
