@@ -1444,6 +1444,7 @@ def test_a_fault_of_ours_fails_the_job_with_a_sentence_of_ours_and_frees_the_gpu
     assert [one.number for one in failed.attempts] == [1, 2]
     assert scene.server.cancelled == [prompt_id("job", 2)]
     assert scene.ledger.last("end")[0] == "failed"
+    assert AttemptEnded("job", 2, failed.error) in scene.events
 
 
 # Handing on

@@ -291,6 +291,7 @@ class Custody:
             logger.exception("a fault of comfyfleet's own")
             self._comfyui.try_cancel(job.prompt_id)
             internal = _internal(error)
+            self._observe(AttemptEnded(job.id, job.number, internal))
             self._fail(
                 order, lease, internal, (*record.attempts, job.attempt(_since(began), internal))
             )
@@ -421,8 +422,10 @@ class Custody:
         """End a job that was cancelled while nobody had it, with what it has left behind."""
         record, lease = cancelled.record, Lease(order.job_id, cancelled.token, 0.0)
         if record is not None:
+            job = self._job(order, lease, record)
+            _note(job)
             self._stop_prompt(order.job_id, record)
-            self._removal.remove(self._job(order, lease, record))
+            self._removal.remove(job)
         error = JobCancelledError("the job was revoked")
         self._end(order, lease, "cancelled", error=error)
         raise error
