@@ -24,7 +24,7 @@ from settings.bounds import MOST_SECONDS
 from settings.secrets import webhook_keys
 from workers.checks.storage import judge_date, judge_error
 from workers.comfyui import ComfyUI, Notifications
-from workers.execution import Custody, Executor, Keeper, Limits, Takeover
+from workers.execution import Custody, Endings, Executor, Keeper, Limits, Takeover
 from workers.execution.control import ServerLost, WorkerLeaving, unshared
 from workers.execution.manifests import Manifests
 from workers.execution.node_policy import NodePolicy
@@ -57,7 +57,7 @@ from workers.storage.probe import Conditions
 from workers.storage.seam import translated
 from workers.tracing import Traces, traces
 from workers.web import OpenHosts, Web
-from workers.webhooks import Courier, Notices
+from workers.webhooks import Courier, Notices, Webhooks
 
 # Files that are stored at the same time, for each slot.
 _UPLOADS_PER_SLOT = 2
@@ -321,6 +321,7 @@ def assemble(
         webhook_keys(settings.webhook_secret),
         observe=observe,
     )
+    webhooks = Webhooks(Notices(signed=bool(settings.webhook_secret)), ledger.outbox, courier.nudge)
     custody = Custody(
         ledger=ledger,
         keeper=keeper,
@@ -336,8 +337,8 @@ def assemble(
             *(settings.max_attempts, settings.max_crashes, settings.workflow_max_bytes),
             nodes=nodes,
         ),
-        notices=Notices(signed=bool(settings.webhook_secret)),
-        nudge_courier=courier.nudge,
+        webhooks=webhooks,
+        endings=Endings(ledger, webhooks, observe),
         observe=observe,
     )
     return Parts(
