@@ -34,7 +34,7 @@ from tasks.request import JobRequest
 from tasks.result import Attempt, JobResult, ObjectRef, Timings
 from workers.comfyui import Notifications
 from workers.comfyui.model import PromptQueue, PromptState
-from workers.execution import Custody, Executor, Limits, NotNow, Order, Takeover, waiting
+from workers.execution import Custody, Endings, Executor, Limits, NotNow, Order, Takeover, waiting
 from workers.execution import custody as module
 from workers.execution.control import HandedOn, LeaseLost, ServerLost, Spared, WorkerLeaving
 from workers.execution.custody import _is_meant_for_others
@@ -42,7 +42,7 @@ from workers.execution.job import AttemptFailed, Job, Start, prompt_id
 from workers.execution.keeper import Lease
 from workers.execution.manifests import Manifests
 from workers.execution.place import Place
-from workers.ledger import Cancelled, Claimed, Ended, Held, Record, Route
+from workers.ledger import Cancelled, Claimed, Ended, Held, Record, Route, patience
 from workers.ledger.dead_letters import DeadLetter
 from workers.ledger.outbox import Notice
 from workers.ledger.outcomes import JobFailed, failure_detail, failure_from
@@ -58,7 +58,7 @@ from workers.observing import (
 from workers.routing.lanes import Here, Lane, Later
 from workers.routing.router import Wanted
 from workers.storage.store import StoredObject
-from workers.webhooks import Notices
+from workers.webhooks import Notices, Webhooks
 
 HERE, NEIGHBOUR, AFAR = "http://here", "http://neighbour", "http://127.0.0.1:8188 on another"
 REQUEST = JobRequest(workflow={"1": {"class_type": "A", "inputs": {}}}, metadata={"shot": "7"})
@@ -342,6 +342,11 @@ class Scene:
     @property
     def custody(self) -> Custody:
         paper: Any = self.ledger
+        webhooks = Webhooks(
+            Notices(signed=self.signed),
+            paper.outbox,
+            lambda: self.nudges.append(len(self.ledger.notices)),
+        )
         return Custody(
             ledger=paper,
             keeper=self.keeper,  # type: ignore[arg-type]
@@ -359,8 +364,8 @@ class Scene:
             place=Place(HERE, "this-host"),
             client_id="mine",
             limits=Limits(self.max_attempts, self.max_crashes),
-            notices=Notices(signed=self.signed),
-            nudge_courier=lambda: self.nudges.append(len(self.ledger.notices)),
+            webhooks=webhooks,
+            endings=Endings(paper, webhooks, self.events.append),
             observe=self.events.append,
         )
 
@@ -412,7 +417,7 @@ def left(record: Record = RECORD, **changes: Any) -> Scene:
 
 @pytest.fixture(autouse=True)
 def _redis_is_asked_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_REDIS_PAUSE", 0.0)
+    monkeypatch.setattr(patience, "REDIS_PAUSE", 0.0)
 
 
 # The helpers
@@ -1444,6 +1449,7 @@ def test_a_fault_of_ours_fails_the_job_with_a_sentence_of_ours_and_frees_the_gpu
     assert [one.number for one in failed.attempts] == [1, 2]
     assert scene.server.cancelled == [prompt_id("job", 2)]
     assert scene.ledger.last("end")[0] == "failed"
+    assert AttemptEnded("job", 2, failed.error) in scene.events
 
 
 # Handing on
@@ -1769,10 +1775,7 @@ def test_a_job_that_others_have_ended_is_told_of_by_them() -> None:
     assert scene.nudges == []
 
 
-def test_a_refused_request_is_told_of_as_soon_as_redis_lets(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(module.time, "sleep", lambda _: None)
+def test_a_refused_request_is_told_of_as_soon_as_redis_lets() -> None:
     scene = Scene(NEW)
     scene.ledger.away = [BrokerUnavailableError("x")]
     arguments = {"webhook": {"url": "https://hooks.example/"}, "parms": {}}

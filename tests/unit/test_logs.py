@@ -76,6 +76,13 @@ def test_an_exception_is_one_string() -> None:
     assert told["exception"].endswith("ValueError: at redis://...@host")
 
 
+@pytest.mark.parametrize("before", [MOST_MESSAGE // 2 - back for back in (40, 25, 18)])
+def test_no_password_of_a_url_is_written_wherever_its_line_is_cut(before: int) -> None:
+    told = line("%s", "x" * before + " redis://user:hid@den@host " + "x" * MOST_MESSAGE)
+    assert "user" not in told["message"]
+    assert "den" not in told["message"]
+
+
 class Rude:
     def __str__(self) -> str:
         raise RuntimeError("no")

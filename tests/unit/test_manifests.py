@@ -198,7 +198,7 @@ def test_where_it_is_not_known_files_may_be_named() -> None:
 
 
 def test_a_ledger_that_is_away_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_REDIS_PAUSE", 0.0)
+    monkeypatch.setattr(module, "REDIS_PAUSE", 0.0)
     scene = Scene()
     scene.ledger.errors = [BrokerUnavailableError("away")] * 2
     assert scene.commit("first").worker == "first"

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from tasks.errors import NodeFailedError, PromptLostError
+from tasks.errors import JobCancelledError, NodeFailedError, PromptLostError
 from tasks.result import Attempt, JobResult, ObjectRef, Timings
 from workers.logs.story import tell
 from workers.observing import (
@@ -96,7 +96,11 @@ def stored(files: int) -> StageEnded:
             "WARNING",
             "failed: NodeFailedError: node 1 failed",
         ),
-        (JobEnded("a", "cancelled"), "INFO", "cancelled"),
+        (
+            JobEnded("a", "cancelled", JobCancelledError("the job was revoked")),
+            "INFO",
+            "cancelled: JobCancelledError: the job was revoked",
+        ),
     ],
 )
 def test_what_happens_is_told(

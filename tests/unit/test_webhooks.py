@@ -2,8 +2,10 @@
 
 import base64
 import json
+import threading
 import time
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -15,7 +17,8 @@ from tasks.result import Attempt, JobResult, ObjectRef, Timings
 from workers.ledger.outbox import Notice, Outbox, Taken
 from workers.observing import Event, WebhookTried
 from workers.web import ForbiddenError, Reply, TooSlowError, UnusableError, Web, WebError
-from workers.webhooks import Courier, Notices, signature
+from workers.webhooks import Courier, Notices, Webhooks, signature
+from workers.webhooks import courier as module
 from workers.webhooks.notices import MOST_BYTES
 from workers.webhooks.schedule import (
     KEEP_SECONDS,
@@ -121,6 +124,42 @@ def test_a_refused_request_may_have_any_metadata(metadata: Any) -> None:
     arguments = {"webhook": WEBHOOK.model_dump(), "metadata": metadata}
     notice = NOTICES.of_refusal("job", arguments, InvalidRequestError("x"))
     assert body_of(notice)["data"]["metadata"] == {}
+
+
+def test_a_url_that_leads_nowhere_is_told_of_nothing() -> None:
+    # Of a job that expired, say, before anybody looked at its URL.
+    nowhere = REQUEST.model_copy(update={"webhook": WebhookOptions(url="https://127.1/?key=x")})
+    assert NOTICES.of_end("job", nowhere, "cancelled") is None
+
+
+def test_the_reasons_of_very_many_attempts_are_cut_as_well() -> None:
+    attempt = Attempt(number=1, instance="i", prompt_id="p", error="X: " + "x" * 1000, seconds=1.0)
+    error = NodeFailedError("node 3: x")
+    notice = NOTICES.of_end("job", REQUEST, "failed", error=error, attempts=[attempt] * 2000)
+    told = body_of(notice)["data"]
+    assert told["truncated"] is True
+    assert told["error"] == {"type": "NodeFailedError", "message": "node 3: x"}
+
+
+def test_a_host_that_is_an_address_is_named_as_in_urls() -> None:
+    request = REQUEST.model_copy(update={"webhook": WebhookOptions(url="https://[2606::1]/x")})
+    notice = NOTICES.of_end("job", request, "cancelled")
+    assert notice is not None
+    assert notice.origin == "https://[2606::1]:443"
+
+
+# What is put into the outbox
+
+
+def test_what_finds_no_room_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    full: Any = SimpleNamespace(register_script=lambda _: lambda **_: 0)
+    webhooks = Webhooks(NOTICES, Outbox(full), lambda: None)
+    started = WebhookOptions(url=WEBHOOK.url, events=["job.started"])
+    webhooks.tell_start("job", REQUEST.model_copy(update={"webhook": started}), "http://gpu")
+    arguments = {"webhook": WEBHOOK.model_dump()}
+    webhooks.tell_refusal("job", arguments, InvalidRequestError("x"))
+    no_room = "its webhook is not sent: too much waits for https://hooks.example:443"
+    assert caplog.text.count(no_room) == 2
 
 
 # How it is signed
@@ -302,3 +341,59 @@ def test_redis_that_is_away_ends_the_round_and_not_the_courier() -> None:
     one.send_due()
     one.stop()
     assert paper.due == []
+
+
+def test_that_redis_does_not_tell_what_is_due_is_said_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    paper = Paper()
+    one = courier(paper)
+    away = BrokerUnavailableError("Redis did not answer (NoPermissionError)")
+    for due in ([away], [away], [], [away]):
+        paper.due = list(due)
+        one.send_due()
+    assert caplog.text.count("no webhooks can be sent: Redis did not answer") == 2
+
+
+def test_a_fault_of_ours_does_not_end_the_courier(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(module, "_LOOK_SECONDS", 0.01)
+    paper, done = Paper(), threading.Event()
+    paper.due = [KeyError("x"), taken()]
+    monkeypatch.setattr(paper, "delivered", lambda _: done.set())
+    one = courier(paper)
+    one.start()
+    assert done.wait(10)
+    one.stop()
+    assert "a fault of comfyfleet's own" in caplog.text
+
+
+def test_what_cannot_be_posted_by_a_fault_of_ours_counts_as_tried() -> None:
+    paper = Paper(UnicodeError("x"))
+    courier(paper).deliver(taken())
+    ((outcome, error, *_),) = paper.noted
+    assert (outcome, error) == ("postponed", "the URL could not be asked (UnicodeError)")
+
+
+def test_who_stops_while_all_are_busy_takes_nothing_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    paper, busy, go = Paper(), threading.Semaphore(0), threading.Event()
+
+    def post(*_: Any) -> Reply:
+        busy.release()
+        go.wait(10)
+        return Reply(204)
+
+    monkeypatch.setattr(paper, "post", post)
+    paper.due = [taken() for _ in range(module._AT_ONCE + 1)]
+    one = courier(paper)
+    sending = threading.Thread(target=one.send_due)
+    sending.start()
+    for _ in range(module._AT_ONCE):
+        busy.acquire()
+    one.stop()
+    go.set()
+    sending.join(10)
+    assert len(paper.due) == 1

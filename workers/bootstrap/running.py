@@ -7,7 +7,7 @@ from settings.secrets import webhook_keys
 from workers.bootstrap.clients import web
 from workers.bootstrap.outside import Outside
 from workers.bootstrap.taking import Taking
-from workers.execution import Custody, Executor, Limits, Takeover
+from workers.execution import Custody, Endings, Executor, Limits, Takeover
 from workers.execution.control import unshared
 from workers.execution.manifests import Manifests
 from workers.execution.node_policy import NodePolicy
@@ -17,7 +17,7 @@ from workers.inputs import Inputs, Sources
 from workers.lifecycle.pinned import Pinned
 from workers.observing import Observe
 from workers.storage import ObjectStore
-from workers.webhooks import Courier, Notices
+from workers.webhooks import Courier, Notices, Webhooks
 
 # Seconds for a receiver to answer a webhook.
 _WEBHOOK_SECONDS = 10.0
@@ -98,6 +98,9 @@ def running(
         webhook_keys(settings.webhook_secret),
         observe=observe,
     )
+    webhooks = Webhooks(
+        Notices(signed=bool(settings.webhook_secret)), outside.ledger.outbox, courier.nudge
+    )
     custody = Custody(
         ledger=outside.ledger,
         keeper=taking.keeper,
@@ -118,8 +121,8 @@ def running(
             *(settings.max_attempts, settings.max_crashes, settings.workflow_max_bytes),
             nodes=nodes,
         ),
-        notices=Notices(signed=bool(settings.webhook_secret)),
-        nudge_courier=courier.nudge,
+        webhooks=webhooks,
+        endings=Endings(outside.ledger, webhooks, observe),
         observe=observe,
     )
     return Running(custody, courier)

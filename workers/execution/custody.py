@@ -5,7 +5,6 @@ import random
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 from tasks.errors import (
@@ -17,43 +16,33 @@ from tasks.errors import (
     JobCancelledError,
     JobError,
     JobExpiredError,
-    PoisonedJobError,
     TransientError,
     WorkerDiedError,
 )
-from tasks.request import JobRequest
 from tasks.result import Attempt, JobResult
 from tasks.retry import Fail, Failure, PutAside, Retry, Where, after_failure
 from tasks.workflow import Workflow
 from workers import timeline
 from workers.comfyui import ComfyUI
 from workers.execution.control import HandedOn, LeaseLost, ServerLost, Spared
+from workers.execution.endings import Endings
 from workers.execution.executor import Executor, Report
 from workers.execution.job import AttemptFailed, Job, Start, prompt_id
 from workers.execution.keeper import Keeper, Lease
-from workers.execution.node_policy import NodePolicy
+from workers.execution.observed import attempt_began, note_attempt, taken
+from workers.execution.order import LOOK_SECONDS, Limits, NotNow, Order
 from workers.execution.place import Place
 from workers.execution.preparation import prepare
 from workers.execution.removal import Removal
 from workers.execution.takeover import Takeover
-from workers.ledger import Cancelled, Claimed, Ended, Held, Ledger, Outcome, Record, Route, Verdict
-from workers.ledger.dead_letters import DeadLetter
-from workers.ledger.outbox import Notice
-from workers.ledger.outcomes import JobFailed, failure_detail, failure_from
-from workers.logs.context import about, note
-from workers.observing import (
-    AttemptBegan,
-    AttemptEnded,
-    JobEnded,
-    JobLeft,
-    JobSuppressed,
-    JobTaken,
-    Observe,
-    unobserved,
-)
-from workers.routing.lanes import Here, Lane, Later
+from workers.ledger import Cancelled, Claimed, Ended, Held, Ledger, Record, Route, Verdict
+from workers.ledger.outcomes import JobFailed, failure_from
+from workers.ledger.patience import REDIS_PAUSE, until_reached
+from workers.logs.context import about
+from workers.observing import AttemptEnded, JobLeft, JobSuppressed, Observe
+from workers.routing.lanes import Here, Later
 from workers.routing.router import Router, Wanted
-from workers.webhooks import Notices
+from workers.webhooks import Webhooks
 
 logger = logging.getLogger(__name__)
 
@@ -62,84 +51,8 @@ _PREFER_SECONDS = 6.0
 _AVOID_SECONDS = 30.0
 # Seconds that a worker keeps a job to itself which is meant for another one.
 _PASS_SECONDS = 0.5
-# Seconds after which a job that somebody else has is looked at again, at the latest.
-_LOOK_SECONDS = 10.0
-# Seconds between questions to a Redis that does not answer.
-_REDIS_PAUSE = 1.0
-
 # Fields of a record that say where its prompt is.
 _HERE = {"place", "instance", "client_id"}
-
-
-_NO_NOTICES = Notices(signed=False)
-
-
-def _nothing() -> None:
-    pass
-
-
-class NotNow(Exception):  # noqa: N818  # no error: the job goes on
-    """The job's message must come again, after so many seconds."""
-
-    def __init__(
-        self, seconds: float, error: JobError | None = None, lane: Lane | None = None
-    ) -> None:
-        """Say when, which error is the reason if one is, and where it waits if not in the queue."""
-        super().__init__(seconds)
-        self.seconds = seconds
-        self.error = error
-        self.lane = lane
-
-
-@dataclass(frozen=True)
-class Order:
-    """A job as its message brings it.
-
-    Attributes:
-        job_id: Celery's task id.
-        request: what to do.
-        queued_seconds: from enqueue to now.
-        priority: as the broker has it.
-        redelivered: whether a worker may have had this message before.
-        expired: whether it is too late to begin with it.
-        revoked: whether this worker has heard that it is not to be begun.
-        in_lane: whether it comes from a lane of the queue.
-        unable: digests of capabilities that do not suffice, as far as that lane tells.
-        headers: of the message.
-    """
-
-    job_id: str
-    request: JobRequest
-    queued_seconds: float = 0.0
-    priority: int | None = None
-    redelivered: bool = False
-    expired: bool = False
-    revoked: bool = False
-    in_lane: bool = False
-    unable: frozenset[str] = frozenset()
-    headers: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def enqueued_at(self) -> float:
-        """When it was enqueued, Unix time."""
-        return time.time() - self.queued_seconds
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How often a job may fail, how large it may be and what it may use.
-
-    Attributes:
-        max_attempts: attempts that count.
-        max_crashes: workers or ComfyUI servers that it may take down.
-        workflow_max_bytes: size of its workflow as JSON above which it is refused.
-        nodes: which classes it may use.
-    """
-
-    max_attempts: int = 3
-    max_crashes: int = 3
-    workflow_max_bytes: int = 10_000_000
-    nodes: NodePolicy = field(default_factory=NodePolicy)
 
 
 class Custody:
@@ -159,9 +72,9 @@ class Custody:
         place: Place,
         client_id: str,
         limits: Limits,
-        notices: Notices = _NO_NOTICES,
-        nudge_courier: Callable[[], None] = _nothing,
-        observe: Observe = unobserved,
+        webhooks: Webhooks,
+        endings: Endings,
+        observe: Observe,
     ) -> None:
         """Take what it works with; the clients stay their maker's to close.
 
@@ -177,8 +90,8 @@ class Custody:
             place: of that server.
             client_id: of this worker's websocket.
             limits: how often a job may fail.
-            notices: makes what the webhooks of jobs are told.
-            nudge_courier: is called when there is something to tell.
+            webhooks: are told of what begins, and of what is refused.
+            endings: records how jobs end.
             observe: is told what becomes of jobs.
         """
         self._ledger = ledger
@@ -192,8 +105,8 @@ class Custody:
         self._place = place
         self._client_id = client_id
         self._limits = limits
-        self._notices = notices
-        self._nudge_courier = nudge_courier
+        self._webhooks = webhooks
+        self._endings = endings
         self._observe = observe
 
     def run(self, order: Order, report: Report) -> JobResult:
@@ -214,8 +127,8 @@ class Custody:
             case Claimed() as claim:
                 with self._keeper.holding(order.job_id, claim, claimed_at) as lease:
                     lease.here = here
-                    _note(self._job(order, lease, claim.record))
-                    self._observe(_taken(order, claim))
+                    note_attempt(self._job(order, lease, claim.record))
+                    self._observe(taken(order, claim))
                     try:
                         return self._run_claimed(order, claim, lease, report)
                     finally:
@@ -226,7 +139,7 @@ class Custody:
             case Cancelled() as cancelled:
                 self._end_cancelled(order, cancelled)
             case Held(seconds):
-                pause = min(seconds + _PASS_SECONDS, _LOOK_SECONDS)
+                pause = min(seconds + _PASS_SECONDS, LOOK_SECONDS)
         raise NotNow(pause)
 
     def knows(self, job_id: str) -> bool:
@@ -239,10 +152,7 @@ class Custody:
 
     def tell_refusal(self, job_id: str, arguments: Mapping[str, Any], error: JobError) -> None:
         """Tell the webhook of a request that was refused before there was a job."""
-        notice = self._made(lambda: self._notices.of_refusal(job_id, arguments, error))
-        if notice is not None:
-            _until_reached(lambda: self._ledger.outbox.put(notice))
-            self._nudge_courier()
+        self._webhooks.tell_refusal(job_id, arguments, error)
 
     def cancel(self, job_id: str, *, running: bool) -> None:
         """Keep a job from being begun again; stop it `running` too, wherever that is."""
@@ -264,7 +174,7 @@ class Custody:
         try:
             if claim.is_new:
                 self._refuse_late(order)
-                self._notices.check(order.request.webhook)
+                self._webhooks.check(order.request)
             else:
                 self._pass_on(lease, record)
             result = self._committed(order, claim, job, lease)
@@ -272,16 +182,16 @@ class Custody:
                 self._refuse_poison(order, lease, record)
                 job, record = self._next_attempt(order, lease, record)
             if result is None:
-                _note(job)
-                self._observe(_began(job, lease.here))
+                note_attempt(job)
+                self._observe(attempt_began(job, lease.here))
                 if claim.is_new:
-                    self._tell_start(order, job)
+                    self._webhooks.tell_start(job.id, order.request, job.instance)
                 result = self._executor.run(job, lease, report)
                 self._observe(AttemptEnded(job.id, job.number))
         except (NotNow, JobFailed):
             raise
         except CancelledError as error:
-            self._end(order, lease, "cancelled", error=error)
+            self._endings.cancel(order, lease, error)
             raise
         except HandedOn as reason:
             self._hand_on(lease, job, record, reason, seconds=_since(began))
@@ -291,10 +201,10 @@ class Custody:
             logger.exception("a fault of comfyfleet's own")
             self._comfyui.try_cancel(job.prompt_id)
             internal = _internal(error)
-            self._fail(
-                order, lease, internal, (*record.attempts, job.attempt(_since(began), internal))
-            )
-        self._end(order, lease, "succeeded", result.manifest.key, result=result)
+            self._observe(AttemptEnded(job.id, job.number, internal))
+            attempts = (*record.attempts, job.attempt(_since(began), internal))
+            self._endings.fail(order, lease, internal, attempts)
+        self._endings.succeed(order, lease, result)
         timeline.mark(order.job_id, "recorded")
         return result
 
@@ -326,27 +236,6 @@ class Custody:
         route = Route(prefer=record.place, until=lease.now() + _PREFER_SECONDS)
         changes = {"attempts": (*record.attempts, attempt), "crashes": record.crashes + guilty}
         return record.model_copy(update={**changes, "route": route})
-
-    def _tell_start(self, order: Order, job: Job) -> None:
-        """Tell the webhook that the job begins, if that can be done at once."""
-        notice = self._made(lambda: self._notices.of_start(job.id, order.request, job.instance))
-        if notice is None:
-            return
-        try:
-            self._ledger.outbox.put(notice)
-        except JobError as error:
-            logger.warning("its webhook is not told of the start: %s", error)
-        else:
-            self._nudge_courier()
-
-    @staticmethod
-    def _made(make: Callable[[], Notice | None]) -> Notice | None:
-        """A notice, if there is one to be made: no job fails of it."""
-        try:
-            return make()
-        except Exception:
-            logger.exception("what its webhook is to be told cannot be said")
-            return None
 
     # Claim
 
@@ -398,7 +287,7 @@ class Custody:
             verdict = self._ledger.claim(job_id, record, uuid.uuid4().hex)
         except (BrokerUnavailableError, BrokerFullError) as error:
             logger.warning("cannot be claimed: %s", error)
-            return Held(_REDIS_PAUSE)
+            return Held(REDIS_PAUSE)
         if isinstance(verdict, Held):
             self._observe(JobSuppressed(job_id, "held", order.redelivered))
         return verdict
@@ -412,7 +301,7 @@ class Custody:
         try:
             result = self._executor.recall(ended.detail, order.request)
         except JobError as error:
-            raise NotNow(_LOOK_SECONDS) from error
+            raise NotNow(LOOK_SECONDS) from error
         if result is None:
             raise JobFailed(InternalError(f"the job had ended, but {ended.detail} is gone"), ())
         return result
@@ -421,10 +310,12 @@ class Custody:
         """End a job that was cancelled while nobody had it, with what it has left behind."""
         record, lease = cancelled.record, Lease(order.job_id, cancelled.token, 0.0)
         if record is not None:
+            job = self._job(order, lease, record)
+            note_attempt(job)
             self._stop_prompt(order.job_id, record)
-            self._removal.remove(self._job(order, lease, record))
+            self._removal.remove(job)
         error = JobCancelledError("the job was revoked")
-        self._end(order, lease, "cancelled", error=error)
+        self._endings.cancel(order, lease, error)
         raise error
 
     def _stop_prompt(self, job_id: str, record: Record) -> None:
@@ -575,7 +466,7 @@ class Custody:
                 if isinstance(error, TransientError):
                     # After the others it is over, or never was.
                     self._stop_prompt(lease.job_id, record)
-                self._fail(order, lease, error, attempts)
+                self._endings.fail(order, lease, error, attempts)
 
     def _move_or_explain(
         self, order: Order, lease: Lease, record: Record, error: InvalidWorkflowError
@@ -593,7 +484,7 @@ class Custody:
         except (BrokerUnavailableError, BrokerFullError) as unknown:
             # Perhaps another one can: for good it fails only if that is known.
             logger.warning("where it could go is not known: %s", unknown)
-            way = Later(_REDIS_PAUSE)
+            way = Later(REDIS_PAUSE)
         except Exception:
             logger.exception("where it could go cannot be told")
             return error
@@ -639,7 +530,7 @@ class Custody:
         self._observe(AttemptEnded(job.id, job.number))
         if isinstance(reason, LeaseLost):
             self._stop_unless_adopted(lease, job)
-            raise NotNow(_LOOK_SECONDS)
+            raise NotNow(LOOK_SECONDS)
         changes: dict[str, Any] = {"route": Route(), "spent": record.spent or lease.prompt_stopped}
         if isinstance(reason, ServerLost):
             # Who has the server now can go on with what runs there.
@@ -666,111 +557,20 @@ class Custody:
         if current is None or (current.place, current.prompt) != mine:
             self._comfyui.try_cancel(job.prompt_id)
 
-    # Ends
-
     def _bury(
         self, order: Order, lease: Lease, record: Record, attempts: tuple[Attempt, ...]
     ) -> NoReturn:
         """Put the job aside.
 
         Raises:
-            JobFailed: always.
-        """
-        self._stop_prompt(lease.job_id, record)
-        letter = DeadLetter(
-            job_id=order.job_id,
-            request=order.request.model_dump(exclude_defaults=True),
-            priority=order.priority,
-            attempts=attempts,
-            error=attempts[-1].error or "",
-            at=time.time(),
-        )
-        error = PoisonedJobError(
-            f"the job took its worker or its ComfyUI down {self._limits.max_crashes} times and "
-            f"lies in the dead letters (comfyfleet dead show {order.job_id}); "
-            f"the last error: {letter.error}"
-        )
-        logger.error("put aside: %s", letter.error)
-        self._fail(order, lease, error, attempts, letter)
-
-    def _fail(
-        self,
-        order: Order,
-        lease: Lease,
-        error: JobError,
-        attempts: tuple[Attempt, ...],
-        letter: DeadLetter | None = None,
-    ) -> NoReturn:
-        """End the job as failed.
-
-        Raises:
             JobFailed: always, unless somebody else has it by now.
             NotNow: somebody has.
         """
-        failed = JobFailed(error, attempts)
-        detail = failure_detail(failed)
-        if not self._end(order, lease, "failed", detail, letter, error=error, attempts=attempts):
-            # Its end is the other's to tell, and so is its message to acknowledge.
-            raise NotNow(_LOOK_SECONDS)
-        raise failed.with_traceback(None) from None
+        self._stop_prompt(lease.job_id, record)
+        self._endings.put_aside(order, lease, attempts, self._limits.max_crashes)
 
     def _release(self, lease: Lease, record: Record, pause: float) -> None:
-        _until_reached(lambda: self._ledger.release(lease.job_id, lease.token, record, pause))
-
-    def _end(
-        self,
-        order: Order,
-        lease: Lease,
-        outcome: Outcome,
-        detail: str = "",
-        letter: DeadLetter | None = None,
-        *,
-        error: JobError | None = None,
-        attempts: tuple[Attempt, ...] = (),
-        result: JobResult | None = None,
-    ) -> bool:
-        """Record how the job ended, and what its webhook is told; whether it was still ours."""
-        job_id, token = lease.job_id, lease.token
-        notice = self._made(
-            lambda: self._notices.of_end(
-                *(job_id, order.request, outcome), error=error, attempts=attempts, result=result
-            ),
-        )
-        if not _until_reached(
-            lambda: self._ledger.end(job_id, token, outcome, detail, letter, notice=notice)
-        ):
-            return False
-        if notice is not None:
-            self._nudge_courier()
-        self._observe(JobEnded(job_id, outcome, error, result))
-        return True
-
-
-def _taken(order: Order, claim: Claimed) -> JobTaken:
-    return JobTaken(
-        order.job_id,
-        enqueued_at=order.enqueued_at,
-        taken_at=time.time(),
-        is_new=claim.is_new,
-        redelivered=order.redelivered,
-        owner_died=claim.owner_died,
-        headers=order.headers,
-    )
-
-
-def _note(job: Job) -> None:
-    note(prompt_id=job.prompt_id, instance=job.instance, attempt=job.number)
-
-
-def _began(job: Job, here: Here) -> AttemptBegan:
-    return AttemptBegan(
-        job.id,
-        number=job.number,
-        prompt_id=job.prompt_id,
-        instance=job.instance,
-        start=job.start.value,
-        models=("cold" if here.cold else "warm") if here.models else "unknown",
-    )
+        until_reached(lambda: self._ledger.release(lease.job_id, lease.token, record, pause))
 
 
 def _failed(failed: AttemptFailed | JobError) -> AttemptFailed:
@@ -801,16 +601,3 @@ def _is_meant_for_others(route: Route, here: str) -> bool:
 
 def _since(began: float) -> float:
     return time.monotonic() - began
-
-
-def _until_reached(action: Callable[[], bool]) -> bool:
-    """Do what must not be left out, as soon as Redis lets it."""
-    warned = False
-    while True:
-        try:
-            return action()
-        except (BrokerUnavailableError, BrokerFullError) as error:
-            if not warned:
-                logger.warning("what became of it cannot be recorded yet: %s", error)
-            warned = True
-            time.sleep(_REDIS_PAUSE)

@@ -40,12 +40,12 @@ from workers.comfyui.history import (
 )
 from workers.comfyui.model import PromptState
 from workers.comfyui.notifications import OnOutput, Subscription
-from workers.comfyui.progress import PromptProgress
 from workers.execution.control import Control, HandedOn, ServerHung, Spared, WorkerLeaving, unshared
 from workers.execution.job import AttemptFailed, Job, Start
 from workers.execution.keeper import Keeper, Lease
 from workers.execution.manifests import Manifests, read_manifest
 from workers.execution.node_policy import NodePolicy
+from workers.execution.observed import nodes_executed
 from workers.execution.output_bounds import MostOutput
 from workers.execution.preparation import prepare
 from workers.execution.removal import Removal
@@ -53,7 +53,7 @@ from workers.execution.uploading import Uploads, patiently
 from workers.execution.waiting import Patience, await_entry
 from workers.inputs import Inputs
 from workers.nodes.params import seeds_in
-from workers.observing import NodeExecution, NodesExecuted, Observe, StageEnded, unobserved
+from workers.observing import Observe, StageEnded, unobserved
 from workers.observing.events import Stage
 from workers.storage import ObjectStore
 from workers.storage.keys import job_folder, manifest_key
@@ -516,7 +516,7 @@ class Executor:
             run.executing = run.executing or subscription.progress.started
             raise
         finally:
-            self._tell_nodes(job, workflow, subscription.progress)
+            self._observe(nodes_executed(job, workflow, subscription.progress))
         self._keeper.store(run.lease, sum(subscription.progress.node_seconds.values()) or None)
         timeline.mark(job.id, "seen")
         # From here on no server can die of it.
@@ -662,21 +662,6 @@ class Executor:
         now = time.monotonic()
         self._observe(StageEnded(run.job.id, stage, time.time(), now - since, files))
         return now
-
-    def _tell_nodes(self, job: Job, workflow: Workflow, progress: PromptProgress) -> None:
-        """Tell which nodes have executed, as far as it was heard."""
-        # From the clock on which they were heard of to the one that all have.
-        offset = time.time() - time.monotonic()
-        nodes = tuple(
-            NodeExecution(
-                node_id,
-                class_type=workflow.get(node_id, {}).get("class_type"),
-                began_at=began + offset,
-                seconds=progress.node_seconds[node_id],
-            )
-            for node_id, began in progress.node_began.items()
-        )
-        self._observe(NodesExecuted(job.id, nodes))
 
     def _report(self, run: _Run, stage: str, value: float, **where: Any) -> None:
         instance = run.job.instance

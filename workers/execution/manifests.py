@@ -9,14 +9,12 @@ from tasks.result import JobResult
 from workers.execution.control import LeaseLost
 from workers.execution.keeper import Keeper, Lease
 from workers.ledger import Ledger
+from workers.ledger.patience import REDIS_PAUSE
 from workers.storage import ObjectStore
 
 logger = logging.getLogger(__name__)
 
 _JSON = "application/json"
-
-# Seconds between questions to a Redis that does not answer.
-_REDIS_PAUSE = 1.0
 
 
 class Manifests:
@@ -107,7 +105,7 @@ class Manifests:
                 decided = self._ledger.commit(lease.job_id, lease.token, content)
             except (BrokerUnavailableError, BrokerFullError) as error:
                 logger.warning("cannot be committed yet: %s", error)
-                lease.control.sleep(_REDIS_PAUSE)
+                lease.control.sleep(REDIS_PAUSE)
                 continue
             if decided is None:
                 raise LeaseLost("somebody else has the job")

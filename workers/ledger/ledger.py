@@ -1,6 +1,5 @@
 """The ledger: one hash a job, changed only by the scripts, each of them one step for all to see."""
 
-import logging
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self, cast
@@ -16,8 +15,6 @@ from workers.ledger.record import Record
 from workers.ledger.scripts import JOB
 from workers.ledger.seam import translated
 from workers.ledger.stories import Stories
-
-logger = logging.getLogger(__name__)
 
 # Seconds that a worker has a job without renewing. Shorter than the broker's visibility timeout, so
 # that a dead worker's job can be had when its message comes again.
@@ -232,9 +229,7 @@ class Ledger:
             args: list[str | int] = [token, self._keep, outcome, detail, job_id, put_aside, *told]
             ended = int(self._end(keys=[JOB + job_id, DEAD], args=args))
         if notice is not None and ended == _NO_ROOM:
-            logger.error(
-                "its webhook is not sent: too much waits for %s, or for all hosts", notice.origin
-            )
+            notice.say_no_room()
         return bool(ended)
 
     def cancel(self, job_id: str, *, running: bool) -> str | None:

@@ -1,5 +1,6 @@
 """The outbox: what receivers are still to be told, put there by the step that it tells of."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -9,6 +10,8 @@ import redis
 from workers.ledger import outbox_scripts as scripts
 from workers.ledger.scripts import BEGIN
 from workers.ledger.seam import translated
+
+logger = logging.getLogger(__name__)
 
 # Seconds that a worker has for one try.
 LEASE_SECONDS = 30.0
@@ -42,6 +45,12 @@ class Notice:
     def arguments(self) -> list[str]:
         """As the scripts take it."""
         return [self.id, self.job_id, self.event, self.origin, self.url, self.body]
+
+    def say_no_room(self) -> None:
+        """Log that it is dropped."""
+        logger.error(
+            "its webhook is not sent: too much waits for %s, or for all hosts", self.origin
+        )
 
 
 @dataclass(frozen=True)
@@ -110,7 +119,10 @@ class Outbox:
     def put(self, notice: Notice) -> bool:
         """Have it sent; False if too much waits for its host already, or for all."""
         with translated():
-            return bool(self._put(args=notice.arguments))
+            is_put = bool(self._put(args=notice.arguments))
+        if not is_put:
+            notice.say_no_room()
+        return is_put
 
     def take(self) -> Taken | None:
         """A notice that is due, of the host that has waited longest."""

@@ -86,13 +86,13 @@ def _tell_end(event: JobEnded) -> None:
         _say(f"finished{times} (seconds: {told})", outcome=event.outcome, seconds=timings)
     elif event.error is not None:
         leaf = type(event.error).__name__
-        logger.warning(
-            "failed: %s: %s",
-            *(leaf, event.error),
+        # Somebody wanted that it is cancelled.
+        level = logging.INFO if event.outcome == "cancelled" else logging.WARNING
+        logger.log(
+            level,
+            *("%s: %s: %s", event.outcome, leaf, event.error),
             extra={"fields": {"outcome": event.outcome, "error": leaf}},
         )
-    else:
-        _say(event.outcome, outcome=event.outcome)
 
 
 def _say(message: str, **fields: Any) -> None:

@@ -17,7 +17,7 @@ MOST_FIELDS = 50
 # Programs that read JSON may have no numbers beyond.
 _MOST_INTEGER = 2**63
 
-_CREDENTIALS = re.compile(r"://[^/@\s]+@")
+_CREDENTIALS = re.compile(r"://[^/\s]+@")
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 
 
@@ -74,7 +74,9 @@ def _text(value: Any) -> str:
 
 def _written(text: str, most: int) -> str:
     """A text that can be encoded, without passwords of URLs, cut in its middle if it is long."""
+    # Before it is cut: of half a URL nobody would know that there is a password in it.
+    text = _CREDENTIALS.sub("://...@", text)
     if len(text) > most:
         half = most // 2
         text = f"{text[:half]} ...({len(text) - 2 * half} characters left out)... {text[-half:]}"
-    return _CREDENTIALS.sub("://...@", _SURROGATE.sub("\ufffd", text))
+    return _SURROGATE.sub("\ufffd", text)

@@ -2,5 +2,6 @@
 
 from workers.webhooks.courier import Courier
 from workers.webhooks.notices import Notices
+from workers.webhooks.telling import Webhooks
 
-__all__ = ["Courier", "Notices"]
+__all__ = ["Courier", "Notices", "Webhooks"]

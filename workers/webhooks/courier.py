@@ -59,6 +59,7 @@ class Courier:
         self._observe = observe
         self._clock = clock
         self._free = threading.BoundedSemaphore(_AT_ONCE)
+        self._reached = True
         self._stopping = threading.Event()
         self._nudged = threading.Event()
         self._thread = threading.Thread(target=self._run, name="webhooks", daemon=True)
@@ -82,26 +83,44 @@ class Courier:
     def _run(self) -> None:
         while not self._stopping.is_set():
             self._nudged.clear()
-            self.send_due()
+            try:
+                self.send_due()
+            except Exception:
+                logger.exception("no webhooks can be sent: a fault of comfyfleet's own")
             self._nudged.wait(_LOOK_SECONDS)
 
     def send_due(self) -> None:
         """Send all that is due, each in a thread of its own; wait while these are enough."""
-        while not self._stopping.is_set():
+        more = True
+        while more:
             self._free.acquire()
+            more = False
             try:
-                taken = self._outbox.take()
-            except JobError as error:
-                logger.debug("what webhooks are due is not known: %s", error)
-                taken = None
-            except BaseException:
-                self._free.release()
-                raise
-            if taken is None:
-                self._free.release()
-                return
-            # A daemon: no receiver keeps the worker from its end.
-            threading.Thread(target=self._work, args=(taken,), name="webhook", daemon=True).start()
+                more = self._begin()
+            finally:
+                if not more:
+                    self._free.release()
+
+    def _begin(self) -> bool:
+        """Begin to send what is due, in a thread that frees its place; whether there was any."""
+        # While a place was waited for the worker may have come to its end.
+        taken = None if self._stopping.is_set() else self._take()
+        if taken is None:
+            return False
+        # A daemon: no receiver keeps the worker from its end.
+        threading.Thread(target=self._work, args=(taken,), name="webhook", daemon=True).start()
+        return True
+
+    def _take(self) -> Taken | None:
+        try:
+            taken = self._outbox.take()
+        except JobError as error:
+            if self._reached:
+                logger.warning("no webhooks can be sent: %s", error)
+            self._reached = False
+            return None
+        self._reached = True
+        return taken
 
     def _work(self, taken: Taken) -> None:
         try:
@@ -153,6 +172,9 @@ class Courier:
             return self._web.post(notice.url, notice.body.encode(), signed)
         except WebError as error:
             return error
+        except Exception as error:
+            logger.exception("webhook %s: a fault of comfyfleet's own", notice.id)
+            return WebError(f"could not be asked ({type(error).__name__})")
 
     def _settle(
         self, taken: Taken, decision: Decision

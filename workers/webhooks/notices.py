@@ -95,8 +95,12 @@ class Notices:
     ) -> Notice | None:
         if webhook is None or event not in webhook.events or not self._signed:
             return None
-        target = read_url(webhook.url)
-        origin = f"{target.scheme}://{target.host}:{target.port}"
+        try:
+            target = read_url(webhook.url)
+        except UnusableError:
+            # The job fails of that, unless it was not even looked at.
+            return None
+        origin = target.url.removesuffix(target.path)
         data = {"job_id": job_id, **told, "metadata": metadata}
         body = _body(event, data)
         if len(body) > MOST_BYTES:
@@ -118,6 +122,8 @@ def _short(data: Mapping[str, Any]) -> dict[str, Any]:
         names = ("job_id", "prompt_id", "instance", "worker", "manifest", "timings")
         kept["result"] = {name: kept["result"][name] for name in names}
         kept["result"]["timings"] = {**kept["result"]["timings"], "nodes": {}}
+    if "error" in kept:
+        kept["error"] = {name: kept["error"][name] for name in ("type", "message")}
     return {**kept, "truncated": True}
 
 
