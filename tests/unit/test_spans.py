@@ -350,6 +350,17 @@ def test_a_wrong_variable_costs_the_traces_and_not_the_worker(
     assert record.getMessage().startswith("no traces: an OTEL_ variable is wrong: ")
 
 
+def test_a_header_that_cannot_be_read_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "Authorization: Bearer hidden")
+    worker = Telemetry("w", "b")
+    worker.start()
+    worker.close()
+    assert "Header format invalid" in caplog.text
+    assert "hidden" not in caplog.text
+
+
 def test_a_collector_that_does_not_answer_holds_up_no_end(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -8,6 +8,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.util.re import parse_env_headers
 
 from workers.observing import Event
 from workers.tracing.ids import JobTraceIds
@@ -39,6 +40,7 @@ class Telemetry:
     def start(self) -> None:
         """Begin to send; a worker that cannot be traced works all the same."""
         logging.getLogger(OTLPSpanExporter.__module__).addFilter(_Seldom())
+        logging.getLogger(parse_env_headers.__module__).addFilter(_without_header)
         ids = JobTraceIds()
         try:
             provider = TracerProvider(
@@ -82,6 +84,13 @@ class _Seldom(logging.Filter):
         # The SDK's messages are few.
         self._told[what] = now
         return True
+
+
+def _without_header(record: logging.LogRecord) -> bool:
+    # What cannot be read as a header may hold a token all the same.
+    if record.args:
+        record.args = ("(not shown)",)
+    return True
 
 
 def _resource(worker: str) -> Resource:
