@@ -30,7 +30,7 @@ _GIVEN_UP: State = "given up"
 
 @webhooks.command("list")
 def show_list(as_json: AsJson = False) -> None:
-    """List those that wait to be sent, and those that were given up."""
+    """List those that wait to be sent, a thousand at most, and those that were given up."""
     with open_ledger() as ledger:
         found = ledger.outbox.all()
     if as_json:

@@ -200,6 +200,15 @@ def test_of_what_is_given_up_the_newest_is_kept_within_bounds(
     assert server.get(f"{BOX}dead_bytes") == "0"
 
 
+def test_what_was_given_up_is_seen_however_much_waits(ledger: Ledger) -> None:
+    outbox = ledger.outbox
+    for name in ("dead", "waiting", "also waiting"):
+        outbox.put(notice(name, f"https://{name.replace(' ', '')}:443"))
+        if name == "dead":
+            outbox.give_up(taken(outbox), "410", None)
+    assert [one.state for one in outbox.all(most=1)] == ["waiting", "given up"]
+
+
 def test_people_see_send_again_and_forget_what_was_not_delivered(
     ledger: Ledger, valkey: Valkey
 ) -> None:

@@ -166,7 +166,7 @@ class Outbox:
             return bool(self._discard(args=[notice_id]))
 
     def all(self, most: int = 1000) -> list[Waiting]:
-        """The notices that wait, and those that were given up, newest first."""
+        """Notices that wait, so many at most, and all that were given up, newest first."""
         with translated():
             found: Any = self._list(args=[most])
         return [_waiting(one) for one in found]

@@ -191,13 +191,14 @@ look(origin)
 return 1
 """
 
-# ARGV: how many at most. Notices that wait, those soonest due of each host first, and the dead.
+# ARGV: how many of those that wait, at most. These, the soonest due of each host first, and all the
+# dead, of which there are not many.
 LIST = """
 trim()
-local found = {}
-local function add(ids, state)
+local found, most = {}, tonumber(ARGV[1])
+local function add(ids, state, limit)
     for i = 1, #ids, 2 do
-        if #found >= tonumber(ARGV[1]) then return end
+        if #found >= limit then return end
         local n = redis.call('HMGET', notice(ids[i]), 'job', 'event', 'url', 'tries', 'error', 'at')
         if n[1] then
             local told = {ids[i], state, ids[i + 1], n[1], n[2], n[3], n[4], n[5] or '', n[6]}
@@ -206,8 +207,8 @@ local function add(ids, state)
     end
 end
 for _, origin in ipairs(redis.call('ZRANGE', hosts, 0, -1)) do
-    add(redis.call('ZRANGE', due(origin), 0, ARGV[1] - 1, 'WITHSCORES'), 'waiting')
+    add(redis.call('ZRANGE', due(origin), 0, most - 1, 'WITHSCORES'), 'waiting', most)
 end
-add(redis.call('ZREVRANGE', dead, 0, ARGV[1] - 1, 'WITHSCORES'), 'given up')
+add(redis.call('ZREVRANGE', dead, 0, -1, 'WITHSCORES'), 'given up', math.huge)
 return found
 """
