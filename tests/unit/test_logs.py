@@ -262,9 +262,10 @@ def test_a_thread_that_ends_with_an_exception_says_so_in_one_line(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     write_logs_as("json")
-    thread = threading.Thread(target=int, args=("x",), name="removal")
-    thread.start()
-    thread.join()
+    for target, args in ((sys.exit, ()), (int, ("x",))):
+        thread = threading.Thread(target=target, args=args, name="removal")
+        thread.start()
+        thread.join()
     (told,) = (json.loads(JsonFormatter().format(one)) for one in caplog.records)
     assert told["level"] == "ERROR"
     assert told["message"] == "thread removal ended with an exception"

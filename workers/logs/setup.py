@@ -34,6 +34,9 @@ def write_logs_as(log_format: LogFormat) -> None:
 
 
 def _log_uncaught(what: threading.ExceptHookArgs) -> None:
+    if what.exc_type is SystemExit:
+        # As Python's own has it: the thread was to end.
+        return
     # In one piece: what Python prints of it would be many lines.
     name = what.thread.name if what.thread is not None else "?"
     value = what.exc_value or what.exc_type()
