@@ -119,6 +119,19 @@ def test_a_refused_request_without_a_webhook_is_not_told_of(arguments: Any) -> N
     assert NOTICES.of_refusal("job", arguments, InvalidRequestError("x")) is None
 
 
+def test_a_request_that_is_sent_again_in_a_better_form_is_told_of_anew() -> None:
+    # Receivers drop what they had before.
+    arguments = {"webhook": WEBHOOK.model_dump()}
+    refused = [
+        NOTICES.of_refusal("job", arguments, InvalidRequestError(text))
+        for text in ("x", "x", "y \ud800")
+    ]
+    failed = NOTICES.of_end("job", REQUEST, "failed", error=NodeFailedError("z"))
+    first, again, other, end = (one.id for one in (*refused, failed) if one is not None)
+    assert first == again
+    assert len({first, other, end}) == 3
+
+
 @pytest.mark.parametrize("metadata", [None, 5, [], {"a": 1, "b": "\ud800"}])
 def test_a_refused_request_may_have_any_metadata(metadata: Any) -> None:
     arguments = {"webhook": WEBHOOK.model_dump(), "metadata": metadata}

@@ -83,7 +83,9 @@ class Notices:
             return None
         told = {"state": "failed", "error": _told(error, ())}
         metadata = _strings(arguments.get("metadata"))
-        return self._notice(job_id, "job.failed", webhook, metadata, told)
+        # The id may come again with a better request, whose end is another event.
+        refused = f" refused: {_encodable(error.message)}"
+        return self._notice(job_id, "job.failed", webhook, metadata, told, distinct=refused)
 
     def _notice(
         self,
@@ -92,6 +94,8 @@ class Notices:
         webhook: WebhookOptions | None,
         metadata: Mapping[str, str],
         told: Mapping[str, Any],
+        *,
+        distinct: str = "",
     ) -> Notice | None:
         if webhook is None or event not in webhook.events or not self._signed:
             return None
@@ -105,7 +109,7 @@ class Notices:
         body = _body(event, data)
         if len(body) > MOST_BYTES:
             body = _body(event, _short(data))
-        notice_id = f"msg_{uuid.uuid5(_IDS, f'{event} {job_id}').hex}"
+        notice_id = f"msg_{uuid.uuid5(_IDS, f'{event} {job_id}{distinct}').hex}"
         return Notice(notice_id, job_id, event, origin, webhook.url, body.decode())
 
 
