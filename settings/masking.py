@@ -9,15 +9,17 @@ from pydantic import SecretStr
 MASK = "********"
 
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://")
+_BETWEEN = re.compile(rf";(?={_URL.pattern})")
 
 
 def without_password(url: str) -> str:
     """The URL, or Celery's list of them joined by semicolons, with each secret masked.
 
-    Not by parsing: a password with a slash in it is no valid URL, and still a password.
+    Not by parsing: a password with a slash in it is no valid URL, and still a password. So is one
+    with a semicolon, which ends a URL of a list only where another one begins.
     """
-    if ";" in url:
-        return ";".join(without_password(one) for one in url.split(";"))
+    if len(urls := _BETWEEN.split(url)) > 1:
+        return ";".join(without_password(one) for one in urls)
     scheme, separator, rest = url.partition("://") if "://" in url else ("", "", url)
     credentials, at, place = rest.rpartition("@")
     user = f"{credentials.partition(':')[0]}:{MASK}@" if at else ""

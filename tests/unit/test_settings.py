@@ -360,6 +360,7 @@ def test_secrets_are_masked(monkeypatch: pytest.MonkeyPatch) -> None:
         ("redis://me:p#s?s@broker/0", f"redis://me:{MASK}@broker/0"),
         ("redis://[/0", "redis://[/0"),
         (":secret@host", f":{MASK}@host"),
+        ("redis://:p;ss@broker/0", f"redis://:{MASK}@broker/0"),
         ("redis://broker/0?password=x&db=1", f"redis://broker/0?password={MASK}&db={MASK}"),
     ],
 )
