@@ -34,8 +34,11 @@ class Connection:
         self._other.close()
 
 
-def pool_of(name: str, *connections: Connection) -> MasterPool:
-    pool = master_pool([("sentinel", 26379)], name, sentinel_options={}, options={})
+def pool_of(
+    name: str, *connections: Connection, sentinels: tuple[str, ...] = ("s1", "s2")
+) -> MasterPool:
+    addresses = [(host, 26379) for host in sentinels]
+    pool = master_pool(addresses, name, sentinel_options={}, options={})
     pool._in_use_connections.update(connections)
     return pool
 
@@ -51,6 +54,19 @@ def test_who_learns_of_a_new_master_has_all_leave_the_former(
     assert asking.get_master_address() == NEXT
     told = [one.is_broken for one in (here, there, already, of_others)]
     assert told == [True, True, False, False]
+    for pool in (asking, own, others):
+        pool.close()
+
+
+def test_a_master_is_the_same_by_name_and_sentinels(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Broker and results may each have sentinels of their own, who know the master by one name.
+    same, another = Connection(FORMER), Connection(FORMER)
+    asking = pool_of("renders")
+    own = pool_of("renders", same, sentinels=("s3", "s2"))
+    others = pool_of("renders", another, sentinels=("s4", "s5"))
+    monkeypatch.setattr(asking.sentinel_manager, "discover_master", lambda _: NEXT)
+    asking.get_master_address()
+    assert [one.is_broken for one in (same, another)] == [True, False]
     for pool in (asking, own, others):
         pool.close()
 

@@ -39,6 +39,13 @@ class MasterPool(SentinelConnectionPool):
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)  # type: ignore[no-untyped-call]
+        # Others may call another master by the same name. The list is reordered as they answer.
+        self.known_by = frozenset(
+            (told["host"], told["port"])
+            for told in (
+                one.connection_pool.connection_kwargs for one in self.sentinel_manager.sentinels
+            )
+        )
         # Whom connections ask where the master is.
         self.connection_kwargs["connection_pool"] = weakref.proxy(self)
         with _POOLS_LOCK:
@@ -53,10 +60,16 @@ class MasterPool(SentinelConnectionPool):
         """Ask the sentinels for the master; no connection of this process stays with another."""
         address: tuple[str, int] = super().get_master_address()  # type: ignore[no-untyped-call]
         with _POOLS_LOCK:
-            pools = [pool for pool in _POOLS if pool.service_name == self.service_name]
+            pools = [pool for pool in _POOLS if pool.has_master_of(self)]
         for pool in pools:
             pool.break_others(address)
         return address
+
+    def has_master_of(self, other: "MasterPool") -> bool:
+        """Whether both ask for the same master: by one name, of sentinels that both know."""
+        return self.service_name == other.service_name and not self.known_by.isdisjoint(
+            other.known_by
+        )
 
     def break_others(self, master: tuple[str, int]) -> None:
         """Break all connections to other servers; from any thread.
@@ -67,9 +80,12 @@ class MasterPool(SentinelConnectionPool):
             connections = (*self._available_connections, *self._in_use_connections)
         for connection in connections:
             # Whoever waits for an answer learns that there is none, and closes it.
-            if (connection.host, connection.port) != master and connection._sock:  # noqa: SLF001
+            if (connection.host, connection.port) != master and (
+                opened := connection._sock  # noqa: SLF001
+            ):
+                # Not that of TLS, after which others would send what they have to say in the open.
                 with suppress(OSError):
-                    connection._sock.shutdown(socket.SHUT_RDWR)  # noqa: SLF001
+                    socket.socket.shutdown(opened, socket.SHUT_RDWR)
 
 
 def connect(url: str, **options: Any) -> redis.Redis:
@@ -99,7 +115,7 @@ def master_pool(
     sentinel_options: Mapping[str, Any],
     options: Mapping[str, Any],
 ) -> MasterPool:
-    """Connections to the server that most sentinels call the master.
+    """Connections to the server that the first sentinel to answer calls the master.
 
     Args:
         addresses: host and port of each sentinel.
