@@ -1,6 +1,7 @@
 """What is in deploy/kubernetes: valid by Kubernetes' own schemas, and true of the workers."""
 
 import json
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -87,6 +88,21 @@ def test_workers_are_scaled_by_what_they_tell_and_never_to_none() -> None:
     assert told["minReplicaCount"] >= 1
     deployment = one(build(FOLDER / "overlays/gpu"), "Deployment", told["scaleTargetRef"]["name"])
     assert "replicas" not in deployment["spec"]
+    # By default KEDA takes no answer for a 0, and sends workers away while Prometheus is down.
+    assert all(one["metadata"]["ignoreNullValues"] == "false" for one in told["triggers"])
+
+
+def test_prometheus_gives_workers_the_labels_that_are_asked_for() -> None:
+    told = yaml.safe_load((ROOT / "deploy/observe/prometheus-kubernetes.yml").read_text())
+    (job,) = told["scrape_configs"]
+    assert job["job_name"] == "comfyfleet"
+    pod = one(build(FOLDER / "overlays/gpu"), "Deployment", "worker")["spec"]["template"]
+    labels = pod["metadata"]["labels"]
+    (kept,) = [rule for rule in job["relabel_configs"] if rule.get("action") == "keep"]
+    assert kept["regex"] == f"{labels['app.kubernetes.io/name']};metrics"
+    made = {rule["target_label"] for rule in job["relabel_configs"] if "target_label" in rule}
+    asked = {"namespace"} | set(re.findall(r"\{(\w+)=", json.dumps(scaled_object())))
+    assert asked <= made
 
 
 @pytest.mark.skipif(shutil.which("kubectl") is None, reason="kubectl is not installed")
