@@ -75,6 +75,19 @@ def test_compose_waits_for_the_workers_grace() -> None:
     assert float(grace) > load().shutdown_grace_seconds + FAREWELL
 
 
+def test_compose_hands_on_every_setting() -> None:
+    # A server's URL is one of COMFYUI_URLS there, and the port is the container's own.
+    handed_on = COMPOSE["worker"]["environment"].keys()
+    assert KNOWN - handed_on == {"COMFYUI_URL", "METRICS_HOST"}
+    assert {name for name in handed_on - KNOWN if not name.startswith("AWS_")} == set()
+
+
+def test_flower_watches_the_broker_that_workers_have() -> None:
+    flower, worker = COMPOSE["flower"], COMPOSE["worker"]
+    assert flower["environment"]["CELERY_BROKER_URL"] == worker["environment"]["CELERY_BROKER_URL"]
+    assert not [word for word in flower["command"] if "broker" in word]
+
+
 class Told(BaseHTTPRequestHandler):
     status = 200
 
