@@ -17,5 +17,5 @@ def needing_extra(extra: str) -> Iterator[None]:
         yield
     except ModuleNotFoundError as error:
         raise CommandError(
-            f"{error.name} is not installed; this command needs: pip install '.[{extra}]' in a clone"
+            f"{error.name} is not installed: pip install '.[{extra}]' in a clone of comfyfleet"
         ) from error
