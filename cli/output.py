@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 from rich.text import Text
@@ -33,7 +34,16 @@ def print_table(table: Table) -> None:
     if not out.is_terminal:
         # Other programs read it line by line, unless COLUMNS says how long these may be.
         out = Console(width=get_terminal_size((_WIDE, 0)).columns)
-    out.print(folding(table))
+    out.print(fitting(folding(table), out))
+
+
+def fitting(table: Table, out: Console) -> Table:
+    """The table, without its borders where these would take the room of what stands in it."""
+    if Measurement.get(out, out.options.update(max_width=_WIDE), table).maximum > out.width:
+        table.box = None
+        table.pad_edge = False
+        table.padding = (0, 1, 0, 0)
+    return table
 
 
 def folding(table: Table) -> Table:

@@ -3,7 +3,9 @@
 import pytest
 from rich.table import Table
 
+from cli.jobs import Row, table_of
 from cli.output import id_column, print_table
+from cli.states import Kind
 
 UUID = "4e393cef-d0d2-4638-b923-ac5d3be104dc"
 
@@ -22,3 +24,18 @@ def test_ids_can_be_copied_and_nothing_is_cut_off(
     assert max(map(len, printed.splitlines())) <= 80
     assert printed.count("x") == 200 * len(more)
     assert (UUID in printed) is not bool(more)
+
+
+def test_a_narrow_terminal_has_the_words_rather_than_the_borders(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = Row(UUID, Kind.FAILED, 1.0, instance="http://gpu-1:8188", attempts=3, error="no model")
+    monkeypatch.setenv("COLUMNS", "80")
+    print_table(table_of([job], 60.0))
+    narrow = capsys.readouterr().out
+    assert max(map(len, narrow.splitlines())) <= 80
+    assert all(word in narrow for word in (UUID, "http", "model"))
+    assert "│" not in narrow
+    monkeypatch.setenv("COLUMNS", "160")
+    print_table(table_of([job], 60.0))
+    assert "│" in capsys.readouterr().out
