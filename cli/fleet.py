@@ -9,6 +9,7 @@ from cli.errors import CommandError
 from settings import Settings, load
 from tasks.errors import BrokerUnavailableError, JobError
 from workers.ledger import Ledger
+from workers.ledger.seam import FOREIGN_ERRORS
 from workers.ledger.servers import Servers
 
 
@@ -54,7 +55,8 @@ def _explained(settings: Settings) -> Iterator[None]:
     try:
         yield
     except BrokerUnavailableError as error:
-        variable = settings.ledger_variable
+        of_redis = isinstance(error.__cause__, FOREIGN_ERRORS)
+        variable = settings.ledger_variable if of_redis else "CELERY_BROKER_URL"
         url = settings.masked()[variable]
         raise CommandError(f"{error.message}; {variable} is {url}") from error
     except ValidationError as error:

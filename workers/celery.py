@@ -37,6 +37,8 @@ def worker_app() -> Celery:
         "sentinel": "workers.broker.results:SentinelBackend",
     }
     shared_app.conf.worker_consumer = "workers.broker.consumer:Consumer"
+    if settings.on_rabbitmq:
+        shared_app.events.dispatcher_cls = "workers.broker.rabbitmq.events:Dispatcher"
     shared_app.conf.worker_pool = "workers.broker.threads:TaskPool"
     shared_app.steps["consumer"].update((Survivors, Heartbeat, Sharing, Lookout, Gate, LoopPulse))
     shared_app.Worker = shared_app.subclass_with_self(Worker)

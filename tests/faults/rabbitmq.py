@@ -24,6 +24,8 @@ class RabbitFleet(Fleet):
     def __init__(self, stack: Stack, rabbitmq: RabbitMQ, kind: str) -> None:
         super().__init__(stack)
         self.workers: list[Any] = []
+        # It is looked often: a connection for each look would cost more than what is looked at.
+        self._looking: amqp.Channel | None = None
         self.rabbitmq = rabbitmq
         self.vhost = rabbitmq.vhost(kind)
         self._own["CELERY_BROKER_URL"] = rabbitmq.url(self.vhost)
@@ -38,14 +40,18 @@ class RabbitFleet(Fleet):
     @contextmanager
     def channel(self) -> Iterator[amqp.Channel]:
         """A channel to look at queues with."""
-        address, vhost = self.rabbitmq.address, self.vhost
-        with amqp.Connection(address, virtual_host=vhost, confirm_publish=True) as connection:
+        with self._connected() as connection:
             yield connection.channel()
 
     def ready(self, *queues: str) -> int:
         """How many messages wait in queues, by default in all those of the levels."""
-        with self.channel() as channel:
-            return sum(_ready(channel, queue) for queue in queues or (*LEVELS, *self._lanes()))
+        names = queues or (*LEVELS, *self._lanes())
+        try:
+            return sum(self._ready(queue) for queue in names)
+        except (OSError, amqp.AMQPError):
+            # The broker went away since it was looked last.
+            self._looking = None
+            return sum(self._ready(queue) for queue in names)
 
     def waiting(self) -> list[str]:
         """Jobs that nobody has taken: RabbitMQ tells how many, and not which."""
@@ -74,9 +80,16 @@ class RabbitFleet(Fleet):
     def _lanes(self) -> list[str]:
         return sorted(self.redis.hkeys("comfyfleet:rabbitmq:lanes"))  # type: ignore[arg-type]
 
+    def _ready(self, queue: str) -> int:
+        if self._looking is None:
+            connection = self._connected()
+            connection.connect()
+            self._undo.callback(connection.collect)
+            self._looking = connection.channel()
+        try:
+            return int(self._looking.queue_declare(queue, passive=True).message_count)
+        except amqp.NotFound:
+            return 0
 
-def _ready(channel: amqp.Channel, queue: str) -> int:
-    try:
-        return int(channel.queue_declare(queue, passive=True).message_count)
-    except amqp.NotFound:
-        return 0
+    def _connected(self) -> amqp.Connection:
+        return amqp.Connection(self.rabbitmq.address, virtual_host=self.vhost, confirm_publish=True)

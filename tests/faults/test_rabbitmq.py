@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -18,9 +19,10 @@ import pytest
 from celery.exceptions import TaskRevokedError
 from celery.result import AsyncResult
 
+from sandbox.processes import ChildProcess
 from sandbox.proxy import Mode
 from sandbox.rabbitmq import RabbitMQ
-from sandbox.stack import Stack
+from sandbox.stack import Stack, StandIn
 from tasks import enqueue
 from tests.faults import (
     test_adoption,
@@ -37,6 +39,8 @@ from tests.faults.scenes import (
 )
 from tests.integration.routing_fleet import CASES, RoutingFleet
 from tests.stack import Workflow, bars
+from workers.checks.finding import Status
+from workers.checks.rabbitmq import check_rabbitmq
 from workers.execution.job import prompt_id
 
 pytestmark = [pytest.mark.faults, pytest.mark.rabbitmq, pytest.mark.timeout(180), needs_rabbitmq]
@@ -117,7 +121,20 @@ def revoked_while_it_waits(fleet: RabbitFleet) -> None:
     # Taken after the other one, and with one slot.
     following = fleet.send(bars(3)).get(timeout=30)
     assert fleet.executions() == {first: 1, following["prompt_id"]: 1}
+    postponed(fleet, server)
     assert fleet.is_settled()
+
+
+def postponed(fleet: RabbitFleet, server: StandIn) -> None:
+    """A job that waits for its time takes no slot."""
+    sent_at = time.time()
+    later = fleet.send(bars(4), options={"countdown": 3})
+    now = fleet.send(bars(5))
+    assert now.get(timeout=30)["outputs"]
+    assert later.get(timeout=30)["outputs"]
+    began = {one.prompt_id: one.began for one in server.execution_log()}
+    assert began[prompt_id(now.id, 1)] < began[prompt_id(later.id, 1)]
+    assert began[prompt_id(later.id, 1)] >= sent_at + 3
 
 
 def too_late(fleet: RabbitFleet) -> None:
@@ -136,17 +153,20 @@ def too_late(fleet: RabbitFleet) -> None:
         channel.basic_publish(bare, routing_key="comfyui.batch")
     eventually(lambda: fleet.ready("comfyui.returned") == 1)
     assert fleet.ready("comfyui") == 1
-    fleet.worker(fleet.server())
+    server = fleet.server()
+    worker = fleet.worker(server, JOB_MAX_CRASHES="2", JOB_MAX_ATTEMPTS="9")
     for job in jobs:
         with pytest.raises(TaskRevokedError):
             fleet.job(job.id).get(timeout=30)
+    eventually(fleet.has_drained)
     assert fleet.executions() == {}
+    unreadable(fleet, worker)
+    poisonous(fleet, server)
     assert fleet.is_settled()
 
 
-def unreadable(fleet: RabbitFleet) -> None:
+def unreadable(fleet: RabbitFleet, worker: ChildProcess) -> None:
     """Messages of any form end no worker and do not stay."""
-    worker = fleet.worker(fleet.server())
     headers = {"task": "comfyui.run_workflow", "id": "its-id", "lang": "py"}
     with fleet.channel() as channel:
         for body, options in (
@@ -175,7 +195,6 @@ def unreadable(fleet: RabbitFleet) -> None:
     eventually(lambda: fleet.job("its-id").state == "FAILURE")
     assert fleet.send(bars(1)).get(timeout=30)["outputs"]
     assert worker.returncode is None
-    assert fleet.is_settled()
 
 
 def handed_back(fleet: RabbitFleet) -> None:
@@ -219,6 +238,7 @@ def cut_off(fleet: RabbitFleet) -> None:
     assert set(fleet.executions().values()) == {1}
     # Somebody looks at the job again, finds that it has ended, and settles its message.
     eventually(lambda: _came_again(fleet, job.id))
+    shared(fleet, list(places))
     assert fleet.is_settled()
 
 
@@ -247,14 +267,12 @@ def routed(fleet: RabbitFleet) -> None:
     assert fleet.is_settled()
 
 
-def shared(fleet: RabbitFleet) -> None:
+def shared(fleet: RabbitFleet, servers: list[StandIn]) -> None:
     """What waits behind a long job is given to a server that has nothing to do."""
-    servers = [fleet.server(), fleet.server()]
-    for server in servers:
-        fleet.worker(server)
-    long = fleet.send(bars(0, seconds=60, steps=600))
-    busy = eventually(lambda: next((one for one in servers if one.executions()), None))
-    short = [fleet.send(bars(number, seconds=0.2)) for number in (1, 2, 3)]
+    long = fleet.send(bars(3, seconds=60, steps=600))
+    prompt = prompt_id(long.id, 1)
+    busy = eventually(lambda: next((one for one in servers if prompt in one.executions()), None))
+    short = [fleet.send(bars(number, seconds=0.2)) for number in (4, 5, 6)]
     results = [job.get(timeout=50) for job in short]
     assert [errors(result) for result in results] == [[None]] * 3
     assert busy.url not in {result["instance"] for result in results}
@@ -262,15 +280,12 @@ def shared(fleet: RabbitFleet) -> None:
     with pytest.raises(TaskRevokedError):
         long.get(timeout=30)
     assert set(fleet.executions().values()) == {1}
-    assert fleet.is_settled()
 
 
-def poisonous(fleet: RabbitFleet) -> None:
+def poisonous(fleet: RabbitFleet, server: StandIn) -> None:
     """A job that takes its server down each time goes to the dead letters, and others go on."""
-    server = fleet.server()
-    fleet.worker(server, JOB_MAX_CRASHES="2", JOB_MAX_ATTEMPTS="9")
-    poison = fleet.send(test_dead_letters.deadly(1))
-    other = fleet.send(bars(2))
+    poison = fleet.send(test_dead_letters.deadly(2))
+    other = fleet.send(bars(3))
 
     def has_ended() -> bool:
         if server.process.returncode is not None:
@@ -281,22 +296,6 @@ def poisonous(fleet: RabbitFleet) -> None:
     assert type(poison.result).__name__ == "PoisonedJobError"
     assert fleet.redis.hkeys("comfyfleet:dead") == [poison.id]
     assert other.result["outputs"]
-    assert fleet.is_settled()
-
-
-def postponed(fleet: RabbitFleet) -> None:
-    """A job that waits for its time takes no slot."""
-    server = fleet.server()
-    fleet.worker(server, WORKER_SLOTS="1")
-    sent_at = time.time()
-    later = fleet.send(bars(1), options={"countdown": 3})
-    now = fleet.send(bars(2))
-    assert now.get(timeout=30)["outputs"]
-    assert later.get(timeout=30)["outputs"]
-    began = {one.prompt_id: one.began for one in server.execution_log()}
-    assert began[prompt_id(now.id, 1)] < began[prompt_id(later.id, 1)]
-    assert began[prompt_id(later.id, 1)] >= sent_at + 3
-    assert fleet.is_settled()
 
 
 def _scene(test: Any) -> Scene:
@@ -306,19 +305,15 @@ def _scene(test: Any) -> Scene:
 
 SCENES: dict[str, tuple[str, Scene]] = {
     "priorities, revoked while it runs": ("quorum", in_turn),
-    "revoked while it waits": ("classic", revoked_while_it_waits),
-    "expired": ("quorum", too_late),
-    "malformed": ("quorum", unreadable),
+    "revoked while it waits, countdown": ("classic", revoked_while_it_waits),
+    "expired, malformed, poison": ("quorum", too_late),
     "SIGTERM": ("classic", handed_back),
-    "connection cut": ("quorum", cut_off),
+    "connection cut, an idle server": ("quorum", cut_off),
     "routing": ("quorum", routed),
-    "countdown": ("classic", postponed),
     "kill -9": (
         "quorum",
         _scene(test_adoption.test_a_running_prompt_is_taken_over_with_its_progress),
     ),
-    "poison": ("quorum", poisonous),
-    "an idle server": ("quorum", shared),
 }
 
 
@@ -338,7 +333,9 @@ def played(stack: Stack, rabbitmq: RabbitMQ) -> dict[str, Future[None]]:
 
 @pytest.fixture(scope="module")
 def rabbitmq(stack: Stack) -> Iterator[RabbitMQ]:
-    one = RabbitMQ(stack.folder("rabbitmq"), vhosts=len(SCENES) + 1)
+    kinds = Counter(kind for kind, _ in SCENES.values())
+    # One more of each kind for those that last; each costs at every start.
+    one = RabbitMQ(stack.folder("rabbitmq"), vhosts=max(kinds.values()) + 1)
     yield one
     one.close()
 
@@ -366,6 +363,13 @@ def scenes(stack: Stack, rabbitmq: RabbitMQ, lasting: list[RabbitFleet]) -> dict
 @pytest.mark.parametrize("name", SCENES)
 def test_on_rabbitmq(scenes: dict[str, Future[None]], name: str) -> None:
     scenes[name].result()
+
+
+def test_doctor_says_of_which_type_the_queue_is(lasting: list[RabbitFleet]) -> None:
+    for fleet, kind in zip(lasting, ("classic", "quorum"), strict=True):
+        found = check_rabbitmq(fleet.rabbitmq.url(fleet.vhost))
+        assert found.status is Status.OK
+        assert f"queue comfyui is of the type {kind}" in found.sentence
 
 
 def test_a_broker_that_is_killed_and_started(

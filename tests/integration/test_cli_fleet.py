@@ -357,6 +357,19 @@ def test_a_broker_that_is_away_is_named(arguments: tuple[str, ...]) -> None:
     assert sentence.endswith("CELERY_BROKER_URL is redis://:********@127.0.0.1:1/0")
 
 
+def test_a_rabbitmq_that_is_away_is_named_and_not_the_redis_beside_it(idle: Idle) -> None:
+    away = Comfyfleet(
+        {
+            "CELERY_BROKER_URL": "amqp://fleet:secret@127.0.0.1:1//",
+            "CELERY_RESULT_BACKEND": idle.client.celery.conf.result_backend,
+        }
+    )
+    assert away.refused("queue") == (
+        "comfyfleet: RabbitMQ did not answer (ConnectionRefusedError); CELERY_BROKER_URL is "
+        "amqp://fleet:********@127.0.0.1:1//"
+    )
+
+
 def test_a_wrong_setting_ends_with_two() -> None:
     ended = Comfyfleet({"CELERY_BROKER_URL": "nonsense"})("queue")
     assert (ended.code, ended.stdout) == (2, "")

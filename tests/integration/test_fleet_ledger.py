@@ -17,8 +17,7 @@ from tasks.errors import BrokerFullError, BrokerUnavailableError, InvalidRequest
 from tasks.errors import PromptLostError as Lost
 from tasks.result import Attempt
 from tests.stack import bars
-from workers.broker import backlog as backlog_module
-from workers.broker.backlog import Backlog, read_backlog
+from workers.broker.backlog import read_backlog
 from workers.broker.scripts import LANES, lane_name
 from workers.broker.waiting import latest_waiting, waiting_among
 from workers.ledger import Claimed, Ledger, Record
@@ -413,24 +412,6 @@ def test_what_waits_by_the_hundred_thousand_costs_no_more(
     # By the server's own clock: no list is gone through.
     assert stats["cmdstat_eval"]["usec"] < 20_000
     assert "cmdstat_lrange" not in stats
-
-
-def test_of_another_broker_the_depth_is_known_and_what_runs(
-    settings: Settings, producer: Celery, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(backlog_module, "are_listed", lambda _: False)
-    assert read_backlog(settings) == Backlog({"all": 0}, None, 0)
-    for number in (1, 2):
-        enqueue(bars(number), celery=producer)
-    claim(ledger, "j")
-    assert read_backlog(settings) == Backlog({"all": 2}, None, 1)
-
-
-def test_another_broker_that_is_away_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(backlog_module, "are_listed", lambda _: False)
-    away = Settings.model_validate({"CELERY_BROKER_URL": "redis://127.0.0.1:1/0"})
-    with pytest.raises(BrokerUnavailableError, match="the broker did not answer"):
-        read_backlog(away)
 
 
 def test_a_broker_that_is_away_is_named() -> None:

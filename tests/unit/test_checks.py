@@ -250,7 +250,34 @@ def test_what_survives_the_end_of_redis(
     ],
 )
 def test_what_a_rabbitmq_says_of_itself(told: dict[str, Any], status: str, sentence: str) -> None:
-    assert says(rabbitmq.judge_server(told, "it"), status, sentence)
+    assert says(rabbitmq.judge_server(told, "quorum", "it"), status, sentence)
+
+
+@pytest.mark.parametrize(
+    ("kind", "sentence"),
+    [
+        ("classic", "queue comfyui is of the type classic; it does not tell its consumer_timeout"),
+        (None, "queue comfyui is not there yet, or its type is not told"),
+    ],
+)
+def test_the_type_of_the_queue_is_told(kind: str | None, sentence: str) -> None:
+    told = {"product": "RabbitMQ", "version": "4.2.0"}
+    assert says(rabbitmq.judge_server(told, kind, "it"), "ok", sentence)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "status", "sentence"),
+    [
+        ((ok("a"), ok("b")), "ok", "a"),
+        ((fail("a is away", "start a"), ok("b")), "warn", "a is away; another node answers"),
+        ((fail("a is away", "start a"), fail("b is away", "start b")), "fail", "a is away"),
+        ((ok("a"), fail("b refuses", "correct b", heals=False)), "fail", "b refuses"),
+    ],
+)
+def test_one_node_that_will_do_is_enough(
+    nodes: tuple[Judgement, ...], status: str, sentence: str
+) -> None:
+    assert says(rabbitmq.judge_nodes(nodes), status, sentence)
 
 
 def test_a_rabbitmq_that_is_away_cannot_be_connected() -> None:

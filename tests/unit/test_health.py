@@ -204,8 +204,12 @@ def test_a_broker_is_there_while_it_answers(monkeypatch: pytest.MonkeyPatch) -> 
     assert broker_trouble(consumer()) == ""
     assert broker_trouble(consumer(message_heartbeat=heard)) == ""
     assert "has not answered for 15 s" in broker_trouble(consumer(message_heartbeat=unheard))
-    # There the connection has a heartbeat of its own.
-    assert broker_trouble(consumer(connection=other, message_heartbeat=unheard)) == ""
+    # There what counts is what the connection itself has heard.
+    assert broker_trouble(consumer(connection=other, task_consumer=None)) == ""
+    for heard_at, trouble in ((995.0, ""), (985.0, "the broker has not answered for 15 s")):
+        channel = SimpleNamespace(connection=SimpleNamespace(heard_at=heard_at))
+        listening = SimpleNamespace(channel=channel)
+        assert broker_trouble(consumer(connection=other, task_consumer=listening)) == trouble
     gone = "there is no connection to the broker"
     assert broker_trouble(None) == gone
     assert broker_trouble(consumer(connection=None)) == gone

@@ -32,6 +32,7 @@ class Played:
         self.queues: dict[str, deque[amqp.Message]] = defaultdict(deque)
         self.consumers: dict[str, tuple[str, Any, int]] = {}
         self.refusal: Exception | None = None
+        self.declared: list[str] = []
         self.tags = 0
 
     def _get_free_channel_id(self) -> int:
@@ -104,7 +105,9 @@ def broker(monkeypatch: pytest.MonkeyPatch) -> Played:
         "basic_qos": lambda *_: None,
     }.items():
         monkeypatch.setattr(pyamqp.Channel, name, does, raising=False)
-    monkeypatch.setattr(Channel, "queue_declare", lambda *_, **__: None)
+    monkeypatch.setattr(
+        Channel, "queue_declare", lambda _, queue, **__: played.declared.append(queue)
+    )
     return played
 
 
@@ -272,6 +275,17 @@ def test_a_message_whose_copy_is_refused_is_given_back(
     broker.refusal = error
     taker.channel.basic_reject(raw.delivery_tag, requeue=True)
     assert broker.done == [("reject", raw.delivery_tag, True)]
+
+
+def test_a_queue_that_was_deleted_is_declared_anew(broker: Played, taker: Taker) -> None:
+    raw = taken(broker, taker)
+    lane = Lane.of("", ["a"])
+    broker.refusal = amqp.ChannelError("NO_ROUTE")
+    for _ in range(2):
+        taker.channel.send_to(raw.delivery_tag, lane)
+        taker.channel._held[raw.delivery_tag] = raw
+        taker.channel.basic_reject(raw.delivery_tag, requeue=True)
+    assert broker.declared.count(f"comfyui.lane.{lane.id}") == 2
 
 
 def test_a_message_that_outlives_its_connection_is_let_go(broker: Played, taker: Taker) -> None:

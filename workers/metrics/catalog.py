@@ -169,7 +169,7 @@ DEPTH = Metric(
 OLDEST = Metric(
     "comfyfleet_queue_oldest_age_seconds",
     "gauge",
-    "For how long the oldest of them has waited; 0 if none waits.",
+    "For how long the oldest of them has waited; 0 if none waits. RabbitMQ does not tell.",
     of_fleet=True,
 )
 TAKEN = Metric(

@@ -286,8 +286,10 @@ class Channel(pyamqp.Channel):  # type: ignore[misc]  # kombu has no types for i
         try:
             self._outlet.basic_publish(message, routing_key=queue, mandatory=True)
         except Exception:
-            # A confirmation that still comes is not that of the next message.
+            # A confirmation that still comes is not that of the next message; and somebody may have
+            # deleted the queue.
             self._outlet = None
+            self._declared.discard(queue)
             raise
 
     def _make_sure_of(self, queue: str) -> None:

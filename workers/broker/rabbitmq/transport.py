@@ -25,6 +25,8 @@ class Connection(pyamqp.Connection):  # type: ignore[misc]  # kombu has no types
         self.lock = threading.RLock()
         # Until when what is waited for must have come, on the monotonic clock.
         self._deadline: float | None = None
+        self.heard_at = time.monotonic()
+        """When the last bytes came, on the monotonic clock; signs of life count."""
         super().__init__(*args, **kwargs)
 
     @contextmanager
@@ -47,7 +49,9 @@ class Connection(pyamqp.Connection):  # type: ignore[misc]  # kombu has no types
             timeout = self._deadline - time.monotonic()
             if timeout <= 0:
                 raise TimeoutError("RabbitMQ does not answer")
-        return super().blocking_read(timeout)
+        read = super().blocking_read(timeout)
+        self.heard_at = time.monotonic()
+        return read
 
     def read_on(self, hub: Any) -> None:
         """Read what has come without the loop's knowledge."""
