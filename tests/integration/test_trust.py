@@ -202,6 +202,15 @@ def test_a_node_that_is_not_allowed_is_named_and_nothing_is_posted(
     )
 
 
+def test_doctor_finds_a_fleet_well_that_allows_few_nodes(strict: Strict) -> None:
+    ended = Comfyfleet(strict.environment)("doctor", "--json")
+    assert ended.code == 0, ended.stdout
+    last = ended.json[-1]
+    assert (last["name"], last["status"]) == ("job", "ok")
+    assert "refused it" in last["sentence"]
+    assert "DENIED_NODES" in last["sentence"]
+
+
 def test_more_files_than_allowed_fail_the_job_and_none_stays(
     strict: Strict, signing: Celery, seed: int
 ) -> None:
