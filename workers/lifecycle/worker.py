@@ -21,6 +21,7 @@ from workers.broker.revocation import follow_revocations
 from workers.checks.comfyui import judge_version
 from workers.checks.finding import Status
 from workers.checks.start import in_words
+from workers.checks.storage import judge_configuration
 from workers.health.pulse import Pulse
 from workers.lifecycle.memory import keep_for_good, keep_little
 from workers.lifecycle.own_server import OwnServer
@@ -97,7 +98,7 @@ class Worker(CeleryWorker):  # type: ignore[misc]  # celery has no types for it
                 is_another_free=self._server.is_another_free,
             )
         except JobError as error:
-            leave(SettingsError(error.message))
+            leave(SettingsError(in_words(judge_configuration(error))))
         # Where the consumer's steps look for them.
         self.pulse = Pulse()
         self.circuits = (self._parts.outside.circuit, self._parts.outside.store_watch)
