@@ -1,13 +1,15 @@
 """Look for known vulnerabilities of pinned versions: `python .ci/audit.py constraints.txt`.
 
-Exit code 1 if there are any. That nobody could be asked, as offline, is said and is no failure: a
-build must not depend on it.
+Exit code 1 if there are any, 2 if it cannot be run. That nobody could be asked, as offline, is said
+and is no failure: a build must not depend on it.
 """
 
+import importlib.util
 import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 _SECONDS = 600
@@ -34,14 +36,23 @@ def verdict(dependencies: Sequence[Mapping[str, Any]]) -> tuple[int, str]:
 
 def main(requirements: str) -> int:
     """Ask, print what there is to know, and return the exit code."""
+    if not Path(requirements).is_file() or importlib.util.find_spec("pip_audit") is None:
+        print(f"NOT AUDITED: it takes pip-audit (make audit), and {requirements}")
+        return 2
     command = [sys.executable, "-m", "pip_audit", "--requirement", requirements, "--no-deps"]
     options = ["--disable-pip", "--progress-spinner", "off", "--format", "json", "--timeout", "10"]
     try:
         done = subprocess.run(  # noqa: S603  # nothing of it comes from outside
             [*command, *options], capture_output=True, text=True, timeout=_SECONDS, check=False
         )
+    except subprocess.TimeoutExpired:
+        print(f"NOT AUDITED: no end within {_SECONDS} s")
+        return 0
+    try:
         report = json.loads(done.stdout)["dependencies"]
-    except (subprocess.TimeoutExpired, ValueError):
+    except ValueError:
+        # What it says last is why.
+        print(done.stderr.strip().rpartition("\n")[2])
         report = []
     code, text = verdict(report)
     print(text)

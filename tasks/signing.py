@@ -48,3 +48,8 @@ def sign_published(body: Any, headers: dict[str, Any], **_: Any) -> None:
 def sign_tasks(name: str) -> None:
     """Have each message of this task that this process sends signed, whatever app sends it."""
     before_task_publish.connect(sign_published, sender=name, weak=False)
+
+
+def sign_no_tasks(name: str) -> None:
+    """Undo `sign_tasks`, for a process that sends what others tell it to send."""
+    before_task_publish.disconnect(sign_published, sender=name, weak=False)

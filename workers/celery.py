@@ -12,6 +12,7 @@ from workers.broker.pulse import LoopPulse
 from workers.broker.rabbitmq import transport as rabbitmq_transport
 from workers.broker.rabbitmq.lookout import Lookout
 from workers.broker.sharing import Sharing
+from workers.broker.signing import sign_followers
 from workers.broker.survivors import Survivors
 from workers.lifecycle.starting import leave
 from workers.lifecycle.worker import Worker
@@ -43,6 +44,7 @@ def worker_app() -> Celery:
     shared_app.steps["consumer"].update((Survivors, Heartbeat, Sharing, Lookout, Gate, LoopPulse))
     shared_app.Worker = shared_app.subclass_with_self(Worker)
     shared_app.register_task(RunWorkflow())
+    sign_followers()
     return shared_app
 
 

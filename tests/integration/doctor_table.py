@@ -14,7 +14,7 @@ from tests.integration.broken_stacks import STACKS
 
 # Seconds in which a worker says what is wrong, or ends.
 _START_SECONDS = 20.0
-_SAID = re.compile(r"(?:WARNING|ERROR)/MainProcess\] (.*)|^(comfyfleet: .*|[A-Z_0-9]+ \(.*)")
+_SAID = re.compile(r" (?:WARNING|ERROR)\] (.*)|^(comfyfleet: .*|[^\[\s].* \(fix: .*)")
 
 
 def show() -> None:

@@ -110,9 +110,23 @@ def test_an_operator_has_all_commands(closed: Closed, seed: int, tmp_path: Path)
     file.write_text(json.dumps(bars(seed)))
     submitted = comfyfleet("submit", str(file), "--param", "1.seed=5", "--wait", "--json")
     assert submitted.code == 0, submitted.stderr
-    for command in (("result", submitted.json["job_id"]), ("check", str(file)), ("dead", "list")):
+    job_id = submitted.json["job_id"]
+    for command in (
+        *(("status", job_id), ("show", job_id), ("result", job_id), ("jobs",)),
+        *(("workers",), ("queue",), ("top", "--once"), ("check", str(file))),
+        *(("dead", "list"), ("dead", "discard", "--all")),
+        *(("webhooks", "list"), ("webhooks", "retry", "--all")),
+    ):
         ended = comfyfleet(*command)
-        assert ended.code == 0, ended.stderr
+        assert ended.code == 0, (command, ended.stderr)
+    file.write_text(json.dumps(bars(seed, seconds=20, steps=200)))
+    running = comfyfleet("submit", str(file), "--json").json["job_id"]
+    assert comfyfleet("cancel", running).code == 0
+
+
+def test_an_operator_examines_all(closed: Closed) -> None:
+    ended = Comfyfleet(closed.environment("operator"))("doctor", "--no-render", "--json")
+    assert {one["status"] for one in ended.json} == {"ok"}, ended.stdout
 
 
 DANGEROUS = ["KEYS *", "FLUSHALL", "CONFIG GET *", "ACL LIST", "SCAN 0", "CLIENT LIST", "SHUTDOWN"]

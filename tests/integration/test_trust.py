@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from celery import Celery
+from celery import Celery, chain, signature
 
 from sandbox.processes import ChildProcess
 from tasks import enqueue
+from tasks.signing import HEADER
+from tasks.signing import signature as of
 from tests.command_line import Comfyfleet
 from tests.stack import Client, Stack, bars
+from workers.broker.consumer import IS_SIGNED
 
 pytestmark = pytest.mark.integration
 
@@ -95,6 +98,75 @@ def test_a_message_around_the_task_is_not_signed_by_that(strict: Strict, seed: i
     assert failure(job)[0] == "UntrustedMessageError"
 
 
+def planted(seed: int) -> dict[str, Any]:
+    """A job that somebody without the secret has in a message of another kind."""
+    options = {"task_id": str(uuid.uuid4()), "queue": "comfyui"}
+    kwargs = {"workflow": bars(seed)}
+    return signature("comfyui.run_workflow", kwargs=kwargs, options=options, immutable=True)
+
+
+@pytest.mark.parametrize(
+    ("task", "arguments"),
+    [
+        ("comfyui.run_workflow", lambda job: {"kwargs": {}, "link_error": [job]}),
+        ("celery.accumulate", lambda job: {"link": [job]}),
+        ("celery.accumulate", lambda job: {"chain": [job]}),
+        ("celery.chord_unlock", lambda job: {"args": ["g", job], "kwargs": {"result": []}}),
+        (
+            "celery.group",
+            lambda job: {
+                "args": [[job], [["g", None], [[["r", None], None]]], "g", [], False],
+                "headers": {IS_SIGNED: True},
+            },
+        ),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_worker_signs_nothing_for_who_has_no_secret(
+    strict: Strict, seed: int, task: str, arguments: Any
+) -> None:
+    job = planted(seed)
+    celery = strict.client.celery
+    celery.send_task(task, queue="comfyui", **arguments(job))
+    assert failure(celery.AsyncResult(job["options"]["task_id"]))[0] == "UntrustedMessageError"
+
+
+def test_a_chain_goes_on_with_what_its_producer_has_signed(signing: Celery, seed: int) -> None:
+    jobs = [planted(seed), planted(seed + 1000)]
+    chain(*jobs, app=signing).apply_async()
+    for job in jobs:
+        handle = signing.AsyncResult(job["options"]["task_id"])
+        assert len(handle.get(timeout=30)["outputs"]) == 1
+
+
+def test_what_follows_a_job_stands_in_what_is_signed(
+    signing: Celery, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    messages: list[Any] = []
+    monkeypatch.setattr(
+        "kombu.transport.redis.Channel._put", lambda *args, **_: messages.append(args[2])
+    )
+    job_id = str(uuid.uuid4())
+    body = json.dumps([[], {"workflow": bars(seed)}, {}])
+    job = enqueue(bars(seed), job_id=job_id, celery=signing)
+    monkeypatch.undo()
+    (message,) = messages
+    follower = planted(seed + 1000)
+    headers = {**message["headers"], HEADER: of(SECRET, job_id, body), "callbacks": [follower]}
+    forged = {
+        **message,
+        "body": body,
+        "headers": headers,
+        "properties": {**message["properties"], "body_encoding": None},
+    }
+    with signing.connection_for_write() as connection:
+        connection.default_channel._put("comfyui", json.loads(json.dumps(forged)))
+    assert len(job.get(timeout=30)["outputs"]) == 1
+    strict_result = signing.AsyncResult(follower["options"]["task_id"])
+    enqueue(bars(seed), celery=signing).get(timeout=30)
+    assert strict_result.state == "PENDING"
+
+
 def test_the_example_signs_as_workers_want_it(strict: Strict) -> None:
     done = subprocess.run(
         [sys.executable, ROOT / "examples" / "signed_celery.py"],
@@ -128,6 +200,15 @@ def test_a_node_that_is_not_allowed_is_named_and_nothing_is_posted(
         "NodeForbiddenError",
         "node 9 (PreviewImage): its class is not allowed here (DENIED_NODES)",
     )
+
+
+def test_doctor_finds_a_fleet_well_that_allows_few_nodes(strict: Strict) -> None:
+    ended = Comfyfleet(strict.environment)("doctor", "--json")
+    assert ended.code == 0, ended.stdout
+    last = ended.json[-1]
+    assert (last["name"], last["status"]) == ("job", "ok")
+    assert "refused it" in last["sentence"]
+    assert "DENIED_NODES" in last["sentence"]
 
 
 def test_more_files_than_allowed_fail_the_job_and_none_stays(

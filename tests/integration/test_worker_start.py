@@ -96,6 +96,18 @@ def test_what_cannot_become_well_ends_the_worker_with_2(
     assert "wrong@" not in printed
 
 
+def test_a_worker_that_waits_for_its_broker_names_it_and_the_fix(stack: Stack) -> None:
+    worker = stack.launch_worker(settings={"CELERY_BROKER_URL": "redis://127.0.0.1:1/0"})
+    worker.wait_until(lambda: "no server can be taken" in worker.tail())
+    said = worker.tail()
+    worker.stop()
+    (line,) = [
+        one for one in said.splitlines() if "CELERY_BROKER_URL (redis://127.0.0.1:1/0)" in one
+    ]
+    assert "cannot be connected" in line
+    assert "(fix: start it, or correct host and port" in line
+
+
 def test_no_job_is_taken_for_a_bucket_that_is_not_there(stack: Stack, seed: int) -> None:
     with Fleet(stack) as fleet:
         worker = fleet.worker(fleet.server(), S3_BUCKET="made-later", WORKER_SLOT="3")

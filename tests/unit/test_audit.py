@@ -1,6 +1,7 @@
 """What `make audit` says: also when it could ask nobody."""
 
 import importlib.util
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,34 @@ def test_it_fails_for_what_is_known_and_says_what_is_not(
         assert sentence in text
 
 
-def test_a_report_that_is_none_is_no_failure(audit: Any, capsys: Any, tmp_path: Path) -> None:
-    # A file that is not there ends it without a report, as any trouble does.
-    assert audit.main(str(tmp_path / "none.txt")) == 0
-    assert "NOT AUDITED" in capsys.readouterr().out
+@pytest.fixture
+def pins(tmp_path: Path) -> str:
+    file = tmp_path / "constraints.txt"
+    file.write_text("redis==8.1.0\n")
+    return str(file)
+
+
+def test_a_report_that_is_none_is_no_failure_and_says_why(
+    audit: Any, capsys: Any, pins: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked(command: list[str], **_: Any) -> Any:
+        return subprocess.CompletedProcess(command, 1, "", "WARNING: x\nERROR: no connection\n")
+
+    monkeypatch.setattr(audit.subprocess, "run", asked)
+    monkeypatch.setattr(audit.importlib.util, "find_spec", lambda _: True)
+    assert audit.main(pins) == 0
+    first, second = capsys.readouterr().out.splitlines()
+    assert (first, second.startswith("NOT AUDITED: nobody")) == ("ERROR: no connection", True)
+
+
+def test_what_cannot_be_run_is_a_failure(
+    audit: Any, capsys: Any, pins: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert audit.main(f"{pins}.none") == 2
+    monkeypatch.setattr(audit.importlib.util, "find_spec", lambda _: None)
+    assert audit.main(pins) == 2
+    assert capsys.readouterr().out.count("NOT AUDITED") == 2
+
+
+def test_ci_audits() -> None:
+    assert "make audit" in (SCRIPT.parent / "run").read_text().splitlines()

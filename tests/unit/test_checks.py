@@ -491,6 +491,10 @@ def test_the_page_has_every_check(monkeypatch: pytest.MonkeyPatch) -> None:
 
     one = names(CELERY_RESULT_BACKEND="redis://one/0")
     assert in_table == one
+    several = names(
+        CELERY_RESULT_BACKEND="redis://one/0", COMFYUI_URLS="http://a,http://b,http://c"
+    )
+    assert set(several) - set(one) == {"comfyui 2", "comfyui 3"}
     # Names are what others need them by.
     two = names(CELERY_RESULT_BACKEND="redis://two/0")
     assert all(f"`{name}`" in page for name in two)

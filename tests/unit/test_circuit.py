@@ -255,7 +255,7 @@ def test_it_is_open_until_the_server_is_there(
     assert told.empty()
     (warning, info) = caplog.records
     assert (warning.levelname, info.levelname) == ("WARNING", "INFO")
-    assert "http://gpu:8188 is back: connection refused" in warning.message
+    assert "http://gpu:8188 is back: connection refused (fix: start it, " in warning.message
     assert "is there after 0." in info.message
 
 

@@ -152,6 +152,15 @@ def test_a_store_with_conditions_is_asked_once_and_the_ledger_not_at_all() -> No
     assert scene.ledger.manifest is None
 
 
+def test_a_manifest_that_is_refused_and_not_there_either_commits_nothing() -> None:
+    scene = Scene(conditional=True)
+    scene.store.get = lambda _: None  # type: ignore[method-assign]
+    scene.commit("first")
+    # Whoever commits asks again.
+    with pytest.raises(StorageUnavailableError, match="refuses a manifest"):
+        scene.commit("second")
+
+
 def test_two_at_once_write_the_same() -> None:
     scene = Scene()
 

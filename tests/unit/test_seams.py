@@ -197,6 +197,11 @@ def test_a_full_redis_is_known_by_its_code_also_from_a_script(text: str) -> None
     assert "maxmemory" in error.message
 
 
+def test_who_is_not_allowed_something_is_told_so() -> None:
+    error = ledger_seam.meaning_of(redis.exceptions.NoPermissionError("secret"))
+    assert error.message.startswith("Redis does not let this user do that; its ACL")
+
+
 def test_an_answer_of_redis_is_not_quoted() -> None:
     # It may hold a command, and that a request with its inputs.
     error = ledger_seam.meaning_of(redis.ResponseError("unknown command 'x' secret"))

@@ -45,6 +45,9 @@ _RECONNECTING_SECONDS = 1.0
 # Seconds until it is tried again what the broker has refused.
 _REFUSED_SECONDS = 2.0
 
+# What is sent when a job has ended, which stands in the body of its message.
+_FOLLOWERS = ("callbacks", "errbacks", "chain", "chord")
+
 # Fields of a message, beside its id, that Celery trusts to be of these types.
 _FIELDS = {
     "retries": int,
@@ -89,6 +92,9 @@ class Request(CeleryRequest):  # type: ignore[misc]  # celery has no types for i
         """
         super().__init__(message, **options)
         args, kwargs, embed = message.payload if not options.get("decoded") else ([], {}, {})
+        # A body may lack these, and only bodies are signed.
+        for name in _FOLLOWERS:
+            self._request_dict.pop(name, None)
         for name, kind in _FIELDS.items():
             value = self._request_dict.get(name, (embed or {}).get(name))
             if value is not None:

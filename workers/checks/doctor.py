@@ -20,7 +20,7 @@ from workers.checks.redis_server import SCHEMES, RedisChecks, redis_servers
 from workers.checks.render import JOB_SECONDS, RENDER_SECONDS, render_by_queue, render_directly
 from workers.checks.result_backend import check_result_backend
 from workers.checks.running import Check
-from workers.checks.storage import StoreChecks
+from workers.checks.storage import StoreChecks, judge_configuration
 from workers.ledger.servers import Servers
 from workers.storage import ObjectStore
 
@@ -96,7 +96,7 @@ def _bucket(settings: Settings, store: ObjectStore | JobError) -> list[Check]:
         )
         return [Check(_STORE, lambda: unset)]
     if isinstance(store, JobError):
-        denied = fail(store.message, "correct AWS_PROFILE, AWS_DEFAULT_REGION or AWS's own files")
+        denied = judge_configuration(store)
         return [Check(_STORE, lambda: denied)]
     bucket = StoreChecks(store, settings.s3_prefix, settings.s3_endpoint_url)
     return [
@@ -117,11 +117,19 @@ def _server(
 ) -> list[Check]:
     comfyui = closes.enter_context(comfyui_client(settings, most_seconds=_ASK_SECONDS))
     server = ComfyUIChecks(comfyui, _ASK_SECONDS)
+    others = [
+        closes.enter_context(comfyui_client(settings, url, most_seconds=_ASK_SECONDS))
+        for url in settings.comfyui_servers[1:]
+    ]
     servers = partial(Servers, settings.ledger_url)
     checks = [
         Check(_COMFYUI, server.reach),
         Check("websocket", server.websocket, (_COMFYUI,)),
         Check(_NODES, server.nodes, (_COMFYUI,)),
+        *(
+            Check(f"{_COMFYUI} {number}", ComfyUIChecks(one, _ASK_SECONDS).reach)
+            for number, one in enumerate(others, start=2)
+        ),
         Check("disk", partial(check_disk, settings.inputs_max_bytes)),
         Check("workers", partial(check_workers, servers), (_BROKER,)),
     ]

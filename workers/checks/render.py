@@ -9,7 +9,7 @@ from typing import Any
 from celery.exceptions import TimeoutError as NoResult
 
 from tasks.enqueue import enqueue
-from tasks.errors import JobError
+from tasks.errors import JobError, NodeForbiddenError
 from tasks.result import Progress
 from workers.checks.finding import Judgement, fail, ok, skipped, warn
 from workers.comfyui import ComfyUI
@@ -120,6 +120,9 @@ def render_by_queue(
 
 def _judged(result: Any, store: ObjectStore, forget: Callable[[], object]) -> Judgement:
     forget()
+    if isinstance(result, NodeForbiddenError):
+        # As they are meant to: a fleet that allows few nodes is well.
+        return ok(f"a worker had the tiny job and refused it, as it is to: {result}")
     if isinstance(result, Exception):
         kind = type(result).__name__
         return fail(f"a tiny job failed: {kind}: {result}", "see the log of the worker that had it")

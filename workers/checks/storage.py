@@ -154,6 +154,12 @@ def judge_date(date: str | None) -> Judgement:
     return judge_store_clock(time.time() - told.timestamp())
 
 
+def judge_configuration(error: JobError) -> Judgement:
+    """What it means that no client of the store can be made."""
+    fix = "correct AWS_PROFILE, AWS_DEFAULT_REGION or AWS's own files"
+    return fail(error.message, fix, heals=False)
+
+
 def judge_error(error: JobError, store: ObjectStore, endpoint: str | None) -> Judgement:
     """What it means that the store did not do what it was asked to."""
     status, code = answer(error)

@@ -4,7 +4,12 @@ import json
 import logging
 from collections.abc import Callable
 
-from tasks.errors import BrokerFullError, BrokerUnavailableError, JobError
+from tasks.errors import (
+    BrokerFullError,
+    BrokerUnavailableError,
+    JobError,
+    StorageUnavailableError,
+)
 from tasks.result import JobResult
 from workers.execution.control import LeaseLost
 from workers.execution.keeper import Keeper, Lease
@@ -57,12 +62,10 @@ class Manifests:
         conditional = self._takes_conditions()
         self._keeper.confirm(lease)
         if conditional:
-            with lease.control.sealed():
-                created = self._store.create(key, content.encode(), _JSON)
-            decided = None if created else self._store.get(key)
+            decided = self._commit_by_store(lease, key, content)
         else:
             decided = self._commit_by_ledger(lease, key, content)
-        if decided in (None, content.encode()):
+        if decided == content.encode():
             return result
         logger.info("was committed by another attempt")
         return read_manifest(decided)
@@ -89,6 +92,18 @@ class Manifests:
             return not self._takes_conditions() and self._ledger.committed(job_id) is not None
         except JobError:
             return True
+
+    def _commit_by_store(self, lease: Lease, key: str, content: str) -> bytes:
+        with lease.control.sealed():
+            if self._store.create(key, content.encode(), _JSON):
+                return content.encode()
+        found = self._store.get(key)
+        if found is None:
+            raise StorageUnavailableError(
+                f"the store of bucket {self._store.bucket!r} refuses a manifest as a second one, "
+                "and does not have the first"
+            )
+        return found
 
     def _commit_by_ledger(self, lease: Lease, key: str, content: str) -> bytes:
         # The ledger may have forgotten an earlier one.

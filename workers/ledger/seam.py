@@ -32,4 +32,8 @@ def meaning_of(error: Exception) -> JobError:
             "Redis is out of memory (maxmemory is reached and its policy is noeviction); "
             "give it more, or let results expire sooner (RESULT_EXPIRES)"
         )
+    if isinstance(error, redis.exceptions.NoPermissionError):
+        return BrokerUnavailableError(
+            "Redis does not let this user do that; its ACL must allow it (docs/security.md)"
+        )
     return BrokerUnavailableError(f"Redis did not answer ({type(error).__name__})")

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+from tasks.errors import JobError
+from workers.checks.comfyui import judge_error
 from workers.comfyui import ComfyUI
 
 logger = logging.getLogger(__name__)
@@ -290,6 +292,9 @@ class Circuit:
         asked_at = time.monotonic()
         try:
             return Answered(asked_at, self._comfyui.queue().running)
+        except JobError as error:
+            judged = judge_error(error)
+            return Failed(f"{judged.sentence} (fix: {judged.fix})")
         except Exception as error:  # noqa: BLE001  # a dead thread would never look again
             return Failed(str(error) or repr(error))
 

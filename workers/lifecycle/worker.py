@@ -21,6 +21,7 @@ from workers.broker.revocation import follow_revocations
 from workers.checks.comfyui import judge_version
 from workers.checks.finding import Status
 from workers.checks.start import in_words
+from workers.checks.storage import judge_configuration
 from workers.health.pulse import Pulse
 from workers.lifecycle.memory import keep_for_good, keep_little
 from workers.lifecycle.own_server import OwnServer
@@ -56,7 +57,12 @@ class Worker(CeleryWorker):  # type: ignore[misc]  # celery has no types for it
         self._watching = _watching(settings)
         if self._watching:
             self._watching.wait()
-        self._server = OwnServer(settings, name, lambda: _begin_to_log(app or self.app, options))
+
+        def begin_to_wait() -> None:
+            _begin_to_log(app or self.app, options)
+            self._tell_hints()
+
+        self._server = OwnServer(settings, name, begin_to_wait)
         try:
             settings = self._server.take()
             options["hostname"] = name or node_name(settings)
@@ -97,7 +103,7 @@ class Worker(CeleryWorker):  # type: ignore[misc]  # celery has no types for it
                 is_another_free=self._server.is_another_free,
             )
         except JobError as error:
-            leave(SettingsError(error.message))
+            leave(SettingsError(in_words(judge_configuration(error))))
         # Where the consumer's steps look for them.
         self.pulse = Pulse()
         self.circuits = (self._parts.outside.circuit, self._parts.outside.store_watch)
@@ -120,8 +126,7 @@ class Worker(CeleryWorker):  # type: ignore[misc]  # celery has no types for it
     def on_start(self) -> None:
         """Celery's hook, before the first message: listen to ComfyUI."""
         super().on_start()
-        for hint in self._hints:
-            logger.warning(in_words(hint))
+        self._tell_hints()
         self._parts.start()
         self._progress.start()
         if self._watching:
@@ -136,6 +141,11 @@ class Worker(CeleryWorker):  # type: ignore[misc]  # celery has no types for it
         keep_for_good()
         # Sent when the last job has ended; the signal keeps only a weak reference by default.
         signals.worker_shutdown.connect(self._on_shutdown, weak=False)
+
+    def _tell_hints(self) -> None:
+        for hint in self._hints:
+            logger.warning(in_words(hint))
+        self._hints = []
 
     def _hint_at_version(self) -> None:
         stats = self._parts.taking.survey.stats
