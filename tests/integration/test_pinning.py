@@ -21,6 +21,12 @@ TAKE_OVER_SECONDS = 30.0
 HEALTH = ("/livez", "/readyz")
 
 
+def scraped(port: int) -> set[str]:
+    answer = requests.get(f"http://127.0.0.1:{port}/metrics", timeout=5)
+    answer.raise_for_status()
+    return {line.partition(" ")[0] for line in answer.text.splitlines()}
+
+
 @together
 def test_each_takes_one_and_the_spare_that_of_a_dead_one(fleet: Fleet) -> None:
     pinned = PinnedFleet(fleet, [fleet.server(), fleet.server()])
@@ -61,6 +67,8 @@ def test_who_was_frozen_for_too_long_drives_its_server_no_more(fleet: Fleet) -> 
     live, ready = (requests.get(f"http://127.0.0.1:{port}{path}", timeout=5) for path in HEALTH)
     assert (live.status_code, ready.status_code) == (200, 503)
     assert ready.json()["checks"]["server"]["reason"] == "no server was taken yet"
+    # It is no target that is down, and no worker either.
+    assert "comfyfleet_slots" not in scraped(port)
     assert f"{SPARE}{server.url} by 127.0.0.1-{server.port}@" in second.log.read_text()
     job = fleet.send(bars(1, seconds=20, steps=100))
     prompt = executing(server)
@@ -68,6 +76,7 @@ def test_who_was_frozen_for_too_long_drives_its_server_no_more(fleet: Fleet) -> 
     frozen.pause()
     assert eventually(lambda: is_ready(second), TAKE_OVER_SECONDS)
     assert eventually(lambda: requests.get(f"http://127.0.0.1:{port}/readyz", timeout=5).ok)
+    assert "comfyfleet_slots" in scraped(port)
     frozen.resume()
     # In the same process, without anybody who starts it again.
     assert eventually(lambda: is_spare(frozen))

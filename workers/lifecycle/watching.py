@@ -44,7 +44,8 @@ class Watching:
 
     def wait(self) -> None:
         """Answer that the worker is well, and waits for a server."""
-        self._endpoint.show(health_pages({}, {"server": lambda: "no server was taken yet"}))
+        health = health_pages({}, {"server": lambda: "no server was taken yet"})
+        self._endpoint.show({"/metrics": self._scraped, **health})
 
     def start(self, worker: Any, parts: "Parts", pulse: Pulse) -> None:
         """Answer from now on.
