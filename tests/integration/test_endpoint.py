@@ -4,6 +4,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
+from socketserver import ThreadingMixIn
 
 import pytest
 import requests
@@ -78,6 +79,21 @@ def test_those_who_say_nothing_and_those_who_do_not_read_hold_up_nobody(port: in
                 one.sendall(b"GET /met")
         assert get(port, "/metrics").status_code == 200
         assert threading.active_count() - before <= MOST_OPEN + 2
+
+
+@pytest.mark.usefixtures("endpoint")
+def test_a_host_that_had_no_threads_left_is_answered_when_it_has(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def start(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as without:
+        without.setattr(ThreadingMixIn, "process_request", start)
+        for _ in range(40):
+            with pytest.raises(requests.ConnectionError):
+                get(port, "/metrics")
+    assert get(port, "/metrics").status_code == 200
 
 
 @pytest.mark.usefixtures("endpoint")

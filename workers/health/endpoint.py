@@ -94,16 +94,24 @@ class _Server(ThreadingHTTPServer):
             return
         if cut is not None:
             _cut(cut)
-        super().process_request(request, client_address)
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            # There is no thread for it.
+            self._forget(request)
+            raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         try:
             super().process_request_thread(request, client_address)
         finally:
-            with self._lock:
-                self._alive -= 1
-                if request in self._open:
-                    self._open.remove(request)
+            self._forget(request)
+
+    def _forget(self, request: Any) -> None:
+        with self._lock:
+            self._alive -= 1
+            if request in self._open:
+                self._open.remove(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ARG002  # its signature
         error = sys.exception()
