@@ -401,6 +401,11 @@ def test_a_process_that_began_at_another_time_is_another_one() -> None:
     assert is_gone(here.model_copy(update={"started": "1"}), here)
 
 
+def test_of_one_that_could_not_tell_when_it_began_its_id_counts() -> None:
+    parent = own().model_copy(update={"pid": os.getppid(), "started": ""})
+    assert not is_gone(parent, own())
+
+
 @pytest.mark.parametrize("change", [{"boot": "x"}, {"namespaces": "x"}])
 def test_of_another_machine_or_container_nothing_is_known(change: dict[str, str]) -> None:
     here = own()

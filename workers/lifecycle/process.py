@@ -46,7 +46,7 @@ def is_gone(other: Process, here: Process) -> bool:
         # It is there, and somebody else's.
         pass
     state, started = _state(other.pid)
-    return state in _ENDED or (bool(started) and started != other.started)
+    return state in _ENDED or (bool(started and other.started) and started != other.started)
 
 
 def begin_anew() -> NoReturn:
