@@ -2,12 +2,12 @@
 
 import time
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from typing import Protocol
 
 from tasks.errors import CancelledError
 from workers.ledger.fleet import State, WorkerJob, WorkerStatus
 from workers.observing import AttemptEnded, Event, JobEnded
+from workers.version import own_version
 
 
 class Keeper(Protocol):
@@ -63,7 +63,7 @@ class Presence:
         self._slots = slots
         self._is_leaving = is_leaving
         self._comfyui_version = comfyui_version
-        self._version = version("comfyfleet")
+        self._version = own_version()
         self._started_at = time.time()
         self._last_error: tuple[str, float] | None = None
 

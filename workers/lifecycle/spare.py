@@ -5,11 +5,11 @@ import socket
 import time
 import uuid
 from contextlib import suppress
-from importlib.metadata import version
 
 from tasks.errors import JobError
 from workers.ledger import Ledger
 from workers.ledger.fleet import WorkerStatus
+from workers.version import own_version
 
 
 class Spare:
@@ -25,7 +25,7 @@ class Spare:
             state="spare",
             slots=slots,
             reason="waits until a server is free",
-            version=version("comfyfleet"),
+            version=own_version(),
             started_at=time.time(),
         )
         self._is_told = False

@@ -3,7 +3,6 @@
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import TypeVar
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
@@ -17,6 +16,7 @@ from workers.ledger.servers import Server
 from workers.metrics import catalog
 from workers.metrics.catalog import Metric
 from workers.metrics.gpu import GpuSeconds
+from workers.version import own_version
 
 T = TypeVar("T")
 
@@ -73,7 +73,7 @@ class WorkerMetrics(Collector):
         yield _family(
             catalog.REACHABLE, [((part,), not check()) for part, check in sources.checks.items()]
         )
-        yield _family(catalog.BUILD, [((_own_version(), platform.python_version()), 1.0)])
+        yield _family(catalog.BUILD, [((own_version(), platform.python_version()), 1.0)])
         yield from self._of_fleet()
         server = sources.server()
         yield _family(catalog.SERVER, [((server.instance, server.version), 1.0)])
@@ -115,10 +115,3 @@ def _answer(asking: Asking[T]) -> T | None:
         return asking.latest()
     except NoAnswerError:
         return None
-
-
-def _own_version() -> str:
-    try:
-        return version("comfyfleet")
-    except PackageNotFoundError:
-        return ""
