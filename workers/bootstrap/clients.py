@@ -1,4 +1,4 @@
-"""Clients of what is outside: made here and nowhere else."""
+"""Clients of servers, of the store, of Redis and of the web, as the settings want them."""
 
 import ssl
 from collections.abc import Callable, Iterable
