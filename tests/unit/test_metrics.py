@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, generate_latest
 
 from tasks import errors
 from tasks.errors import (
@@ -35,6 +35,7 @@ from workers.observing import (
     StageEnded,
     WebhookTried,
 )
+from workers.routing.stats import read_stats
 
 SERVER = Server(
     place="p",
@@ -260,6 +261,22 @@ def test_what_cannot_be_told_now_is_left_out() -> None:
     gone = ("queue_", "dead_", "comfyui_")
     assert not [name for name in told if name.startswith(gone)]
     assert told["slots"] == 12
+
+
+def test_whatever_a_server_says_of_itself_can_be_scraped() -> None:
+    gpu = {"name": "x" * 1_000_000, "vram_total": 10**400, "vram_free": -1}
+    said = {
+        "system": {"comfyui_version": "1\ud800", "ram_total": 10**400},
+        "devices": [gpu] * 10_000,
+    }
+    stats = read_stats(said)
+    server = Server(
+        place="p", instance="http://gpu", worker="w", digest="", takes_jobs=True, **vars(stats)
+    )
+    assert len(server.model_dump_json()) < 20_000
+    registry = CollectorRegistry()
+    registry.register(WorkerMetrics(sources(server=lambda: server)))
+    assert b'version="1?"' in generate_latest(registry)
 
 
 @pytest.mark.parametrize(

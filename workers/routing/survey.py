@@ -8,8 +8,9 @@ from typing import Any
 
 from tasks.errors import ComfyUIProtocolError, InvalidInputError, JobError
 from workers.comfyui import ComfyUI
-from workers.ledger.servers import Device, Server, Servers
+from workers.ledger.servers import Server, Servers
 from workers.routing.capabilities import Capabilities
+from workers.routing.stats import read_stats
 
 logger = logging.getLogger(__name__)
 
@@ -91,8 +92,7 @@ class Survey:
     @property
     def version(self) -> str:
         """Of ComfyUI; empty if the server did not say."""
-        system = (self.stats or {}).get("system")
-        return str(system.get("comfyui_version") or "") if isinstance(system, Mapping) else ""
+        return read_stats(self.stats or {}).version
 
     @property
     def returning_seconds(self) -> float:
@@ -278,32 +278,15 @@ class Survey:
     @property
     def server(self) -> Server:
         """The server, as it is told of."""
-        known = self.capabilities
-        stats = self.stats or {}
-        system, devices = stats.get("system"), stats.get("devices")
-        system = system if isinstance(system, Mapping) else {}
-        devices = devices if isinstance(devices, list) else []
+        known, stats = self.capabilities, read_stats(self.stats or {})
         return Server(
             place=self._place,
             instance=self._comfyui.base_url,
             worker=self._worker,
-            version=self.version,
+            version=stats.version,
             digest=known.digest if known is not None else "",
             takes_jobs=self._takes_jobs(),
-            devices=tuple(_device(one) for one in devices if isinstance(one, Mapping)),
-            ram_total_bytes=_bytes(system.get("ram_total")),
-            ram_free_bytes=_bytes(system.get("ram_free")),
+            devices=stats.devices,
+            ram_total_bytes=stats.ram_total_bytes,
+            ram_free_bytes=stats.ram_free_bytes,
         )
-
-
-def _device(told: Mapping[str, Any]) -> Device:
-    return Device(
-        name=str(told.get("name") or ""),
-        kind=str(told.get("type") or ""),
-        vram_total_bytes=_bytes(told.get("vram_total")),
-        vram_free_bytes=_bytes(told.get("vram_free")),
-    )
-
-
-def _bytes(told: Any) -> int | None:
-    return told if isinstance(told, int) else None
