@@ -90,6 +90,12 @@ def test_the_profile_has_what_it_needs() -> None:
             assert all(path.exists() for path in mounts(name).values())
 
 
+def test_flower_watches_the_broker_of_the_workers() -> None:
+    brokers = [SERVICES[one]["environment"]["CELERY_BROKER_URL"] for one in ("flower", "worker")]
+    assert brokers[0] == brokers[1]
+    assert not any("broker" in word for word in SERVICES["flower"]["command"])
+
+
 def test_grafana_finds_its_dashboard_and_its_data() -> None:
     provisioning = OBSERVE / "grafana" / "provisioning"
     (provider,) = yaml.safe_load((provisioning / "dashboards/comfyfleet.yml").read_text())[
