@@ -31,6 +31,8 @@ def worker_app() -> Celery:
         # A workflow has some dozen characters a value, no less than four.
         most_body_values=settings.workflow_max_bytes // 4,
     )
+    if settings.on_rabbitmq:
+        shared_app.events.dispatcher_cls = "workers.broker.rabbitmq.events:Dispatcher"
     shared_app.conf.update(worker_options(settings))
     shared_app.loader.override_backends = {
         **dict.fromkeys(("redis", "rediss"), "workers.broker.results:Backend"),
