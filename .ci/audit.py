@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-_SECONDS = 600
+_SECONDS = 120
 
 
 def verdict(dependencies: Sequence[Mapping[str, Any]]) -> tuple[int, str]:
