@@ -5,11 +5,13 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from cli.errors import UnknownError
 from cli.exit_codes import ExitCode
 from cli.fleet import answering
 from cli.following import Download, Wait, counts, follow
 from cli.output import AsJson, id_column, print_json, print_table
 from tasks import Batch
+from tasks.errors import InvalidRequestError
 
 
 def show_batch(
@@ -22,10 +24,10 @@ def show_batch(
     """Print how far a batch is; or cancel it, or wait for it.
 
     The exit code is 0 if all jobs succeeded, 1 if one failed or was cancelled, 3 if they have not
-    ended yet.
+    ended yet, and 4 if the batch is not known.
     """
     with answering():
-        batch = Batch.restore(batch_id)
+        batch = _restored(batch_id)
         progress = batch.progress()
         if cancel:
             batch.cancel()
@@ -45,3 +47,10 @@ def show_batch(
         raise typer.Exit(ExitCode.NOT_FINISHED)
     elif progress.failed:
         raise typer.Exit(ExitCode.FAILED)
+
+
+def _restored(batch_id: str) -> Batch:
+    try:
+        return Batch.restore(batch_id)
+    except InvalidRequestError as error:
+        raise UnknownError(error.message) from error

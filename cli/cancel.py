@@ -91,7 +91,12 @@ def _cancel(ledger: Ledger, jobs: Sequence[str], *, running: bool) -> list[Fate]
     ours = _enqueued(strange)
     fates = []
     for job_id in jobs:
-        fate = known[job_id] or Fate(job_id, "cancelled" if job_id in ours else "unknown")
+        fate = known[job_id] or (
+            Fate(job_id, "cancelled")
+            if job_id in ours
+            # It may have been begun while its message was looked for.
+            else _known(ledger, job_id, running=running) or Fate(job_id, "unknown")
+        )
         if fate.outcome in ("cancelled", "stopping"):
             # It may have ended, or been begun, just now.
             outcome = ledger.cancel(job_id, running=running)

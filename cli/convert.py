@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.comfy.client import open_server
-from cli.errors import CommandError
+from cli.errors import CommandError, UsageError
 from cli.output import print_json
 from cli.workflow_files import WorkflowFile, workflow_in
 from tasks.workflow import Workflow, check_workflow
@@ -49,7 +49,7 @@ def convert_file(file: Path, object_info: Path | None, url: str | None) -> Workf
 
 def _object_info(file: Path | None, url: str | None) -> dict[str, Any]:
     if file is not None and url is not None:
-        raise CommandError("--object-info and --url: only one of them can say what nodes there are")
+        raise UsageError("--object-info and --url: only one of them can say what nodes there are")
     if file is not None:
         return _read(file)
     with open_server(url) as server:

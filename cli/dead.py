@@ -18,6 +18,7 @@ from workers.ledger.dead_letters import DeadLetter, DeadLetters
 dead = typer.Typer(
     help="Jobs that were put aside because they take down whoever tries them.",
     no_args_is_help=True,
+    add_completion=False,
 )
 
 Job = Annotated[str, typer.Argument(metavar="JOB", help="The job's id.", show_default=False)]

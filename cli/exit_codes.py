@@ -20,5 +20,5 @@ class ExitCode(IntEnum):
     FAILED = 1, "It could not; or the job failed, or was cancelled."
     USAGE = 2, "The command line or a setting is wrong."
     NOT_FINISHED = 3, "The job, or the batch, has not ended yet; no server is live."
-    UNKNOWN = 4, "Nobody knows the job."
+    UNKNOWN = 4, "Nobody knows the job, or the batch."
     INTERRUPTED = 130, "It was interrupted, by Ctrl-C or a signal; jobs go on."

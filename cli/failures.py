@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 from traceback import extract_tb
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import typer
 
@@ -13,8 +13,11 @@ from sandbox.processes import StartupError
 from settings import SettingsError
 from tasks.errors import JobError
 
+# What was typed is not understood; typer names it nowhere.
+_Mistyped: Any = typer.BadParameter.__base__
+
 # What says by itself what is wrong.
-_TOLD = (JobError, StartupError, CommandError, OSError)
+_TOLD = (JobError, StartupError, OSError)
 
 
 def fail(error: Exception) -> NoReturn:
@@ -27,11 +30,27 @@ def fail(error: Exception) -> NoReturn:
             # Who reads has had enough; nothing is left to be said.
             sys.stderr.close()
             sys.exit(ExitCode.FAILED)
+        case _ if isinstance(error, _Mistyped):
+            _correct(error)
+            sys.exit(ExitCode.USAGE)
+        case CommandError():
+            typer.echo(f"comfyfleet: {error}", err=True)
+            sys.exit(error.exit_code)
+        case OSError() if error.filename is not None and error.strerror:
+            typer.echo(f"comfyfleet: {error.filename}: {error.strerror}", err=True)
         case _ if isinstance(error, _TOLD):
             typer.echo(f"comfyfleet: {error}", err=True)
         case _:
             typer.echo(f"comfyfleet: a fault of its own: {_where(error)}", err=True)
     sys.exit(ExitCode.FAILED)
+
+
+def _correct(error: Any) -> None:
+    """Say what was typed wrong, and who tells more; nothing if it was just the name of a group."""
+    told = error.format_message().strip()
+    if told:
+        path = error.ctx.command_path if error.ctx is not None else "comfyfleet"
+        typer.echo(f"comfyfleet: {told}\nTry '{path} --help'.", err=True)
 
 
 def _where(error: Exception) -> str:

@@ -20,6 +20,8 @@ from workers.ledger import Ended
 
 UNKNOWN = "UNKNOWN"
 
+_CANCELLED = JobCancelledError("the job was revoked")
+
 _EXIT_CODES = {
     "SUCCESS": ExitCode.OK,
     "FAILURE": ExitCode.FAILED,
@@ -76,7 +78,9 @@ def find(job_id: str, prefix: str) -> Found:
         return found
     if in_backend.state != "PENDING" or _may_wait(job_id):
         return in_backend
-    return Found(UNKNOWN)
+    # It may have been begun, and have ended, while its message was looked for.
+    now = _in_backend(job_id)
+    return now if now.state != "PENDING" else Found(UNKNOWN)
 
 
 def _may_wait(job_id: str) -> bool:
@@ -96,7 +100,7 @@ def _in_backend(job_id: str) -> Found:
             case "PROGRESS":
                 return Found(state, progress=Progress.model_validate(content))
             case "REVOKED":
-                return Found(state, error=JobCancelledError("the job was revoked"))
+                return Found(state, error=_CANCELLED)
             case _:
                 attempts = [Attempt.model_validate(one) for one in meta.get("attempts", ())]
                 failure = content if isinstance(content, Exception) else None
@@ -110,9 +114,10 @@ def _in_backend(job_id: str) -> Found:
 def _in_ledger(job_id: str, in_backend: Found) -> Found | None:
     with open_ledger() as ledger:
         ended, record = ledger.ended(job_id), ledger.record(job_id)
+        is_cancelled = bool(ledger.jobs.cancelled([job_id]))
     match ended:
         case Ended("cancelled"):
-            return Found("REVOKED", error=JobCancelledError("the job was revoked"))
+            return Found("REVOKED", error=_CANCELLED)
         case Ended("failed", detail):
             from workers.ledger.outcomes import failure_from
 
@@ -124,7 +129,7 @@ def _in_ledger(job_id: str, in_backend: Found) -> Found | None:
                 raise CommandError(f"the job succeeded, but its manifest {key} is gone")
             return found
     if record is None:
-        return None
+        return Found("REVOKED", error=_CANCELLED) if is_cancelled else None
     state = "STARTED" if in_backend.state == "PENDING" else in_backend.state
     return Found(state, None, in_backend.error, record.attempts, in_backend.progress)
 

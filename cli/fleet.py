@@ -74,7 +74,7 @@ def answering() -> Iterator[None]:
     """
     try:
         yield
-    except JobError:
+    except (JobError, CommandError):
         raise
     except Exception as error:
         # Each backend has errors of its own.

@@ -15,6 +15,7 @@ from cli.times import duration, read_moment
 from settings import load
 from tasks.request import label
 from workers.broker.waiting import Waiting, are_listed, latest_waiting
+from workers.ledger import Ledger
 from workers.ledger.jobs import JobEntry
 
 # Of an error so much is enough to know it again; `show` has all of it.
@@ -81,15 +82,13 @@ def find_rows(kinds: Sequence[Kind], limit: int, since: float) -> list[Row]:
     """
     with open_ledger() as ledger:
         entries = ledger.jobs.latest(ledger_states(kinds), limit=limit, since=since)
-        waiting: list[Waiting] = []
         settings = load()
-        if Kind.WAITING in kinds and are_listed(settings):
-            waiting = latest_waiting(settings.ledger_url, limit)
-            begun = ledger.jobs.known([one.job_id for one in waiting])
-            waiting = [one for one in waiting if one.job_id not in begun]
+        waiting: list[Row] = []
+        if {Kind.WAITING, Kind.CANCELLED} & {*kinds} and are_listed(settings):
+            waiting = _not_begun(ledger, latest_waiting(settings.ledger_url, limit))
     # One whose worker vanished a moment ago is none that runs.
-    told = [row for row in map(_of_ledger, entries) if row.kind in kinds]
-    return newest([*told, *map(_of_broker, waiting)], limit, since)
+    told = [row for row in (*map(_of_ledger, entries), *waiting) if row.kind in kinds]
+    return newest(told, limit, since)
 
 
 def newest(rows: Iterable[Row], limit: int, since: float) -> list[Row]:
@@ -131,5 +130,16 @@ def _of_ledger(entry: JobEntry) -> Row:
     )
 
 
-def _of_broker(one: Waiting) -> Row:
-    return Row(one.job_id, Kind.WAITING, one.enqueued_at, one.enqueued_at, priority=one.priority)
+def _not_begun(ledger: Ledger, found: Sequence[Waiting]) -> list[Row]:
+    """Those that nobody has begun; one that was cancelled waits only to be thrown away."""
+    ids = [one.job_id for one in found]
+    begun, cancelled = ledger.jobs.known(ids), ledger.jobs.cancelled(ids)
+    return [
+        Row(
+            *(one.job_id, Kind.CANCELLED if one.job_id in cancelled else Kind.WAITING),
+            *(one.enqueued_at, one.enqueued_at),
+            priority=one.priority,
+        )
+        for one in found
+        if one.job_id not in begun
+    ]

@@ -17,7 +17,7 @@ def main() -> NoReturn:
         # Here, so that Ctrl-C while much is being imported is one, too.
         from cli.app import app
 
-        app()
+        code = app(standalone_mode=False)
     except Exception as error:  # noqa: BLE001  # the last one who can say it in a sentence
         from cli.failures import fail
 
@@ -26,7 +26,7 @@ def main() -> NoReturn:
         from cli.exit_codes import ExitCode
 
         sys.exit(ExitCode.INTERRUPTED)
-    sys.exit(0)
+    sys.exit(code or 0)
 
 
 def _interrupt(_number: int, _frame: FrameType | None) -> None:

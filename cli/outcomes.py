@@ -33,12 +33,17 @@ class Outcome:
     files: Sequence[Path] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """The outcome as programs read it, in the words of `comfyfleet result --json`."""
+        """The outcome as programs read it.
+
+        Of one job the result's own fields, of a batch's in the words of `comfyfleet result --json`.
+        """
         told: dict[str, Any] = {"job_id": self.job_id}
         if self.row is not None:
             told["row"] = self.row
         if isinstance(self.result, JobResult):
-            told |= {"state": "SUCCESS", "result": self.result.model_dump(mode="json")}
+            result = self.result.model_dump(mode="json")
+            told |= {"state": "SUCCESS"}
+            told |= result if self.row is None else {"result": result}
         else:
             cancelled = isinstance(self.result, JobCancelledError)
             error = {"type": type(self.result).__name__, "message": str(self.result)}

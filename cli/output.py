@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Column, Table
 from rich.text import Text
 
+from cli.fitting import Fitted
 from tasks.result import Attempt
 
 _UUID_LENGTH = 36
@@ -29,28 +29,12 @@ def print_json(value: Any, *, indent: int | None = 2) -> None:
 
 
 def print_table(table: Table) -> None:
-    """Print a table, none of it cut off."""
+    """Print a table, none of it cut off; in a terminal that is too narrow for it as entries."""
     out = Console()
     if not out.is_terminal:
         # Other programs read it line by line, unless COLUMNS says how long these may be.
         out = Console(width=get_terminal_size((_WIDE, 0)).columns)
-    out.print(fitting(folding(table), out))
-
-
-def fitting(table: Table, out: Console) -> Table:
-    """The table, without its borders where these would take the room of what stands in it."""
-    if Measurement.get(out, out.options.update(max_width=_WIDE), table).maximum > out.width:
-        table.box = None
-        table.pad_edge = False
-        table.padding = (0, 1, 0, 0)
-    return table
-
-
-def folding(table: Table) -> Table:
-    """The table with all of what stands in it, on more lines where it must be."""
-    for column in table.columns:
-        column.overflow = "fold"
-    return table
+    out.print(Fitted(table))
 
 
 def short(*titles: str) -> list[Column]:

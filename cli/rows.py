@@ -8,7 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from cli.errors import CommandError
+from cli.errors import CommandError, UsageError
 from tasks import sweep
 from tasks.request import shown
 
@@ -36,7 +36,7 @@ def read_params(given: Iterable[str]) -> Row:
     """Values of `--param`: `3.seed=42`.
 
     Raises:
-        CommandError: one of them is none, or two are for the same address.
+        UsageError: one of them is none, or two are for the same address.
     """
     return {address: read_value(text) for address, text in pairs("--param", given).items()}
 
@@ -45,12 +45,12 @@ def read_sweeps(given: Iterable[str]) -> dict[str, list[Any]]:
     """Values of `--sweep`: `3.cfg=5,7,9`, or a JSON list after the equals sign.
 
     Raises:
-        CommandError: one of them is none, or has no values, or two are for the same address.
+        UsageError: one of them is none, or has no values, or two are for the same address.
     """
     sweeps = {address: _several(text) for address, text in pairs("--sweep", given).items()}
     for address, values in sweeps.items():
         if not values:
-            raise CommandError(
+            raise UsageError(
                 f"--sweep: {shown(address)}: expected values between commas, or a JSON list; what "
                 "has a comma or a line break in it stands in quotes"
             )
@@ -61,15 +61,15 @@ def pairs(option: str, given: Iterable[str]) -> dict[str, str]:
     """What an option says that is given as `NAME=VALUE`, again and again.
 
     Raises:
-        CommandError: one of them is none, or two have the same name.
+        UsageError: one of them is none, or two have the same name.
     """
     found: dict[str, str] = {}
     for one in given:
         name, equals, value = one.partition("=")
         if not equals or not name:
-            raise CommandError(f"{option}: found {shown(one)}, expected NAME=VALUE")
+            raise UsageError(f"{option}: found {shown(one)}, expected NAME=VALUE")
         if name in found:
-            raise CommandError(f"{option}: {shown(name)} is given twice")
+            raise UsageError(f"{option}: {shown(name)} is given twice")
         found[name] = value
     return found
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from cli.errors import CommandError
+from cli.errors import UsageError
 from cli.rows import pairs
 from tasks.request import shown
 
@@ -26,13 +26,13 @@ def read_sources(given: Iterable[str], jobs: int) -> dict[str, str]:
         jobs: how many jobs get them.
 
     Raises:
-        CommandError: one of them is none, a file cannot be read, or is too large to travel along.
+        UsageError: one of them is none, a file cannot be read, or is too large to travel along.
     """
     sources = pairs("--input", given)
     files = {name: Path(one) for name, one in sources.items() if not _URL.match(one)}
     for path in files.values():
         if not path.is_file():
-            raise CommandError(f"--input: there is no file {path}")
+            raise UsageError(f"--input: there is no file {path}")
         _check_size(path, MOST_BYTES, "with a job")
     if sum(path.stat().st_size for path in files.values()) * jobs > MOST_BYTES_IN_ALL:
         largest = max(files.values(), key=lambda path: path.stat().st_size)
@@ -43,7 +43,7 @@ def read_sources(given: Iterable[str], jobs: int) -> dict[str, str]:
 def _check_size(path: Path, most: int, with_what: str) -> None:
     size = path.stat().st_size
     if size > most:
-        raise CommandError(
+        raise UsageError(
             f"--input: {shown(str(path))} has {size / 1e6:.1f} MB, and at most {most / 1e6:.1f} MB "
             f"can travel {with_what}; put it on S3 and give its s3:// URL"
         )

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from cli.errors import CommandError
+from cli.errors import CommandError, UsageError
 from cli.following import Download, Wait, follow
 from cli.output import AsJson, print_json
 from cli.rows import combine, pairs, read_params, read_sweeps, read_table
@@ -15,6 +15,7 @@ from cli.sources import read_sources
 from cli.workflow_files import WorkflowFile, workflow_in
 from settings import load
 from tasks import Batch, JobError, enqueue, enqueue_batch
+from tasks.errors import InvalidRequestError
 
 _Many = list[str] | None
 
@@ -70,9 +71,9 @@ def submit(
         "priority": int(priority) if priority and priority.isdecimal() else priority,
     }
     if rows is None and batch_id is not None:
-        raise CommandError("--batch-id: this is one job; name it by --job-id")
+        raise UsageError("--batch-id: this is one job; name it by --job-id")
     if rows is not None and job_id is not None:
-        raise CommandError("--job-id: these are several jobs; name them by --batch-id")
+        raise UsageError("--job-id: these are several jobs; name them by --batch-id")
     workflow = workflow_in(file)
     with enqueuing():
         if rows is None:
@@ -84,7 +85,7 @@ def submit(
     if wait or download is not None:
         follow(jobs, download, is_one=rows is None, as_json=as_json)
     elif as_json:
-        print_json(told)
+        print_json(told, indent=None)
     else:
         typer.echo(jobs.id)
 
@@ -94,7 +95,8 @@ def enqueuing() -> Iterator[None]:
     """Tell why jobs were not enqueued, and which were.
 
     Raises:
-        CommandError: an argument is wrong, or broker or result backend is away or has no room.
+        UsageError: an argument is wrong.
+        CommandError: the workflow is, or broker or result backend is away or has no room.
     """
     try:
         yield
@@ -108,7 +110,8 @@ def enqueuing() -> Iterator[None]:
                 f"CELERY_BROKER_URL is {masked['CELERY_BROKER_URL']}, "
                 f"CELERY_RESULT_BACKEND is {masked['CELERY_RESULT_BACKEND']}"
             )
-        raise CommandError("; ".join([why, *getattr(error, "__notes__", ())])) from error
+        kind = UsageError if isinstance(error, InvalidRequestError) else CommandError
+        raise kind("; ".join([why, *getattr(error, "__notes__", ())])) from error
     except KeyboardInterrupt as error:
         for note in getattr(error, "__notes__", ()):
             typer.echo(f"comfyfleet: {note}", err=True)

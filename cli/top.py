@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections import Counter
 from typing import Annotated
 
 import typer
@@ -11,8 +12,9 @@ from rich.table import Table
 from rich.text import Text
 
 from cli.errors import CommandError
+from cli.fitting import Fitted
 from cli.jobs import table_of
-from cli.output import AsJson, cell, folding, print_json, print_table
+from cli.output import AsJson, cell, print_json, print_table
 from cli.queue import oldest_words
 from cli.snapshot import Snapshot, take
 from cli.times import clock
@@ -47,12 +49,12 @@ def parts(now: Snapshot) -> list[Table | Text]:
     """The snapshot as people read it."""
     shown: list[Table | Text] = [_summary(now)]
     if now.workers:
-        shown.append(folding(workers_table(now.workers, now.at)))
+        shown.append(workers_table(now.workers, now.at))
     else:
         shown.append(Text("no worker has told of itself lately"))
     shown.append(_rates(now))
     if now.failures:
-        shown += [Text("latest failures"), folding(table_of(now.failures, now.at))]
+        shown += [Text("latest failures"), table_of(now.failures, now.at)]
     return shown
 
 
@@ -67,16 +69,22 @@ def _watch() -> None:
                 except (CommandError, JobError) as error:
                     # It may come back; what was known stays on the screen.
                     shown = [cell(f"{clock(time.time())}: {error}"), *shown[-4:]]
-                live.update(Group(*shown), refresh=True)
+                live.update(Group(*map(_fitted, shown)), refresh=True)
                 time.sleep(_SECONDS)
     except KeyboardInterrupt:
         return
 
 
+def _fitted(part: Table | Text) -> Fitted | Text:
+    return Fitted(part) if isinstance(part, Table) else part
+
+
 def _summary(now: Snapshot) -> Text:
-    here = [one for one in now.workers if one.state != "gone"]
-    gone = len(now.workers) - len(here)
-    jobs, slots = sum(len(one.status.jobs) for one in here), sum(one.status.slots for one in here)
+    states = Counter(one.state for one in now.workers)
+    # A spare has no server to which it could give jobs.
+    here = [one.status for one in now.workers if one.state not in ("gone", "spare")]
+    others = "".join(f", {states[one]} {one}" for one in ("spare", "gone") if states[one])
+    jobs, slots = sum(len(one.jobs) for one in here), sum(one.slots for one in here)
     backlog = now.backlog
     levels = ", ".join(
         f"{number:,} at {level}" for level, number in backlog.waiting.items() if number
@@ -84,7 +92,7 @@ def _summary(now: Snapshot) -> Text:
     oldest = oldest_words(backlog)
     words = [
         clock(now.at),
-        f"{len(here)} workers{f', {gone} gone' if gone else ''}",
+        f"{len(here)} workers{others}",
         f"{jobs} jobs in {slots} slots",
         f"{backlog.depth:,} waiting"
         + (f" ({levels})" if levels else "")

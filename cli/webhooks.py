@@ -16,7 +16,9 @@ from tasks.request import label
 from workers.ledger.outbox import Outbox, State, Waiting
 
 webhooks = typer.Typer(
-    help="Webhooks that wait to be sent, or were given up.", no_args_is_help=True
+    help="Webhooks that wait to be sent, or were given up.",
+    no_args_is_help=True,
+    add_completion=False,
 )
 
 IdUnlessAll = Annotated[

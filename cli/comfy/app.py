@@ -12,6 +12,7 @@ from cli.comfy.server import free, show_models, show_stats
 comfy = typer.Typer(
     help="One ComfyUI server, without a broker: look at it, tell it, run a workflow on it.",
     no_args_is_help=True,
+    add_completion=False,
 )
 
 comfy.command("stats")(show_stats)

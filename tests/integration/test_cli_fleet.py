@@ -303,6 +303,12 @@ def test_what_waits_is_listed_counted_and_cancelled(idle: Idle, seed: int) -> No
     # Of what is not known nothing is kept.
     assert idle.redis.exists(f"comfyfleet:job:{normal}") == 1
     assert idle.redis.exists("comfyfleet:job:nobody") == 0
+    # Its message is still there, and will be thrown away.
+    told = idle.comfyfleet("status", normal, "--json")
+    assert (told.code, told.json["state"]) == (1, "REVOKED")
+    for word, only in (("waiting", urgent), ("cancelled", normal)):
+        listed = idle.comfyfleet("jobs", "--state", word, "--json").json
+        assert [one["job_id"] for one in listed] == [only]
 
 
 def test_of_a_job_that_nobody_knows_nothing_is_told(idle: Idle) -> None:
@@ -334,6 +340,8 @@ def test_who_stops_watching_stops_nothing(idle: Idle, seed: int) -> None:
         (["status"], 2, "JOB"),
         (["status", ""], 2, "found '', expected the id of a job"),
         (["cancel", "a", "\udcff"], 2, "expected the id of a job"),
+        (["jobs", "--jsn"], 2, "No such option: --jsn"),
+        (["dead", "shwo"], 2, "Did you mean 'show'"),
         (["nothing"], 2, "No such command 'nothing'"),
         (["statsu"], 2, "Did you mean 'status'"),
     ],
@@ -344,7 +352,10 @@ def test_what_is_typed_wrong_is_said(
 ) -> None:
     ended = idle.comfyfleet(*arguments)
     assert (ended.code, ended.stdout) == (code, "")
-    assert sentence in " ".join(ended.stderr.split())
+    told, hint = ended.stderr.splitlines()
+    assert told.startswith("comfyfleet: ")
+    assert sentence in told
+    assert hint.startswith("Try 'comfyfleet ")
 
 
 @pytest.mark.parametrize(

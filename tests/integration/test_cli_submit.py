@@ -13,6 +13,7 @@ import redis
 
 from sandbox.processes import ChildProcess
 from sandbox.stack import Stack
+from tasks import JobResult
 from tests.command_line import Comfyfleet
 from tests.stack import Client, bars
 
@@ -55,8 +56,8 @@ def test_one_job_waited_for_and_saved(
         *("--download", str(folder), "--json"),
     )
     assert ended.code == 0, ended
-    told = ended.json
-    result = told["result"]
+    told = result = ended.json
+    assert told.keys() == {*JobResult.model_fields, "state", "files"}
     assert told["state"] == "SUCCESS"
     assert (result["job_id"], result["metadata"]) == (told["job_id"], {"who": "me"})
     assert result["outputs"][0]["key"].startswith("cli/")
@@ -84,7 +85,7 @@ def test_an_id_is_all_that_is_printed_without_waiting(
     result = client.celery.AsyncResult(printed.strip()).get(timeout=30)
     assert result["job_id"] == printed.strip()
     told = comfyfleet("submit", file, "--job-id", "chosen", "--json")
-    assert told.json == {"job_id": "chosen"}
+    assert told.stdout == '{"job_id": "chosen"}\n'
     client.celery.AsyncResult("chosen").get(timeout=30)
 
 
@@ -180,35 +181,39 @@ def test_a_batch_is_cancelled(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "sentence"),
+    ("arguments", "code", "sentence"),
     [
-        (["{file}", "--param", "9.x=1"], "param '9.x': there is no node '9'"),
-        (["{file}", "--param", "1.seed"], "--param: found '1.seed', expected NAME=VALUE"),
-        (["{file}", "--sweep", "1.seed=1,2", "--job-id", "x"], "--job-id: these are several jobs"),
-        (["{file}", "--batch-id", "x"], "--batch-id: this is one job"),
-        (["{file}", "--sweep", "1.seed=1,2", "--param", "9.x=1"], "row 1: param '9.x'"),
-        (["{file}", "--priority", "soon"], "priority: found 'soon'"),
-        (["{file}", "--webhook", "ftp://x"], "argument 'webhook.url': found 'ftp://x'"),
-        (["{file}", "--input", "a=none.png"], "--input: there is no file none.png"),
-        (["none.json"], "No such file or directory: 'none.json'"),
-        (["{broken}"], "broken.json: the workflow's file is no PNG, no WebP, and is no JSON"),
-        (["{list}"], "list.json: the workflow's file is JSON, but there is no workflow in it"),
+        (["{file}", "--param", "9.x=1"], 1, "param '9.x': there is no node '9'"),
+        (["{file}", "--param", "1.seed"], 2, "--param: found '1.seed', expected NAME=VALUE"),
+        (
+            ["{file}", "--sweep", "1.seed=1,2", "--job-id", "x"],
+            2,
+            "--job-id: these are several jobs",
+        ),
+        (["{file}", "--batch-id", "x"], 2, "--batch-id: this is one job"),
+        (["{file}", "--sweep", "1.seed=1,2", "--param", "9.x=1"], 1, "row 1: param '9.x'"),
+        (["{file}", "--priority", "soon"], 2, "priority: found 'soon'"),
+        (["{file}", "--webhook", "ftp://x"], 2, "argument 'webhook.url': found 'ftp://x'"),
+        (["{file}", "--input", "a=none.png"], 2, "--input: there is no file none.png"),
+        (["none.json"], 1, "none.json: No such file or directory"),
+        (["{broken}"], 1, "broken.json: the workflow's file is no PNG, no WebP, and is no JSON"),
+        (["{list}"], 1, "list.json: the workflow's file is JSON, but there is no workflow in it"),
     ],
-    ids=lambda value: "" if isinstance(value, str) else " ".join(value),
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
 def test_what_cannot_be_enqueued_is_said(
-    idle: Idle, file: str, tmp_path: Path, arguments: list[str], sentence: str
+    idle: Idle, file: str, tmp_path: Path, *, arguments: list[str], code: int, sentence: str
 ) -> None:
     (tmp_path / "broken.json").write_text("{{")
     (tmp_path / "list.json").write_text("[]")
     places = {"file": file, "broken": tmp_path / "broken.json", "list": tmp_path / "list.json"}
     given = [argument.format(**places) for argument in arguments]
-    assert sentence in idle.comfyfleet.refused("submit", *given)
+    assert sentence in idle.comfyfleet.refused("submit", *given, code=code)
     assert idle.redis.llen("comfyui") == 0
 
 
 def test_a_batch_that_nobody_knows(idle: Idle) -> None:
-    assert "batch 'none' is not known" in idle.comfyfleet.refused("batch", "none")
+    assert "batch 'none' is not known" in idle.comfyfleet.refused("batch", "none", code=4)
 
 
 def test_a_result_backend_that_is_away_is_named() -> None:

@@ -18,6 +18,8 @@ def first_paragraph(text: str) -> str:
 def test_what_is_listed_is_what_is_loaded(command: Lazy) -> None:
     loaded = command.loaded()
     assert loaded.name == command.name
+    # It is installed for the whole program, once.
+    assert "install_completion" not in [one.name for one in loaded.params]
     assert first_paragraph(loaded.help) == command.help == command.announced().help
 
 

@@ -12,13 +12,16 @@ from cli.finding import Found
 from cli.jobs import Row, newest
 from cli.queue import backlog_json, oldest_words
 from cli.show import Story, as_told
+from cli.snapshot import Snapshot
 from cli.states import CELERY, Kind, complete_kind, kind_of, ledger_states, read_kind
 from cli.status import as_flat
 from cli.timeline import moments
 from cli.times import clock, duration, read_moment
+from cli.top import parts
 from tasks.errors import PromptLostError
 from tasks.result import Attempt, Progress
 from workers.broker.backlog import Backlog
+from workers.ledger.fleet import Heard, State, WorkerJob, WorkerStatus
 from workers.ledger.jobs import STATES
 
 NOW = 1_000_000.0
@@ -210,3 +213,16 @@ def test_a_backlog_says_what_is_known() -> None:
     assert oldest_words(known) == "90 s"
     assert oldest_words(Backlog({"normal": 1}, None, 0)) == "not known"
     assert oldest_words(Backlog({"normal": 0}, None, 0)) == ""
+
+
+def worker(state: State, *jobs: str) -> WorkerStatus:
+    told = [WorkerJob(job_id=job, stage="executing", since=NOW) for job in jobs]
+    about = {"id": state, "worker": state, "instance": "", "version": "1", "started_at": NOW}
+    return WorkerStatus(**about, state=state, slots=12, jobs=tuple(told))
+
+
+def test_the_slots_of_the_fleet_are_of_those_who_can_use_them() -> None:
+    told = [(worker("busy", "a", "b"), 1.0), (worker("spare"), 1.0), (worker("ready"), 99.0)]
+    workers = [Heard(*one) for one in told]
+    summary = parts(Snapshot(NOW, workers, Backlog({}, None, 0), {"1 h": {}}, []))[0]
+    assert "1 workers, 1 spare, 1 gone  ·  2 jobs in 12 slots" in str(summary)

@@ -21,6 +21,9 @@ from workers.ledger.seam import translated
 # Messages fetched at once: each may be megabytes.
 _CHUNK = 20
 
+# How often messages are looked for that are in none of the places.
+_LOOKS = 2
+
 # In the place of a queue, of messages that were given to a worker.
 _GIVEN = ""
 
@@ -57,11 +60,13 @@ def waiting_among(redis_url: str, job_ids: Iterable[str]) -> frozenset[str]:
     """
     wanted, found = set(job_ids), set[str]()
     with connected(redis_url) as client:
-        for _, message in _messages(client):
-            if (job_id := _job_id(message)) in wanted:
-                found.add(str(job_id))
-            if found == wanted:
-                break
+        # A message that moves from a worker to a list which was read before is met by neither look.
+        for _ in range(_LOOKS):
+            for _, message in _messages(client):
+                if found == wanted:
+                    break
+                if (job_id := _job_id(message)) in wanted:
+                    found.add(str(job_id))
     return frozenset(found)
 
 

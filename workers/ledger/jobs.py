@@ -135,6 +135,15 @@ class Jobs:
         pairs = zip(job_ids, told[::2], told[1::2], strict=True)
         return frozenset(job_id for job_id, begun, ended in pairs if begun or ended)
 
+    def cancelled(self, job_ids: Sequence[str]) -> frozenset[str]:
+        """Those of these jobs that are not to be begun, or begun again."""
+        with translated():
+            pipe = self._redis.pipeline(transaction=False)
+            for job_id in job_ids:
+                pipe.hget(JOB + job_id, "cancelled")
+            told = pipe.execute()
+        return frozenset(job_id for job_id, mark in zip(job_ids, told, strict=True) if mark)
+
     def _read(self, changes: Sequence[_Change], now: float) -> Iterator[JobEntry]:
         with translated():
             pipe = self._redis.pipeline(transaction=False)
