@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 _INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
@@ -42,15 +43,25 @@ class ChildProcess:
         self.log = log
         # An interrupt while it is being made would leave it behind.
         with log.open("ab") as output, _uninterrupted(self.kill):
-            self._process = subprocess.Popen(
+            self._process = self._start(
                 [str(part) for part in command],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                env={k: v for k, v in {**os.environ, **(env or {})}.items() if v is not None},
-                cwd=cwd,
-                start_new_session=True,
+                output,
+                {k: v for k, v in {**os.environ, **(env or {})}.items() if v is not None},
+                cwd,
             )
+
+    def _start(
+        self, command: list[str], output: BinaryIO, env: dict[str, str], cwd: Path | None
+    ) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env=env,
+            cwd=cwd,
+            start_new_session=True,
+        )
 
     @property
     def pid(self) -> int:

@@ -5,7 +5,7 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +19,8 @@ from sandbox.valkey import Valkey
 
 _LISTENING = re.compile(r"listening on http://127.0.0.1:(\d+)$", re.MULTILINE)
 
+Start = Callable[..., ChildProcess]
+"""Starts a child process; the arguments are those of `ChildProcess`."""
 
 # No proxy stands between the parts of the stack.
 LOOPBACK = {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
@@ -36,6 +38,7 @@ class StandIn:
         models: Iterable[str] = DEFAULT_MODELS,
         model_seconds: float = 0.0,
         without_nodes: Iterable[str] = (),
+        start: Start = ChildProcess,
     ) -> None:
         """Start it and wait until it answers.
 
@@ -46,7 +49,9 @@ class StandIn:
             models: the files that it has, as `FOLDER/NAME`.
             model_seconds: how long loading a model takes that is not loaded.
             without_nodes: the node classes that it lacks.
+            start: what starts its process.
         """
+        self._start = start
         self.directory = directory / "data"
         self.port = 0
         self._log = directory / "comfyui.log"
@@ -67,7 +72,7 @@ class StandIn:
     def start(self) -> None:
         """Start it again on its port and its folders, after a `stop`, a `kill` or its own end."""
         before = len(self._ports())
-        self.process = ChildProcess(
+        self.process = self._start(
             [
                 *(sys.executable, "-m", "sandbox.comfyui", "--port", str(self.port)),
                 *("--directory", self.directory),
@@ -112,12 +117,14 @@ class StandIn:
 class Stack:
     """Broker, store and as many ComfyUI servers as wanted, with the environment for workers."""
 
-    def __init__(self, comfyui_url: str | None = None) -> None:
+    def __init__(self, comfyui_url: str | None = None, start: Start = ChildProcess) -> None:
         """Name what is to be started; entering the context starts it.
 
         Args:
             comfyui_url: of a server to use instead of a stand-in.
+            start: what starts the processes of workers and stand-ins.
         """
+        self._start = start
         self._comfyui_url = comfyui_url
 
     def __enter__(self) -> Self:
@@ -164,6 +171,7 @@ class Stack:
             models=models,
             model_seconds=model_seconds,
             without_nodes=without_nodes,
+            start=self._start,
         )
         self._undo.callback(stand_in.stop)
         return stand_in
@@ -196,7 +204,7 @@ class Stack:
         self, comfyui_url: str | None = None, settings: Mapping[str, str] | None = None
     ) -> ChildProcess:
         """Start a worker as `worker` does, and wait for nothing."""
-        process = ChildProcess(
+        process = self._start(
             [Path(sys.executable).with_name("celery"), "-A", "workers", "worker"],
             self.folder("worker") / "worker.log",
             env={

@@ -11,6 +11,7 @@ from sandbox.processes import ChildProcess
 from sandbox.stack import Stack
 from settings import load
 from settings.model import Settings
+from tests.forking import Forks
 from tests.stack import Client
 
 # With what the session's worker signs: "secret" four times.
@@ -35,13 +36,13 @@ def _settings_are_read_anew() -> None:
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
     """Valkey, SeaweedFS and one stand-in ComfyUI, as long as the suite runs."""
-    with Stack() as running:
+    with Forks() as forks, Stack(start=forks) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def worker(stack: Stack) -> ChildProcess:
-    """A worker on the stack's stand-in; the only process beside the tests' own to be traced."""
+    """A worker on the stack's stand-in, started as users do; the only process to be traced, too."""
     return stack.worker(
         settings={
             "COVERAGE_PROCESS_START": str(_ROOT / "pyproject.toml"),

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from sandbox.processes import ChildProcess, StartupError
 from sandbox.proxy import Mode, TcpProxy
-from sandbox.stack import Stack, StandIn
+from sandbox.stack import Stack, StandIn, Start
 from tests.chaos.accounting import Departure, Span
 from tests.chaos.schedule import Fault, Kind
 
@@ -177,9 +177,11 @@ class Fleet:
 
     @classmethod
     @contextmanager
-    def started(cls, size: int, settings: Mapping[str, str]) -> Iterator["Fleet"]:
+    def started(
+        cls, size: int, settings: Mapping[str, str], start: Start = ChildProcess
+    ) -> Iterator["Fleet"]:
         """A running fleet; nothing of it is left afterwards."""
-        with Stack() as stack:
+        with Stack(start=start) as stack:
             fleet = cls(stack, size, settings)
             try:
                 for worker in fleet.workers:

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import boto3
 
+from sandbox.processes import ChildProcess
+from sandbox.stack import Start
 from tests.chaos.accounting import (
     Evidence,
     Manifest,
@@ -59,6 +61,7 @@ def soak(
     settings: Mapping[str, str] | None = None,
     logs: Path | None = None,
     tell: Callable[[str], None] = lambda _: None,
+    start: Start = ChildProcess,
 ) -> Report:
     """Run a schedule from end to end.
 
@@ -69,8 +72,9 @@ def soak(
         settings: of the workers, beside `SETTINGS`.
         logs: a folder for the logs of all workers and servers, and the evidence.
         tell: is told how far it is.
+        start: what starts workers and servers.
     """
-    with Fleet.started(workers, {**SETTINGS, **(settings or {})}) as fleet:
+    with Fleet.started(workers, {**SETTINGS, **(settings or {})}, start) as fleet:
         tell(f"{workers} workers, {len(schedule.jobs)} jobs, {len(schedule.faults)} faults")
         with _Soak(fleet, tell).running() as running:
             running.play(schedule)
