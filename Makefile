@@ -70,9 +70,11 @@ $(VENV)/.demo: pyproject.toml constraints.txt | $(BIN)/python
 	@$(INSTALL) --editable '.[sandbox]'
 	@touch $@
 
+# Flower lies beside the environment: within, each `celery` would import it, and one test needs it.
 $(VENV)/.dev: pyproject.toml constraints.txt | $(BIN)/python
 	@echo "installing into $(VENV) ..."
 	@$(INSTALL) --editable '.[otel,sandbox,dev]'
+	@$(INSTALL) --upgrade --no-deps --target $(VENV)/flower flower humanize pytz tornado
 	@touch $@ $(VENV)/.demo
 
 $(VENV)/.audit: pyproject.toml constraints.txt | $(BIN)/python
