@@ -5,6 +5,7 @@ and the suite starts more than a hundred. A fork reads its own environment, as n
 when it is imported, and ends as any interpreter does. How users start a worker has its own tests.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -19,8 +20,12 @@ import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, Self
+
+import boto3
+from botocore import loaders
 
 from sandbox.processes import ChildProcess
 from settings import load
@@ -34,7 +39,8 @@ _IMPORTED = (
         "boto3.s3.transfer",
     ),
     *("tasks.app", "workers.bootstrap", "workers.broker.consumer", "workers.task"),
-    "sandbox.comfyui.server",
+    *("workers.broker.gate", "workers.broker.results", "workers.broker.survivors"),
+    *("workers.lifecycle.worker", "sandbox.comfyui.server"),
 )
 
 # What an interpreter reads when it starts is not read by a fork.
@@ -176,6 +182,14 @@ def _tell_of_ends(forked: dict[int, socket.socket]) -> None:
             connection.sendall(f"{os.waitstatus_to_exitcode(status)}\n".encode())
 
 
+def _read_s3() -> None:
+    """Read what botocore has in files of S3, which is the same in each fork."""
+    loaders.JSONFileLoader.load_file = staticmethod(cache(loaders.JSONFileLoader().load_file))
+    nobody = {"aws_access_key_id": "nobody", "aws_secret_access_key": "none"}
+    # Not boto3's own session: that is each fork's to make, from its environment.
+    boto3.Session(region_name="nowhere", **nobody).client("s3").close()
+
+
 def _become(request: Mapping[str, Any]) -> None:
     """Be what was asked for: a module or a program of Celery's."""
     os.setsid()
@@ -201,6 +215,9 @@ def _become(request: Mapping[str, Any]) -> None:
 if __name__ == "__main__":
     for module in _IMPORTED:
         importlib.import_module(module)
+    _read_s3()
     if load.cache_info().misses:
         sys.exit("what forks have in common has read the environment, which each must read itself")
+    # Or each would copy what its collector only looks at.
+    gc.freeze()
     _become(_serve(socket.socket(fileno=int(sys.argv[1]))))
