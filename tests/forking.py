@@ -204,6 +204,8 @@ def _become(request: Mapping[str, Any]) -> None:
     os.environ.clear()
     os.environ.update(request["env"])
     program, *arguments = request["command"]
+    # With it a worker starts itself again.
+    sys.orig_argv = [sys.executable, *(arguments if arguments[0] == "-m" else request["command"])]
     if arguments[0] == "-m":
         sys.argv = arguments[1:]
         runpy.run_module(arguments[1], run_name="__main__", alter_sys=True)
