@@ -57,7 +57,8 @@ def test_a_worker_starts_from_it(wheel: Path, stack: Stack, tmp_path: Path) -> N
         archive.extractall(site)
     log = tmp_path / "log"
     # Before the clone on the path, and away from it.
-    own = {**stack.environment(), "PYTHONPATH": str(site), "LOG_LEVEL": "INFO"}
+    comfyui = stack.stand_in()
+    own = {**stack.environment(comfyui.url), "PYTHONPATH": str(site), "LOG_LEVEL": "INFO"}
     where = subprocess.run(
         [sys.executable, "-c", "import workers; print(workers.__file__)"],
         cwd=tmp_path,
