@@ -11,7 +11,7 @@ from tasks.errors import ComfyUIUnavailableError, InvalidWorkflowError, NodeForb
 from tasks.request import JobRequest
 from workers.execution.job import Job
 from workers.execution.node_policy import NodePolicy
-from workers.execution.preparation import prepare
+from workers.execution.preparation import is_sound, prepare
 
 TEXT = ["STRING", {"dynamicPrompts": True}]
 OBJECT_INFO = {
@@ -168,3 +168,11 @@ def test_what_a_server_has_taken_already_is_not_judged_again() -> None:
         is_submitted=True,
     )
     assert prepared == USING
+
+
+def test_what_no_server_could_run_is_known_without_one() -> None:
+    assert is_sound(USING, 10_000)
+    assert is_sound(EXPORT, 10_000)
+    assert not is_sound(USING, 10)
+    assert not is_sound({}, 10_000)
+    assert not is_sound({"1": {"inputs": {}}}, 10_000)

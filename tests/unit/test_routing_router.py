@@ -226,6 +226,18 @@ def test_who_is_not_known_to_be_unable_may_try(plain: Scene, packed: bytes | Non
     assert plain.decide(A) == Here()
 
 
+def test_what_is_no_workflow_waits_for_no_server_that_is_not_known(plain: Scene) -> None:
+    plain.others(MORE, told=False)
+
+    def prepare(_: Mapping[str, Any]) -> Any:
+        raise InvalidWorkflowError("the workflow is empty")
+
+    job = Wanted(prepare, is_sound=lambda: False)
+    assert plain.router.decide(job) == Here()
+    plain.survey.settling_seconds = 3.0
+    assert plain.router.after_refusal(job) is None
+
+
 def test_what_came_again_is_looked_into_here(plain: Scene) -> None:
     plain.others(MORE, FEWER)
     expected = Here(unable=frozenset({FEWER.digest}))

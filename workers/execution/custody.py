@@ -32,7 +32,7 @@ from workers.execution.keeper import Keeper, Lease
 from workers.execution.observed import attempt_began, note_attempt, taken
 from workers.execution.order import LOOK_SECONDS, Limits, NotNow, Order
 from workers.execution.place import Place
-from workers.execution.preparation import prepare
+from workers.execution.preparation import is_sound, prepare
 from workers.execution.removal import Removal
 from workers.execution.takeover import Takeover
 from workers.ledger import Cancelled, Claimed, Ended, Held, Ledger, Record, Route, Verdict
@@ -251,6 +251,7 @@ class Custody:
 
         return Wanted(
             prepared,
+            is_sound=lambda: is_sound(order.request.workflow, self._limits.workflow_max_bytes),
             placed=order.request.inputs,
             in_lane=order.in_lane,
             unable=order.unable,

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from tasks.errors import InvalidWorkflowError
 from tasks.request import JobRequest
 from tasks.workflow import Workflow, check_size, check_workflow
 from tasks.workflow_form import is_export
@@ -13,6 +14,16 @@ from workers.execution.node_policy import NodePolicy
 from workers.nodes.params import apply_params, check_values
 
 _ALL = NodePolicy()
+
+
+def is_sound(workflow: Workflow, max_bytes: int) -> bool:
+    """Whether a workflow is one, and of a size that is allowed, whatever the server."""
+    try:
+        check_workflow(workflow)
+        check_size(workflow, max_bytes)
+    except InvalidWorkflowError:
+        return False
+    return True
 
 
 def prepare(

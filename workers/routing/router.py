@@ -35,6 +35,7 @@ class Wanted:
 
     Attributes:
         prepare: makes its workflow for a server with such node classes.
+        is_sound: whether there can be a server that runs it; asked only if this one does not.
         placed: the names of its input files.
         in_lane: whether it comes from a lane.
         unable: digests of capabilities that do not suffice, as far as that lane tells.
@@ -42,6 +43,7 @@ class Wanted:
     """
 
     prepare: Prepare
+    is_sound: Callable[[], bool] = lambda: True
     placed: Collection[str] = ()
     in_lane: bool = False
     unable: frozenset[str] = frozenset()
@@ -129,6 +131,8 @@ class Router:
         Raises:
             JobError: Redis does not tell what others can do.
         """
+        if not job.is_sound():
+            return None
         judgement = self._judged_here(job)
         if judgement.able:
             try:
@@ -192,7 +196,7 @@ class Router:
             return Here()
         judgement = judge(job.prepare, own, job.placed)
         if not judgement.able:
-            lane = self._lane_of_able(job, others, judgement)
+            lane = self._lane_of_able(job, others, judgement) if job.is_sound() else None
             return lane or Here(models=judgement.models)
         unable = self._unable(job, others)
         models = judgement.models if self.wait_seconds else ""
