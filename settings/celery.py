@@ -16,6 +16,8 @@ UNACKED = "comfyfleet:unacked"
 # Seconds that a Redis server has to answer; less where others may have left it for another one.
 _ANSWER_SECONDS = 30.0
 _ANSWER_SECONDS_OF_MASTER = 5.0
+# Seconds after which a producer asks a result backend no more that has not answered.
+_RESULT_SECONDS = 20.0
 # Seconds that a sentinel has to answer.
 _SENTINEL_SECONDS = 2.0
 
@@ -29,9 +31,13 @@ def celery_options(settings: Settings) -> dict[str, Any]:
     broker_url = settings.broker_url.get_secret_value()
     return {
         "broker_url": broker_url,
-        "broker_transport_options": _sentinel_options(settings, settings.broker_url),
+        "broker_transport_options": {} if settings.on_rabbitmq else _answering(settings),
         "result_backend": settings.result_backend.get_secret_value(),
-        "result_backend_transport_options": _sentinel_options(settings, settings.result_backend),
+        "result_backend_transport_options": {
+            **_sentinel_options(settings, settings.result_backend),
+            # Celery asks twenty times, each of which may wait for an answer as long as below.
+            "retry_policy": {"timeout": _RESULT_SECONDS},
+        },
         # What Celery reads in a rediss:// URL it does not read in a sentinel:// URL.
         "redis_backend_use_ssl": _tls_beside_url(settings.result_backend.get_secret_value()),
         "result_expires": settings.result_expires_seconds,
@@ -69,6 +75,7 @@ def worker_options(settings: Settings) -> dict[str, Any]:
         "worker_enable_prefetch_count_reduction": False,
         # A result that cannot be stored is stored later: nobody would render it again for that.
         "result_backend_always_retry": True,
+        "result_backend_transport_options": _sentinel_options(settings, settings.result_backend),
     }
 
 
@@ -83,11 +90,17 @@ def _on_redis(settings: Settings) -> dict[str, Any]:
             # Of our own: other Celery apps on the server keep theirs for an hour without a sign.
             "unacked_key": UNACKED,
             "unacked_index_key": "comfyfleet:unacked_index",
-            # A broker that vanished must not hold the consumer for ever.
-            "socket_timeout": _ANSWER_SECONDS,
-            "socket_connect_timeout": 5.0,
-            **_sentinel_options(settings, settings.broker_url),
+            **_answering(settings),
         },
+    }
+
+
+def _answering(settings: Settings) -> dict[str, Any]:
+    """How long a broker that is a Redis has to answer: one that vanished must hold up nobody."""
+    return {
+        "socket_timeout": _ANSWER_SECONDS,
+        "socket_connect_timeout": 5.0,
+        **_sentinel_options(settings, settings.broker_url),
     }
 
 

@@ -1052,4 +1052,5 @@ def test_only_a_process_that_asks_for_it_has_it(monkeypatch: pytest.MonkeyPatch)
 
 def test_kombu_knows_the_options_and_producers_do_not() -> None:
     assert OPTIONS.keys() <= set(kombu.transport.redis.Channel.from_transport_options)
-    assert celery_options(load())["broker_transport_options"] == {}
+    producers = celery_options(load())["broker_transport_options"]
+    assert producers.keys() == {"socket_timeout", "socket_connect_timeout"}

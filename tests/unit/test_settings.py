@@ -1,9 +1,10 @@
 import base64
 
+import celery
 import pytest
 
 from settings import Settings, SettingsError, load
-from settings.celery import celery_options
+from settings.celery import celery_options, worker_options
 from settings.masking import MASK, without_password
 from settings.secrets import webhook_keys
 from workers.ledger import Ledger
@@ -227,6 +228,21 @@ def test_workers_agree_on_the_brokers_own_server(
     assert url == ledger
     # Nothing is opened, but every option is understood.
     Ledger(url).close()
+
+
+def test_a_redis_that_says_nothing_holds_up_no_producer_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    settings = read(monkeypatch, CELERY_BROKER_URL="redis://x")
+    options = celery_options(settings)
+    assert options["broker_transport_options"]["socket_timeout"] == 30
+    backend = celery.Celery(broker="redis://x", set_as_current=False)
+    backend.conf.update(options)
+    assert backend.backend.retry_policy["timeout"] == 20
+    # Workers keep at it: a result is not lost.
+    backend = celery.Celery(broker="redis://x", set_as_current=False)
+    backend.conf.update({**options, **worker_options(settings)})
+    assert "timeout" not in backend.backend.retry_policy
 
 
 RABBITMQ = "amqp://user:secret@one:5672/jobs;amqps://user:secret@two/jobs"
