@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from settings import load
-from workers.lifecycle.crew import Crew
+from workers.lifecycle.crew import Crew, check_ports
 
 _WORKER = (sys.executable, "-m", "celery", "-A", "workers", "worker")
 
@@ -26,6 +26,7 @@ def work(
     """
     settings = load().require_worker()
     if per_gpu:
+        check_ports(settings.metrics_port, len(settings.comfyui_servers))
         raise typer.Exit(Crew(_WORKER, settings.comfyui_servers, _say).run())
     sys.stdout.flush()
     os.execv(_WORKER[0], _WORKER)  # noqa: S606  # it is what was asked for

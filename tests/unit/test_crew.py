@@ -2,7 +2,8 @@
 
 import pytest
 
-from workers.lifecycle.crew import _environment, failures_after, pause_after, prefixed
+from settings import SettingsError
+from workers.lifecycle.crew import _environment, check_ports, failures_after, pause_after, prefixed
 
 
 def test_pauses_grow_up_to_half_a_minute() -> None:
@@ -36,3 +37,10 @@ def test_each_is_pinned_to_its_server() -> None:
 
 def test_each_tells_of_itself_on_a_port_of_its_own() -> None:
     assert _environment({"METRICS_PORT": "9108"}, "http://b", 2)["METRICS_PORT"] == "9110"
+
+
+def test_the_last_one_must_have_a_port_too() -> None:
+    check_ports(None, 9)
+    check_ports(65_534, 2)
+    with pytest.raises(SettingsError, match="65534.*3 workers.*65533 or less"):
+        check_ports(65_534, 3)

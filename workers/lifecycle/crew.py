@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import FrameType
 
+from settings import SettingsError
+
 # Seconds until a process that has ended is started again, at first and at most.
 _PAUSE_FIRST = 1.0
 _PAUSE_MOST = 30.0
@@ -18,6 +20,7 @@ _PAUSE_MOST = 30.0
 _SOUND_SECONDS = 60.0
 
 _FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT)
+_LAST_PORT = 65_535
 # How one ends that was asked to: also one that had not yet begun to listen for it.
 _IN_ORDER = (0, *(-number for number in _FORWARDED))
 
@@ -48,6 +51,20 @@ def pause_after(failures: int) -> float:
 def prefixed(url: str, line: bytes) -> bytes:
     """A line as it is shown: with its server, unless it is JSON, which programs read."""
     return line if line.startswith(b"{") else f"{url} | ".encode() + line
+
+
+def check_ports(first: int | None, workers: int) -> None:
+    """Refuse a METRICS_PORT that leaves none for the last of these workers.
+
+    Raises:
+        SettingsError: says up to which there are enough.
+    """
+    most = _LAST_PORT - workers + 1
+    if first is not None and first > most:
+        raise SettingsError(
+            f"METRICS_PORT: found {first} for the first of {workers} workers, expected {most} or "
+            "less, as each of the others has the one that follows"
+        )
 
 
 class Crew:
