@@ -11,6 +11,7 @@ from rich.table import Table
 from cli.errors import CommandError
 from cli.fleet import open_ledger
 from cli.output import AsJson, attempts_table, cell, print_json, print_table
+from settings import load
 from tasks import JobError, enqueue
 from tasks.request import parse_request
 from workers.ledger.dead_letters import DeadLetter, DeadLetters
@@ -127,6 +128,11 @@ def _replay(letter: DeadLetter) -> str:
     The id is a function of the letter: two replays of it at once, or one more after a crash, are
     two messages of one job, which runs once for as long as the ledger remembers it.
     """
+    if letter.is_signed and not load().message_secret:
+        raise CommandError(
+            f"job {cell(letter.job_id)} was signed, and there is no MESSAGE_SECRET to sign its "
+            "replay with, so that workers would refuse it; it stays in the dead letters"
+        )
     job_id = str(uuid.uuid5(_REPLAYS, f"{letter.at!r} {letter.job_id}"))
     parse_request((), letter.request)
     metadata = {**letter.request.get("metadata", {}), "replay_of": letter.job_id}

@@ -119,6 +119,7 @@ class RunWorkflow(celery.Task):  # type: ignore[misc]  # celery has no types for
             # Beside the headers, so that none of a producer's can stand in their place.
             in_lane=bool(self.request.get(LANE)),
             unable=frozenset(self.request.get(UNABLE) or ()),
+            is_signed=self.request.get(IS_SIGNED) is True,
             headers=headers,
         )
 

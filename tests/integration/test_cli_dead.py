@@ -170,7 +170,9 @@ def test_what_cannot_be_replayed_stays(
         }
     )
     assert "job full could not be enqueued" in elsewhere.refused("dead", "replay", "full")
-    assert {one.job_id for one in letters.all()} == {"full", "newer"}
+    put(letters, letter("signed").model_copy(update={"is_signed": True}))
+    assert "no MESSAGE_SECRET to sign" in comfyfleet.refused("dead", "replay", "signed")
+    assert {one.job_id for one in letters.all()} == {"full", "newer", "signed"}
     assert queued(broker) == []
 
 

@@ -1252,10 +1252,17 @@ def test_a_job_that_took_too_many_down_is_put_aside_untried() -> None:
     assert outcome == "failed"
     assert type(failure_from(detail).error) is PoisonedJobError
     assert letter.request == {"workflow": REQUEST.workflow, "metadata": REQUEST.metadata}
-    assert (letter.job_id, letter.priority) == ("job", 3)
+    assert (letter.job_id, letter.priority, letter.is_signed) == ("job", 3, False)
     assert letter.error == "WorkerDiedError: its worker vanished"
     assert [one.number for one in letter.attempts] == [1, 2]
     assert letter.attempts == failed.attempts
+
+
+def test_a_replay_of_a_signed_job_is_known_to_need_a_signature() -> None:
+    scene = orphaned(AGAIN, crashes=2)
+    with pytest.raises(JobFailed):
+        scene.run(replace(ORDER, is_signed=True))
+    assert scene.ledger.last("end")[2].is_signed
 
 
 @pytest.mark.parametrize(

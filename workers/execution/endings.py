@@ -75,6 +75,7 @@ class Endings:
             job_id=order.job_id,
             request=order.request.model_dump(exclude_defaults=True),
             priority=order.priority,
+            is_signed=order.is_signed,
             attempts=attempts,
             error=attempts[-1].error or "",
             at=time.time(),

@@ -41,6 +41,7 @@ class Order:
         revoked: whether this worker has heard that it is not to be begun.
         in_lane: whether it comes from a lane of the queue.
         unable: digests of capabilities that do not suffice, as far as that lane tells.
+        is_signed: whether its message had to be signed, and was.
         headers: of the message.
     """
 
@@ -53,6 +54,7 @@ class Order:
     revoked: bool = False
     in_lane: bool = False
     unable: frozenset[str] = frozenset()
+    is_signed: bool = False
     headers: Mapping[str, Any] = field(default_factory=dict)
 
     @property

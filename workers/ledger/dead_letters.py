@@ -22,6 +22,7 @@ class DeadLetter(BaseModel):
     job_id: str
     request: dict[str, Any] = Field(description="The task's keyword arguments.")
     priority: int | None = Field(None, description="As it came from the broker.")
+    is_signed: bool = Field(False, description="Whether its producer had signed it.")
     attempts: tuple[Attempt, ...]
     error: str = Field(description="Type and message of the last one.")
     at: float = Field(description="When it was put aside, Unix time in seconds.")
