@@ -28,6 +28,7 @@ class OwnServer:
         self._pinning = pinning(settings, name, on_wait)
         self.pinned: Pinned | None = None
         """The lease on it; none if it is shared."""
+        self._is_to_end = False
 
     def take(self) -> Settings:
         """Take a server, which may take long; the settings of a worker that drives it."""
@@ -35,11 +36,26 @@ class OwnServer:
             return self._settings
         # Until Celery has its own: whoever waits for a server leaves at once.
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
-            signal.signal(number, _end)
+            signal.signal(number, self._end)
         with closing(spare_of(self._settings)) as spare:
-            url, self.pinned = self._pinning.take(spare.tell)
+
+            def wait() -> None:
+                self.check_end()
+                spare.tell()
+
+            url, self.pinned = self._pinning.take(wait)
+        self.check_end()
         self.pinned.start()
         return pinned_to(self._settings, url)
+
+    def check_end(self) -> None:
+        """End the process if it was to end before: what a handler raises in a finalizer is lost.
+
+        Raises:
+            SystemExit: it was.
+        """
+        if self._is_to_end:
+            raise SystemExit(0)
 
     @property
     def is_another_free(self) -> Callable[[str], bool] | None:
@@ -57,6 +73,6 @@ class OwnServer:
         if self.pinned is not None:
             self.pinned.let_go()
 
-
-def _end(_number: int, _frame: FrameType | None) -> None:
-    raise SystemExit(0)
+    def _end(self, _number: int, _frame: FrameType | None) -> None:
+        self._is_to_end = True
+        raise SystemExit(0)

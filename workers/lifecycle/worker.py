@@ -126,6 +126,8 @@ class Worker(CeleryWorker):  # type: ignore[misc]  # celery has no types for it
     def on_start(self) -> None:
         """Celery's hook, before the first message: listen to ComfyUI."""
         super().on_start()
+        # From here on signals are Celery's to tell.
+        self._server.check_end()
         self._tell_hints()
         self._parts.start()
         self._progress.start()
