@@ -47,7 +47,7 @@ def test_what_is_in_api_format_stays_as_it_is(tmp_path: Path) -> None:
 def test_a_file_may_be_stdin_and_need_not_be_there() -> None:
     # Nothing comes on it here.
     assert "-: the workflow's file is no PNG" in Comfyfleet({}).refused("convert", "-")
-    assert "'none.json'" in Comfyfleet({}).refused("convert", "none.json")
+    assert "none.json: No such file" in Comfyfleet({}).refused("convert", "none.json")
 
 
 def test_what_is_embedded_in_an_image_is_printed() -> None:
@@ -88,7 +88,7 @@ def test_a_url_that_is_none_is_refused(url: str) -> None:
 
 def test_a_server_and_a_file_are_one_too_many() -> None:
     both = ("--object-info", OBJECT_INFO, "--url", "http://127.0.0.1:1")
-    assert "only one of them" in Comfyfleet({}).refused("convert", EXPORT, *both)
+    assert "only one of them" in Comfyfleet({}).refused("convert", EXPORT, *both, code=2)
 
 
 def test_a_server_that_is_not_there_is_said_to_be_so() -> None:
