@@ -8,6 +8,9 @@ from http import HTTPStatus
 from pathlib import Path
 
 import requests
+from botocore.auth import S3SigV4Auth
+from botocore.awsrequest import AWSRequest
+from botocore.credentials import Credentials
 
 from sandbox.processes import ChildProcess, StartupError, free_ports
 
@@ -118,12 +121,14 @@ class SeaweedFS:
                 left.unlink(missing_ok=True)
 
     def _has_bucket(self) -> bool:
+        # Without credentials a bucket is forbidden before it is there.
+        signed = AWSRequest("HEAD", f"{self.url}/{self.bucket}")
+        S3SigV4Auth(Credentials(ACCESS_KEY, SECRET_KEY), "s3", REGION).add_auth(signed)
         try:
-            answer = self._session.head(f"{self.url}/{self.bucket}", timeout=2)
+            answer = self._session.head(str(signed.url), headers=dict(signed.headers), timeout=2)
         except requests.RequestException:
             return False
-        # Without credentials a bucket that is there is forbidden.
-        return answer.status_code == HTTPStatus.FORBIDDEN
+        return answer.status_code == HTTPStatus.OK
 
 
 def _weed() -> str:

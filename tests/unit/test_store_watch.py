@@ -99,10 +99,13 @@ def test_a_store_that_is_away_is_waited_for_with_what_is_rendered(
     assert "jobs are rendered, and wait" in record.message
 
 
-def test_one_that_is_denied_and_then_away_is_not_open_for_that(scene: Scene) -> None:
+def test_one_that_is_denied_and_then_away_is_not_open_for_that(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
     scene.answers = [DENIED, AWAY, AWAY, None]
     scene.watch.start()
     scene.await_(lambda: scene.told == [False, True])
+    assert all("no jobs are taken until" in one.message for one in caplog.records)
 
 
 def test_whoever_is_denied_has_it_looked_at(scene: Scene) -> None:

@@ -91,10 +91,10 @@ class StoreWatch:
             seen = self._look()
         except StorageDeniedError as error:
             self._change(closed=False)
-            self._tell(error, "no jobs are taken until it takes objects")
+            self._tell(error)
             return False
         except JobError as error:
-            self._tell(error, "jobs are rendered, and wait with their files")
+            self._tell(error)
             return False
         except Exception:
             logger.exception("the store cannot be looked at")
@@ -107,8 +107,13 @@ class StoreWatch:
         self._change(closed=True)
         return True
 
-    def _tell(self, error: JobError, then: str) -> None:
+    def _tell(self, error: JobError) -> None:
         judged = self._judge(error)
+        then = (
+            "jobs are rendered, and wait with their files"
+            if self.closed
+            else "no jobs are taken until it takes objects"
+        )
         if judged.sentence != self._told:
             logger.error("%s: %s (fix: %s)", judged.sentence, then, judged.fix)
         self._told = judged.sentence
