@@ -15,10 +15,10 @@ demo: $(VENV)/.demo ## render on an embedded stack; COMFYUI_URL=http://... for a
 	@$(BIN)/comfyfleet demo
 
 test: $(VENV)/.dev ## the whole suite on real Valkey, real SeaweedFS and the stand-in ComfyUI
-	@$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder
+	@$(BIN)/python -m pytest --numprocesses 6 --dist loadfile --no-loadscope-reorder
 
 coverage: $(VENV)/.dev ## the suite once more, and which lines it reaches; half as long again
-	@$(BIN)/python -m pytest --numprocesses 4 --dist loadfile --no-loadscope-reorder --cov --cov-report=term
+	@$(BIN)/python -m pytest --numprocesses 6 --dist loadfile --no-loadscope-reorder --cov --cov-report=term
 
 chaos: $(VENV)/.dev ## hurt a fleet for ten minutes, account for every job; SEED=2 for other faults
 	@$(BIN)/python -m tests.chaos --seed $(SEED)
