@@ -3,12 +3,14 @@
 from collections.abc import Iterator
 
 import pytest
+import redis
 
 from sandbox.processes import ChildProcess
 from sandbox.stack import Stack
 from sandbox.valkey import Valkey
 from tests.faults.scenes import Fleet
 from tests.integration.routing_fleet import RoutingFleet
+from workers.ledger import Ledger
 
 
 @pytest.fixture
@@ -24,6 +26,21 @@ def valkey(stack: Stack) -> Iterator[Valkey]:
     one = Valkey(stack.folder("valkey"))
     yield one
     one.stop()
+
+
+@pytest.fixture
+def server(valkey: Valkey) -> Iterator[redis.Redis]:
+    """The module's Valkey itself, with nothing in it."""
+    with redis.Redis.from_url(valkey.url, decode_responses=True) as client:
+        client.flushall()
+        yield client
+
+
+@pytest.fixture
+def ledger(valkey: Valkey, server: redis.Redis) -> Iterator[Ledger]:  # noqa: ARG001
+    """The ledger on it."""
+    with Ledger(valkey.url) as one:
+        yield one
 
 
 @pytest.fixture(scope="module")

@@ -38,19 +38,6 @@ TRIED = RECORD.model_copy(update={"attempts": (ATTEMPT,)})
 
 
 @pytest.fixture
-def server(valkey: Valkey) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(valkey.url, decode_responses=True) as client:
-        client.flushall()
-        yield client
-
-
-@pytest.fixture
-def ledger(valkey: Valkey, server: redis.Redis) -> Iterator[Ledger]:  # noqa: ARG001
-    with Ledger(valkey.url) as one:
-        yield one
-
-
-@pytest.fixture
 def settings(valkey: Valkey) -> Settings:
     return Settings.model_validate({"CELERY_BROKER_URL": valkey.url})
 

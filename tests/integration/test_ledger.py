@@ -39,20 +39,6 @@ def letter(job_id: str, at: float) -> DeadLetter:
 
 
 @pytest.fixture
-def server(valkey: Valkey) -> Iterator[redis.Redis]:
-    """The server itself, without a job."""
-    with redis.Redis.from_url(valkey.url, decode_responses=True) as client:
-        client.flushall()
-        yield client
-
-
-@pytest.fixture
-def ledger(valkey: Valkey, server: redis.Redis) -> Iterator[Ledger]:  # noqa: ARG001
-    with Ledger(valkey.url) as one:
-        yield one
-
-
-@pytest.fixture
 def leases_lapse_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "LEASE_SECONDS", 0.0)
     # The server has only just been started.

@@ -1,7 +1,7 @@
 """The outbox on a real Valkey: who sends what, when again, and what is left of it."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import TypeVar
 
 import pytest
@@ -20,19 +20,6 @@ T = TypeVar("T")
 BOX = "comfyfleet:webhooks:"
 RECORD = Record(place="here", instance="http://here", client_id="c", folder="job", since=1.0)
 WEEK = 7 * 24 * 3600
-
-
-@pytest.fixture
-def server(valkey: Valkey) -> Iterator[redis.Redis]:
-    with redis.Redis.from_url(valkey.url, decode_responses=True) as client:
-        client.flushall()
-        yield client
-
-
-@pytest.fixture
-def ledger(valkey: Valkey, server: redis.Redis) -> Iterator[Ledger]:  # noqa: ARG001
-    with Ledger(valkey.url) as one:
-        yield one
 
 
 def claimed(ledger: Ledger) -> Claimed:

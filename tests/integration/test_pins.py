@@ -21,14 +21,6 @@ NEXT = Holder(worker="next", host="b")
 
 
 @pytest.fixture
-def server(valkey: Valkey) -> Iterator[redis.Redis]:
-    """The server itself, without a lease."""
-    with redis.Redis.from_url(valkey.url, decode_responses=True) as client:
-        client.flushall()
-        yield client
-
-
-@pytest.fixture
 def pins(valkey: Valkey, server: redis.Redis) -> Iterator[Pins]:  # noqa: ARG001
     with Pins(valkey.url) as one:
         yield one
