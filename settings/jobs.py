@@ -2,13 +2,10 @@
 
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
-from pydantic_settings import NoDecode
+from pydantic import AfterValidator, BaseModel, Field
 
 from settings import lists
 from settings.bounds import MOST_SECONDS
-
-_Separated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(lists.separated)]
 
 
 class Jobs(BaseModel):
@@ -71,13 +68,13 @@ class Jobs(BaseModel):
         ge=1024,
         description="Size of one output file in bytes above which its job fails.",
     )
-    input_buckets: Annotated[_Separated, AfterValidator(lists.buckets)] = Field(
+    input_buckets: Annotated[lists.Separated, AfterValidator(lists.buckets)] = Field(
         (),
         alias="INPUT_BUCKETS",
         description="Buckets beside the workers' own that inputs may come from, separated by "
         "commas.",
     )
-    input_allow_hosts: Annotated[_Separated, AfterValidator(lists.hosts)] = Field(
+    input_allow_hosts: Annotated[lists.Separated, AfterValidator(lists.hosts)] = Field(
         (),
         alias="INPUT_ALLOW_HOSTS",
         description="Hosts that inputs may come from though they are not public, also by http: "

@@ -2,7 +2,10 @@
 
 import ipaddress
 import re
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+from pydantic_settings import NoDecode
 
 # More than S3 allows today: other stores are less strict.
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}")
@@ -17,6 +20,10 @@ def separated(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     return tuple(part.strip() for part in value.split(",") if part.strip())
+
+
+Separated = Annotated[tuple[str, ...], NoDecode, BeforeValidator(separated)]
+"""A setting that is such a list."""
 
 
 def buckets(value: tuple[str, ...]) -> tuple[str, ...]:

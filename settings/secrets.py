@@ -3,9 +3,10 @@
 import base64
 import binascii
 import re
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import SecretStr
+from pydantic import BeforeValidator, SecretStr
+from pydantic_settings import NoDecode
 
 _WEBHOOK_PREFIX = "whsec_"
 # What the Standard Webhooks specification asks for.
@@ -18,6 +19,10 @@ def separated(value: Any) -> Any:
     if not isinstance(value, str):
         return value
     return tuple(SecretStr(one) for one in re.split(r"[\s,]+", value) if one)
+
+
+Separated = Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(separated)]
+"""A setting that is such secrets."""
 
 
 def of_webhooks(value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:

@@ -2,34 +2,26 @@
 
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr
-from pydantic_settings import NoDecode
+from pydantic import AfterValidator, BaseModel, Field
 
 from settings import lists, secrets
-
-_Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(lists.separated)]
 
 
 class Trust(BaseModel):
     """Settings of what is trusted."""
 
-    allowed_nodes: _Names = Field(
+    allowed_nodes: lists.Separated = Field(
         (),
         alias="ALLOWED_NODES",
         description="Node classes that jobs may use, names or patterns such as `Load*`, separated "
         "by commas; unset: all.",
     )
-    denied_nodes: _Names = Field(
+    denied_nodes: lists.Separated = Field(
         (),
         alias="DENIED_NODES",
         description="Node classes that jobs may not use, as in ALLOWED_NODES; wins over that.",
     )
-    message_secret: Annotated[
-        tuple[SecretStr, ...],
-        NoDecode,
-        BeforeValidator(secrets.separated),
-        AfterValidator(secrets.of_messages),
-    ] = Field(
+    message_secret: Annotated[secrets.Separated, AfterValidator(secrets.of_messages)] = Field(
         (),
         alias="MESSAGE_SECRET",
         description="What producers sign jobs with; with several, separated by commas, with the "

@@ -2,8 +2,7 @@
 
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, SecretStr
-from pydantic_settings import NoDecode
+from pydantic import AfterValidator, BaseModel, Field
 
 from settings import lists, secrets
 
@@ -11,23 +10,13 @@ from settings import lists, secrets
 class Webhooks(BaseModel):
     """Settings of webhooks."""
 
-    webhook_secret: Annotated[
-        tuple[SecretStr, ...],
-        NoDecode,
-        BeforeValidator(secrets.separated),
-        AfterValidator(secrets.of_webhooks),
-    ] = Field(
+    webhook_secret: Annotated[secrets.Separated, AfterValidator(secrets.of_webhooks)] = Field(
         (),
         alias="WEBHOOK_SECRET",
         description="What webhooks are signed with, `whsec_...`; with several, separated by "
         "commas, with each. Unset: jobs that name a webhook are refused.",
     )
-    webhook_allow_hosts: Annotated[
-        tuple[str, ...],
-        NoDecode,
-        BeforeValidator(lists.separated),
-        AfterValidator(lists.hosts),
-    ] = Field(
+    webhook_allow_hosts: Annotated[lists.Separated, AfterValidator(lists.hosts)] = Field(
         (),
         alias="WEBHOOK_ALLOW_HOSTS",
         description="Hosts that webhooks may go to though they are not public, also by http: "
