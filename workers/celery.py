@@ -11,6 +11,7 @@ from workers.broker.heartbeat import Heartbeat
 from workers.broker.pulse import LoopPulse
 from workers.broker.rabbitmq import transport as rabbitmq_transport
 from workers.broker.rabbitmq.lookout import Lookout
+from workers.broker.registration import use_transports
 from workers.broker.sharing import Sharing
 from workers.broker.signing import sign_followers
 from workers.broker.survivors import Survivors
@@ -26,7 +27,8 @@ def worker_app() -> Celery:
     except SettingsError as error:
         leave(error)
     ours = rabbitmq_transport if settings.on_rabbitmq else transport
-    ours.use_our_transport(
+    use_transports(
+        ours.TRANSPORTS,
         # Three of the largest files in `data:` URLs, which take a third more than by themselves.
         most_body_bytes=settings.workflow_max_bytes + 4 * settings.inputs_max_bytes,
         # A workflow has some dozen characters a value, no less than four.

@@ -23,11 +23,12 @@ from celery import bootsteps
 from sandbox.valkey import Valkey
 from settings import Settings, load
 from settings.celery import QUEUE, celery_options, worker_options
-from workers.broker import heartbeat, sharing, transport
+from workers.broker import heartbeat, registration, sharing, transport
 from workers.broker.heartbeat import Heartbeat, renew
+from workers.broker.registration import use_transports
 from workers.broker.scripts import CALLS, HUNGRY, TAKERS
 from workers.broker.sharing import Sharing
-from workers.broker.transport import SentinelTransport, Transport, use_our_transport
+from workers.broker.transport import TRANSPORTS, SentinelTransport, Transport
 from workers.execution.appetite import Appetite
 from workers.routing.lanes import Here
 
@@ -1042,10 +1043,10 @@ def test_only_a_process_that_asks_for_it_has_it(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(kombu.transport, "_transport_cache", {})
     bounds: list[int] = []
     for name in ("read_plain_json", "bound_decompression"):
-        monkeypatch.setattr(transport, name, bounds.append)
+        monkeypatch.setattr(registration, name, bounds.append)
     ours = {"redis": Transport, "rediss": Transport, "sentinel": SentinelTransport}
     assert all(kombu.transport.get_transport_cls(s) is not one for s, one in ours.items())
-    use_our_transport(most_body_bytes=7, most_body_values=5)
+    use_transports(TRANSPORTS, most_body_bytes=7, most_body_values=5)
     assert bounds == [5, 7]
     assert all(kombu.transport.get_transport_cls(s) is one for s, one in ours.items())
 

@@ -22,7 +22,6 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 from uuid import uuid4
 
-import kombu.transport
 from kombu.asynchronous import get_event_loop
 from kombu.transport import redis as redis_transport
 from kombu.transport import virtual
@@ -31,9 +30,7 @@ from redis.exceptions import OutOfMemoryError, ResponseError
 
 from workers.broker.envelopes import (
     MALFORMED,
-    bound_decompression,
     read_entry,
-    read_plain_json,
     sound,
 )
 from workers.broker.scripts import (
@@ -553,20 +550,5 @@ class SentinelTransport(Transport):
     Channel = SentinelChannel
 
 
-# By the scheme of a broker's URL.
-_TRANSPORTS = {"redis": Transport, "rediss": Transport, "sentinel": SentinelTransport}
-
-
-def use_our_transport(*, most_body_bytes: int, most_body_values: int) -> None:
-    """Make this process use this transport for Redis, and read what comes over it with care.
-
-    Args:
-        most_body_bytes: that the body of a message may decompress to.
-        most_body_values: that it may have as JSON.
-    """
-    read_plain_json(most_body_values)
-    bound_decompression(most_body_bytes)
-    for scheme, transport in _TRANSPORTS.items():
-        kombu.transport.TRANSPORT_ALIASES[scheme] = f"{__name__}:{transport.__name__}"
-        # Whoever connected before has left kombu's own there.
-        kombu.transport._transport_cache.pop(scheme, None)  # noqa: SLF001
+TRANSPORTS = {"redis": Transport, "rediss": Transport, "sentinel": SentinelTransport}
+"""By the scheme of a broker's URL."""

@@ -6,10 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import kombu.transport
 from kombu.transport import pyamqp
 
-from workers.broker.envelopes import bound_decompression, read_plain_json
 from workers.broker.rabbitmq.channel import Channel
 
 # Seconds that RabbitMQ may take to answer: a queue whose nodes are away does not.
@@ -99,16 +97,5 @@ class SSLTransport(pyamqp.SSLTransport, Transport):  # type: ignore[misc]  # kom
             self.client.ssl = options
 
 
-def use_our_transport(*, most_body_bytes: int, most_body_values: int) -> None:
-    """Make this process use this transport for RabbitMQ, and read what comes over it with care.
-
-    Args:
-        most_body_bytes: that the body of a message may decompress to.
-        most_body_values: that it may have as JSON.
-    """
-    read_plain_json(most_body_values)
-    bound_decompression(most_body_bytes)
-    for scheme, transport in (("amqp", Transport), ("amqps", SSLTransport)):
-        kombu.transport.TRANSPORT_ALIASES[scheme] = f"{__name__}:{transport.__name__}"
-        # Whoever connected before has left kombu's own there.
-        kombu.transport._transport_cache.pop(scheme, None)  # noqa: SLF001
+TRANSPORTS = {"amqp": Transport, "amqps": SSLTransport}
+"""By the scheme of a broker's URL."""
