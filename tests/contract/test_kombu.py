@@ -35,6 +35,7 @@ from workers.routing.lanes import Here
 pytestmark = pytest.mark.contract
 
 OPTIONS = worker_options(Settings())["broker_transport_options"]
+HUNGRY_SECONDS = transport._HUNGRY_SECONDS
 
 
 class Taker:
@@ -444,6 +445,12 @@ def ear(broker: Broker) -> Iterator[Ear]:
     one.close()
 
 
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever was hungry once is so for the whole test, however slow the machine is."""
+    monkeypatch.setattr(transport, "_HUNGRY_SECONDS", 60.0)
+
+
 def commands(broker: Broker, command: str) -> int:
     return broker.client.info("commandstats").get(f"cmdstat_{command}", {}).get("calls", 0)
 
@@ -566,7 +573,7 @@ def test_a_mark_holds_for_longer_than_until_the_next_look(broker: Broker, taker:
     rest = broker.hungry()[taker.channel.among_hungry] - now
     assert 0 < rest <= transport._HUNGRY_SECONDS
     assert rest > transport._HUNGRY_SECONDS - (time.monotonic() - before)
-    assert 2 * Transport.brpop_timeout < transport._HUNGRY_SECONDS
+    assert 2 * Transport.brpop_timeout < HUNGRY_SECONDS
 
 
 def test_a_hungry_one_calls_once_and_again_when_its_mark_ran_out(
@@ -616,6 +623,7 @@ def test_only_who_is_hungry_waits_and_that_for_the_most_urgent(
     for _ in range(3):
         assert other.look() is None
     assert commands(broker, "blmove") == 0
+    taker.channel.brpop_timeout = 30
     taker.channel.connection.cycle.on_poll_start()
     until(lambda: broker.client.info("clients")["blocked_clients"])
     broker.send("less urgent", priority=3)
