@@ -3,7 +3,9 @@
 import json
 import re
 import shutil
+import socket
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -165,9 +167,25 @@ def test_before_sidecars_comfyui_waits_for_the_worker(tmp_path: Path) -> None:
     pod, _, comfyui = worker_and_comfyui(manifests)
     kubernetes_validate.validate(one(manifests, "Deployment", "worker"), VERSIONS[0], strict=True)
     assert "initContainers" not in pod
-    grace = float(one(manifests, "ConfigMap", "comfyfleet")["data"]["SHUTDOWN_GRACE_SECONDS"])
-    waits = float(comfyui["lifecycle"]["preStop"]["exec"]["command"][1])
-    assert grace + 5 < waits < pod["terminationGracePeriodSeconds"]
+    assert comfyui in pod["containers"]
+    assert comfyui["lifecycle"]["preStop"]["exec"]
+
+
+def test_comfyui_is_told_to_end_once_the_worker_is_gone(manifests: list[Manifest]) -> None:
+    _, worker, comfyui = worker_and_comfyui(manifests)
+    (metrics,) = (port for port in worker["ports"] if port["name"] == "metrics")
+    python, flag, code = comfyui["lifecycle"]["preStop"]["exec"]["command"]
+    address = f'("127.0.0.1", {metrics["containerPort"]})'
+    assert (python, flag, code.count(address)) == ("python", "-c", 1)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        here = code.replace(address, repr(listening.getsockname()))
+        hook = subprocess.Popen([sys.executable, "-c", here])
+        # It has asked, and been answered.
+        for _ in range(2):
+            listening.accept()[0].close()
+        assert hook.poll() is None
+    assert hook.wait(10) == 0
 
 
 def test_nothing_runs_as_root_or_by_a_moving_tag(manifests: list[Manifest]) -> None:
