@@ -5,6 +5,9 @@ SEED ?= 1
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
+# Tests start many processes: where compiled modules are not kept each compiles all of them anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test coverage chaos bench bench-scale lint format docs reference audit sbom clean
 
