@@ -897,6 +897,38 @@ def test_a_job_is_left_to_whom_it_is_meant_for(route: dict[str, Any]) -> None:
     assert scene.executor.jobs == []
 
 
+def test_a_job_that_is_left_to_whom_it_is_meant_for_is_not_taken() -> None:
+    scene = routed(prefer=NEIGHBOUR)
+    scene.postponed()
+    assert scene.events == []
+    # Its neighbour has gone.
+    scene.ledger.live = {HERE}
+    scene.run()
+    (taken,) = (one for one in scene.events if isinstance(one, JobTaken))
+    assert scene.events[0] is taken
+
+
+def test_that_a_worker_vanished_is_told_by_who_leaves_its_job_to_another() -> None:
+    scene = orphaned(place=NEIGHBOUR, instance=NEIGHBOUR)
+    scene.ledger.live = {HERE, NEIGHBOUR}
+    scene.neighbour.state = PromptState.QUEUED
+    scene.postponed()
+    taken, left = scene.events
+    assert isinstance(taken, JobTaken)
+    assert (taken.owner_died, left) == (True, JobLeft("job"))
+
+
+def test_a_job_of_which_nobody_knows_for_whom_it_is_is_taken_before_it_waits() -> None:
+    scene = routed(prefer=NEIGHBOUR)
+
+    def away() -> frozenset[str]:
+        raise BrokerUnavailableError("away")
+
+    scene.ledger.live_places = away  # type: ignore[method-assign]
+    scene.postponed()
+    assert [type(one) for one in scene.events] == [JobTaken, AttemptEnded, JobLeft]
+
+
 @pytest.mark.parametrize(
     ("state", "waits"),
     [

@@ -32,10 +32,9 @@ LOST = PromptLostError("it is gone")
             "must",
         ),
         (
-            # As often as its message comes while it waits for another worker.
             JobTaken("j", enqueued_at=1.0, taken_at=2.5, is_new=False, redelivered=True),
             {"event": "taken", "at": 2.5, "worker": "w", "enqueued_at": 1.0, "is_new": False},
-            "may",
+            "must",
         ),
         (
             AttemptBegan("j", 2, prompt_id="p", instance="http://a", start="adopt"),

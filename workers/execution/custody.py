@@ -5,6 +5,7 @@ import random
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from tasks.errors import (
@@ -128,6 +129,10 @@ class Custody:
                 with self._keeper.holding(order.job_id, claim, claimed_at) as lease:
                     lease.here = here
                     note_attempt(self._job(order, lease, claim.record))
+                    if not claim.owner_died:
+                        # It comes every moment until that worker has it: none of that is told.
+                        with suppress(JobError):
+                            self._pass_on(lease, claim.record)
                     self._observe(taken(order, claim))
                     try:
                         return self._run_claimed(order, claim, lease, report)

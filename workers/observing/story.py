@@ -42,8 +42,6 @@ def line_of(event: Event, worker: str) -> Line | None:
     match event:
         case JobTaken():
             name, at = "taken", event.taken_at
-            # It is taken again every moment while it waits for the worker that it is meant for.
-            weight = "must" if event.is_new or event.owner_died else "may"
             told = {"worker": worker, "enqueued_at": event.enqueued_at, "is_new": event.is_new}
         case AttemptBegan():
             name = "attempt_began"
