@@ -876,6 +876,39 @@ def test_a_job_that_others_took_over_before_it_began_is_left_to_them() -> None:
     assert scene.ledger.steps == ["save"]
 
 
+@pytest.mark.parametrize(
+    ("end", "after"),
+    [
+        pytest.param(REFUSED, Lane.of("", ["here"]), id="to a lane"),
+        pytest.param(REFUSED, Later(5.0), id="until servers join"),
+        pytest.param(REFUSED, BrokerUnavailableError("away"), id="nobody knows where to"),
+        pytest.param(Spared("x"), None, id="spared"),
+        pytest.param(LeaseLost("x"), None, id="lost"),
+        pytest.param(WorkerLeaving("x"), None, id="left"),
+        pytest.param(JobCancelledError("x"), None, id="cancelled"),
+        pytest.param(AttemptFailed(OutOfMemoryError("x")), None, id="again"),
+        pytest.param(AttemptFailed(NodeFailedError("x")), None, id="failed"),
+        pytest.param(KeyError("x"), None, id="a fault"),
+        pytest.param(RESULT, None, id="succeeded"),
+    ],
+)
+def test_each_attempt_that_is_told_to_begin_is_told_to_end(end: Any, after: Any) -> None:
+    scene = refused(after)
+    scene.executor.end = end
+    with suppress(NotNow, JobFailed, CancelledError):
+        scene.run()
+    kinds = [type(one) for one in scene.events if isinstance(one, AttemptBegan | AttemptEnded)]
+    assert kinds == [AttemptBegan, AttemptEnded]
+    assert isinstance(scene.events[-1], JobLeft)
+
+
+def test_an_attempt_that_is_handed_on_before_it_begins_has_no_end() -> None:
+    scene = again()
+    scene.executor.manifest = WorkerLeaving("while the store was away")
+    scene.postponed()
+    assert [type(one) for one in scene.events] == [JobTaken, JobLeft]
+
+
 # Whom it is meant for
 
 

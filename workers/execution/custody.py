@@ -187,12 +187,7 @@ class Custody:
                 self._refuse_poison(order, lease, record)
                 job, record = self._next_attempt(order, lease, record)
             if result is None:
-                note_attempt(job)
-                self._observe(attempt_began(job, lease.here))
-                if claim.is_new:
-                    self._webhooks.tell_start(job.id, order.request, job.instance)
-                result = self._executor.run(job, lease, report)
-                self._observe(AttemptEnded(job.id, job.number))
+                result = self._attempt(order, claim, job, lease, report)
         except (NotNow, JobFailed):
             raise
         except CancelledError as error:
@@ -211,6 +206,22 @@ class Custody:
             self._endings.fail(order, lease, internal, attempts)
         self._endings.succeed(order, lease, result)
         timeline.mark(order.job_id, "recorded")
+        return result
+
+    def _attempt(
+        self, order: Order, claim: Claimed, job: Job, lease: Lease, report: Report
+    ) -> JobResult:
+        """The result of an attempt, of whose begin is told, and of its end unless it failed."""
+        note_attempt(job)
+        self._observe(attempt_began(job, lease.here))
+        if claim.is_new:
+            self._webhooks.tell_start(job.id, order.request, job.instance)
+        try:
+            result = self._executor.run(job, lease, report)
+        except (CancelledError, HandedOn):
+            self._observe(AttemptEnded(job.id, job.number))
+            raise
+        self._observe(AttemptEnded(job.id, job.number))
         return result
 
     def _committed(self, order: Order, claim: Claimed, job: Job, lease: Lease) -> JobResult | None:
@@ -503,6 +514,7 @@ class Custody:
                 later = NotNow(0.0, lane=lane)
         changes = {"route": Route(), "spent": True}
         self._release(lease, record.model_copy(update=changes), later.seconds)
+        self._observe(AttemptEnded(order.job_id, record.number))
         raise later
 
     def _wish(self, retry: Retry, due: float) -> Route:
@@ -533,7 +545,6 @@ class Custody:
             NotNow: always.
         """
         logger.info("handed on: %s", reason)
-        self._observe(AttemptEnded(job.id, job.number))
         if isinstance(reason, LeaseLost):
             self._stop_unless_adopted(lease, job)
             raise NotNow(LOOK_SECONDS)

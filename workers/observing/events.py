@@ -127,10 +127,12 @@ class FileStored:
 class AttemptEnded:
     """An attempt has ended.
 
+    Comes once for each `AttemptBegan`, and of attempts that failed before they began.
+
     Attributes:
         job_id: of the job.
         number: of the attempt.
-        error: what ended it; None if it succeeded or was handed on.
+        error: what ended it; None if it succeeded, was handed on or cancelled.
         again_in: seconds until the next one; None if there is none.
     """
 
