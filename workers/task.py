@@ -28,7 +28,7 @@ from workers.broker.progress import ProgressWriter
 from workers.broker.transport import LANE, UNABLE
 from workers.execution import Custody, NotNow, Order, Report
 from workers.ledger.outcomes import JobFailed
-from workers.observing import JobEnded, Observe
+from workers.observing import JobEnded, JobRefused, Observe
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +74,7 @@ class RunWorkflow(celery.Task):  # type: ignore[misc]  # celery has no types for
                 raise Ignore(error.message) from None
             if not isinstance(error, UntrustedMessageError):
                 self.custody.tell_refusal(job_id, kwargs, error)
+            self.observe(JobRefused(job_id, error, self.request.headers or {}))
             self.observe(JobEnded(job_id, "failed", error))
             raise
         timeline.mark(job_id, "received", (self.request.headers or {}).get(RECEIVED_AT))

@@ -18,7 +18,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from settings import Settings
-from tasks.errors import NodeFailedError, PromptLostError
+from tasks.errors import InvalidRequestError, NodeFailedError, PromptLostError
 from tasks.tracing import trace_headers
 from workers import tracing
 from workers.logs import context
@@ -29,6 +29,7 @@ from workers.observing import (
     FileStored,
     JobEnded,
     JobLeft,
+    JobRefused,
     JobSuppressed,
     JobTaken,
     NodeExecution,
@@ -247,6 +248,23 @@ def test_how_a_job_ends_is_said(scene: Scene, outcome: Any) -> None:
     assert job.attributes["comfyfleet.outcome"] == outcome
     assert job.attributes.get("error.type") == ("NodeFailedError" if error else None)
     assert (job.status.status_code is StatusCode.ERROR) is (error is not None)
+
+
+def test_a_refused_job_has_a_span_in_its_producers_trace(scene: Scene) -> None:
+    error = InvalidRequestError("unknown argument 'parms'")
+    (job,) = scene.see(JobRefused("a", error, SENT), JobEnded("a", "failed", error))
+    assert (f"{job.context.trace_id:032x}", f"{parent(job):016x}") == (TRACE, PARENT)
+    assert (job.name, job.kind) == ("process comfyui", SpanKind.CONSUMER)
+    assert job.attributes["messaging.message.id"] == "a"
+    assert job.attributes["error.type"] == "InvalidRequestError"
+    assert job.attributes["comfyfleet.outcome"] == "failed"
+    assert (job.status.status_code, job.status.description) == (StatusCode.ERROR, str(error))
+
+
+def test_the_line_of_a_refusal_names_its_trace(scene: Scene) -> None:
+    with context.about(job_id="a"):
+        scene.spans.observe(JobRefused("a", InvalidRequestError("x"), SENT))
+        assert context.fields()["trace_id"] == TRACE
 
 
 def test_whatever_a_job_is_called_its_spans_can_be_sent(scene: Scene) -> None:

@@ -26,7 +26,7 @@ from tasks.result import Attempt, JobResult, ObjectRef, Progress, Timings
 from workers.broker.consumer import IS_SIGNED, ComesAgain, Revoked
 from workers.execution import NotNow, Order, Report
 from workers.ledger.outcomes import JobFailed
-from workers.observing import Event, JobEnded
+from workers.observing import Event, JobEnded, JobRefused
 from workers.task import RunWorkflow
 
 WORKFLOW = {"1": {"class_type": "SaveImage", "inputs": {}}}
@@ -246,8 +246,11 @@ def test_the_same_of_another_job_is_told(play: Play, observed: list[Event]) -> N
     custody = Custody(RESULT)
     custody.known = {"another"}
     with pytest.raises(InvalidRequestError) as caught:
-        play(custody, parms={})
-    assert observed == [JobEnded("job", "failed", caught.value)]
+        play(custody, headers={"traceparent": "x"}, parms={})
+    assert observed == [
+        JobRefused("job", caught.value, {"traceparent": "x"}),
+        JobEnded("job", "failed", caught.value),
+    ]
     # Its webhook, if it names one, with what there is of the request.
     ((job_id, arguments, message),) = custody.refused
     assert (job_id, arguments["parms"], message) == ("job", {}, caught.value.message)
@@ -262,7 +265,7 @@ def test_an_unsigned_message_is_refused_and_its_webhook_not_believed(
         # Whatever its headers say.
         play(custody, headers={IS_SIGNED: True})
     assert custody.orders == custody.refused == []
-    assert [type(event) for event in observed] == [JobEnded]
+    assert [type(event) for event in observed] == [JobRefused, JobEnded]
 
 
 def test_an_unsigned_message_in_the_name_of_a_known_job_is_dropped(

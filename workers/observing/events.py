@@ -49,6 +49,21 @@ class JobSuppressed:
 
 
 @dataclass(frozen=True)
+class JobRefused:
+    """A job's message has been taken, and is none that can be run: it ends before it is had.
+
+    Attributes:
+        job_id: of the job.
+        error: why.
+        headers: of the message.
+    """
+
+    job_id: str
+    error: JobError
+    headers: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class AttemptBegan:
     """An attempt at a job begins.
 
@@ -192,6 +207,7 @@ class WebhookTried:
 Event = (
     JobTaken
     | JobSuppressed
+    | JobRefused
     | AttemptBegan
     | NodesExecuted
     | StageEnded

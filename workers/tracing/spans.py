@@ -30,6 +30,7 @@ from workers.observing import (
     FileStored,
     JobEnded,
     JobLeft,
+    JobRefused,
     JobTaken,
     NodeExecution,
     NodesExecuted,
@@ -77,10 +78,25 @@ class Spans:
         """Begin and end spans as an event says."""
         if isinstance(event, JobTaken):
             self._take(event)
+        elif isinstance(event, JobRefused):
+            self._tell_refused(event)
         elif (now := _open.get()) is not None:
             self._go_on(now, event)
 
     def _take(self, event: JobTaken) -> None:
+        job = self._begin_job(event, at=event.taken_at)
+        queued = max(0.0, event.taken_at - event.enqueued_at)
+        job.set_attribute("comfyfleet.queued_seconds", queued)
+        job.set_attribute("comfyfleet.redelivered", event.redelivered)
+        _open.set(_Open(job))
+
+    def _tell_refused(self, event: JobRefused) -> None:
+        job = self._begin_job(event, at=time())
+        job.set_attribute("comfyfleet.outcome", "failed")
+        _fail(job, event.error)
+        job.end()
+
+    def _begin_job(self, event: JobTaken | JobRefused, *, at: float) -> Span:
         with self._ids.of(event.job_id):
             job = self._begin(
                 f"process {QUEUE}",
@@ -91,15 +107,13 @@ class Spans:
                     "messaging.operation.type": "process",
                     "messaging.destination.name": QUEUE,
                     "messaging.message.id": event.job_id,
-                    "comfyfleet.queued_seconds": max(0.0, event.taken_at - event.enqueued_at),
-                    "comfyfleet.redelivered": event.redelivered,
                 },
-                at=event.taken_at,
+                at=at,
                 kind=SpanKind.CONSUMER,
             )
-        _open.set(_Open(job))
         if job.is_recording():
             note(trace_id=format_trace_id(job.get_span_context().trace_id))
+        return job
 
     def _go_on(self, now: _Open, event: Event) -> None:
         match event:
