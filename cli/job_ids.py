@@ -1,25 +1,34 @@
 """Ids of jobs as arguments, which the shell completes by what the fleet knows."""
 
+import threading
+from contextlib import suppress
 from typing import Annotated
 
 import typer
 
 # Of these the shell offers those that begin as what is typed.
 _OFFERED = 200
+# Seconds that whoever has typed waits at most: for names, sentinels and Redis together.
+_ASK_SECONDS = 1.0
 
 
 def complete_job(incomplete: str) -> list[str]:
-    """The latest jobs whose ids begin so; none if the fleet cannot be asked."""
-    # A shell that waits for an answer must not be told of errors.
-    try:
-        from settings import load
-        from workers.ledger import Ledger
+    """The latest jobs whose ids begin so; none if the fleet cannot be asked, or not at once."""
+    from settings import load
+    from workers.ledger import Ledger
 
-        with Ledger(load().ledger_url) as ledger:
+    found: list[str] = []
+
+    def ask() -> None:
+        # A shell that waits for an answer must not be told of errors.
+        with suppress(Exception), Ledger(load().ledger_url) as ledger:
             latest = ledger.jobs.latest(limit=_OFFERED)
-    except Exception:  # noqa: BLE001
-        return []
-    return [one.job_id for one in latest if one.job_id.startswith(incomplete)]
+            found.extend(one.job_id for one in latest if one.job_id.startswith(incomplete))
+
+    asking = threading.Thread(target=ask, daemon=True)
+    asking.start()
+    asking.join(_ASK_SECONDS)
+    return list(found)
 
 
 def check_job(job_id: str) -> str:

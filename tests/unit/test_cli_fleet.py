@@ -1,14 +1,19 @@
 """What commands on the fleet make of what they are told."""
 
+import threading
+from collections.abc import Iterator
 from datetime import datetime
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, Self
 
 import pytest
 import typer
 
+from cli import job_ids
 from cli.cancel import Fate, exit_code
 from cli.exit_codes import ExitCode
 from cli.finding import Found
+from cli.job_ids import complete_job
 from cli.jobs import Row, newest
 from cli.queue import backlog_json, oldest_words
 from cli.show import Story, as_told
@@ -29,6 +34,46 @@ ATTEMPT = Attempt(number=1, instance="http://a", prompt_id="p", error="X: x", se
 PROGRESS = Progress(
     stage="executing", value=0.5, node_id="1", class_type="K", step=2, steps=4, instance="http://b"
 )
+
+
+class Ledger:
+    """Knows two jobs, and may say nothing until it is let."""
+
+    def __init__(self, let: threading.Event) -> None:
+        self._let = let
+        self.jobs = self
+
+    def latest(self, *, limit: int) -> list[Any]:
+        self._let.wait(5)
+        return [SimpleNamespace(job_id=one) for one in ("a1", "b2")][:limit]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def let(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+    one = threading.Event()
+    monkeypatch.setattr("workers.ledger.Ledger", lambda _url: Ledger(one))
+    yield one
+    one.set()
+
+
+def test_ids_are_completed(let: threading.Event) -> None:
+    let.set()
+    assert complete_job("a") == ["a1"]
+
+
+def test_a_redis_that_says_nothing_holds_up_no_shell(
+    let: threading.Event, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(job_ids, "_ASK_SECONDS", 0.01, raising=False)
+    assert complete_job("a") == []
+    assert not let.is_set()
+    assert capsys.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(
