@@ -95,10 +95,19 @@ def enqueue(
             "webhook": webhook,
         }
     )
-    if job_id is not None and not (isinstance(job_id, str) and job_id and is_encodable(job_id)):
-        raise InvalidRequestError(f"job_id: found {shown(job_id)}, expected a string")
+    _check_id(job_id)
     message = message_options(priority, celery, options)
     return send(arguments, job_id or str(uuid.uuid4()), message, celery)
+
+
+def _check_id(job_id: Any) -> None:
+    if job_id is None:
+        return
+    if not (isinstance(job_id, str) and job_id and is_encodable(job_id)):
+        raise InvalidRequestError(f"job_id: found {shown(job_id)}, expected a string")
+    # No signature is believed of such a one.
+    if "\n" in job_id:
+        raise InvalidRequestError(f"job_id: found {shown(job_id)}, expected one without line break")
 
 
 def checked(given: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from tasks.errors import (
     JobExpiredError,
     UntrustedMessageError,
 )
-from tasks.request import JobRequest, parse_request
+from tasks.request import JobRequest, parse_request, shown
 from tasks.result import Attempt, JobResult, Progress
 from workers import timeline
 from workers.broker.consumer import IS_SIGNED, RECEIVED_AT, ComesAgain, Request, Revoked
@@ -65,7 +65,7 @@ class RunWorkflow(celery.Task):  # type: ignore[misc]  # celery has no types for
         # There is none if another task calls this one, as Celery's own `celery.map` can.
         job_id = self.request.id or ""
         try:
-            self._check_signature()
+            self._check_signature(job_id)
             request = parse_request(args, kwargs)
         except (UntrustedMessageError, InvalidRequestError, InvalidWorkflowError) as error:
             # Refused before there is a job: no attempt is counted.
@@ -91,8 +91,13 @@ class RunWorkflow(celery.Task):  # type: ignore[misc]  # celery has no types for
             _fail(failed.error, failed.attempts)
         return result.model_dump(mode="json")
 
-    def _check_signature(self) -> None:
+    def _check_signature(self, job_id: str) -> None:
         if self.message_secrets and self.request.get(IS_SIGNED) is not True:
+            if "\n" in job_id:
+                raise UntrustedMessageError(
+                    f"the job's id {shown(job_id)} has a line break, and so its message no "
+                    "signature that counts; enqueue it under an id without (docs/security.md)"
+                )
             raise UntrustedMessageError(
                 "the message has no valid signature; producers sign with the MESSAGE_SECRET that "
                 "this worker has (docs/security.md)"

@@ -8,6 +8,7 @@ from celery.signals import before_task_publish
 from kombu.serialization import dumps
 
 from tasks import TASK_NAME, enqueue, enqueue_batch
+from tasks.errors import InvalidRequestError
 from tasks.signing import HEADER, is_signed, sign_published, signature
 
 SECRET, OTHER = "s" * 32, "o" * 32
@@ -71,6 +72,13 @@ def test_all_that_a_producer_sends_is_signed(sent: Any) -> None:
     group(one, one, app=app).apply_async()
     app.send_task("another.task")
     assert found == [True] * 6 + [False]
+
+
+def test_an_id_that_cannot_be_signed_is_not_enqueued(sent: Any) -> None:
+    app, found = sent
+    with pytest.raises(InvalidRequestError, match=r"^job_id: found 'a\\nb', expected one without"):
+        enqueue(WORKFLOW, job_id="a\nb", celery=app)
+    assert found == []
 
 
 def test_without_a_secret_nothing_is_signed() -> None:

@@ -110,6 +110,7 @@ def play(task: RunWorkflow) -> Play:
         custody: Custody,
         *,
         headers: Any = None,
+        job_id: str = "job",
         priority: Any = None,
         redelivered: Any = False,
         expires: Any = None,
@@ -119,7 +120,7 @@ def play(task: RunWorkflow) -> Play:
     ) -> Any:
         task.custody = custody  # type: ignore[assignment]
         task.push_request(
-            id="job",
+            id=job_id,
             headers=headers,
             expires=expires,
             lane=lane,
@@ -266,6 +267,17 @@ def test_an_unsigned_message_is_refused_and_its_webhook_not_believed(
         play(custody, headers={IS_SIGNED: True})
     assert custody.orders == custody.refused == []
     assert [type(event) for event in observed] == [JobRefused, JobEnded]
+
+
+def test_a_line_break_in_its_id_is_why_a_message_has_no_signature(
+    play: Play, task: RunWorkflow
+) -> None:
+    custody = Custody(RESULT)
+    play(custody, job_id="a\nb")
+    task.message_secrets = ("s" * 32,)
+    with pytest.raises(UntrustedMessageError, match=r"^the job's id 'a\\nb' has a line break, "):
+        play(custody, job_id="a\nb")
+    assert len(custody.orders) == 1
 
 
 def test_an_unsigned_message_in_the_name_of_a_known_job_is_dropped(
