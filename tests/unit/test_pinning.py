@@ -244,6 +244,27 @@ def test_a_redis_that_is_away_is_waited_for_and_named_once(
     ]
 
 
+def test_why_it_has_no_server_is_what_the_latest_look_has_shown() -> None:
+    pinning = Waiting(fleet := Fleet({A: HELD, B: HELD, C: HELD})).pinning
+    reasons = [pinning.reason]
+
+    def on_vain() -> None:
+        reasons.append(pinning.reason)
+        if len(reasons) == 2:
+            fleet.fault = BrokerUnavailableError("Redis did not answer (TimeoutError)")
+        elif len(reasons) == 4:
+            fleet.fault = None
+        elif len(reasons) == 5:
+            fleet.pins = {}
+
+    pinning.take(on_vain)
+    who = "by a-8188@one (on host one, since 2001-09-09 01:46:40 UTC)"
+    driven = f"this worker waits as a spare until a server is free: driven are {A} {who}, "
+    away = "no server can be taken: Redis did not answer (TimeoutError)"
+    told = ["no server was taken yet", driven, away, away, driven]
+    assert [one[: len(driven)] for one in reasons] == told
+
+
 def test_a_spare_that_is_asked_to_end_leaves_nothing_behind() -> None:
     waiting = Waiting(Fleet({A: HELD, B: HELD, C: HELD}))
 

@@ -57,6 +57,10 @@ class OwnServer:
         if self._is_to_end:
             raise SystemExit(0)
 
+    def missing(self) -> str:
+        """Why there is none, while one is waited for."""
+        return self._pinning.reason
+
     @property
     def is_another_free(self) -> Callable[[str], bool] | None:
         """Says whether a server beside the one with a URL can be had, if there are several."""

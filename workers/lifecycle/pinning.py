@@ -99,6 +99,8 @@ class Pinning:
         self._taking: str | None = None
         self._told = ""
         self._told_at = float("-inf")
+        self.reason = "no server was taken yet"
+        """Why it has none, as the latest look has shown."""
 
     def take(self, on_vain: Callable[[], None]) -> tuple[str, Pinned]:
         """The URL of a server and the lease on it, as soon as there is one.
@@ -166,6 +168,7 @@ class Pinning:
                 self._pins.let_go(self._taking, self._nonce)
 
     def _tell(self, line: str) -> None:
+        self.reason = line
         now = time.monotonic()
         kind = line.partition(":")[0]
         if kind == self._told and now - self._told_at < _TELL_SECONDS:

@@ -42,9 +42,9 @@ class Watching:
         ProcessCollector(registry=self._registry)
         self.observe = JobMetrics(self._registry)
 
-    def wait(self) -> None:
-        """Answer that the worker is well, and waits for a server."""
-        health = health_pages({}, {"server": lambda: "no server was taken yet"})
+    def wait(self, missing: Check) -> None:
+        """Answer that the worker is well, and waits for a server; say why it has none."""
+        health = health_pages({}, {"server": missing})
         self._endpoint.show({"/metrics": self._scraped, **health})
 
     def start(self, worker: Any, parts: "Parts", pulse: Pulse) -> None:

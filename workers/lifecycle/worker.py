@@ -55,14 +55,14 @@ class Worker(CeleryWorker):  # type: ignore[misc]  # celery has no types for it
         self._hints = look_around(settings)
         name = options.get("hostname") if _on_command_line("hostname") else None
         self._watching = _watching(settings)
-        if self._watching:
-            self._watching.wait()
 
         def begin_to_wait() -> None:
             _begin_to_log(app or self.app, options)
             self._tell_hints()
 
         self._server = OwnServer(settings, name, begin_to_wait)
+        if self._watching:
+            self._watching.wait(self._server.missing)
         try:
             settings = self._server.take()
             options["hostname"] = name or node_name(settings)
