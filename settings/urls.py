@@ -21,8 +21,16 @@ def http_url(value: str | None) -> str | None:
     except ValueError:
         usable = False
     if not usable:
+        if _has_bare_ipv6(value):
+            # Which of its parts is the port nobody can tell.
+            raise ValueError("the IPv6 address in brackets, such as http://[fd00::1]:8188")
         raise ValueError("an http:// or https:// URL with a host, without query or fragment")
     return value.rstrip("/")
+
+
+def _has_bare_ipv6(url: str) -> bool:
+    host = url.partition("://")[2].partition("/")[0].rpartition("@")[2]
+    return host.count(":") > 1 and not host.startswith("[")
 
 
 def has_valid_port(url: str) -> bool:

@@ -171,6 +171,37 @@ def test_before_sidecars_comfyui_waits_for_the_worker(tmp_path: Path) -> None:
     assert comfyui["lifecycle"]["preStop"]["exec"]
 
 
+def worker_url(manifests: list[Manifest], address: str) -> str:
+    """What a worker in a pod with this address is told."""
+    _, worker, _ = worker_and_comfyui(manifests)
+    url = next(v["value"] for v in worker["env"] if v["name"] == "COMFYUI_URL")
+    return str(url).replace("$(POD_IP)", address)
+
+
+def test_pods_may_have_ipv6_addresses(tmp_path: Path) -> None:
+    (tmp_path / "kustomization.yaml").write_text(
+        yaml.safe_dump({"resources": ["base"], "components": ["ipv6", "plain-sidecar"]})
+    )
+    shutil.copytree(FOLDER / "base", tmp_path / "base")
+    for name in ("ipv6", "plain-sidecar"):
+        shutil.copytree(FOLDER / "components" / name, tmp_path / name)
+    manifests = build(tmp_path)
+    kubernetes_validate.validate(one(manifests, "Deployment", "worker"), VERSIONS[0], strict=True)
+    _, _, comfyui = worker_and_comfyui(manifests)
+    assert "--listen=::" in comfyui["args"]
+    assert "--listen=0.0.0.0" not in comfyui["args"]
+    told = one(manifests, "ConfigMap", "comfyfleet")["data"]
+    url = worker_url(manifests, "fd00::5")
+    settings = Settings(COMFYUI_URL=url, METRICS_HOST=told["METRICS_HOST"])
+    assert (settings.comfyui_url, settings.metrics_host) == ("http://[fd00::5]:8188", "::")
+
+
+def test_an_ipv6_address_without_the_component_is_named(manifests: list[Manifest]) -> None:
+    with pytest.raises(ValueError, match="IPv6 address in brackets"):
+        Settings(COMFYUI_URL=worker_url(manifests, "fd00::5"))
+    assert Settings(COMFYUI_URL=worker_url(manifests, "10.0.0.5")).comfyui_url
+
+
 def test_comfyui_is_told_to_end_once_the_worker_is_gone(manifests: list[Manifest]) -> None:
     _, worker, comfyui = worker_and_comfyui(manifests)
     (metrics,) = (port for port in worker["ports"] if port["name"] == "metrics")

@@ -48,6 +48,7 @@ def test_the_backend_follows_a_redis_broker(monkeypatch: pytest.MonkeyPatch) -> 
         ("COMFYUI_URL", "ftp://x", "'ftp://x'", "http:// or https:// URL"),
         ("COMFYUI_URL", "http://", "'http://'", "http:// or https:// URL"),
         ("COMFYUI_URL", "http://x:99999", "'http://x:99999'", "http:// or https:// URL"),
+        ("COMFYUI_URL", "http://fd00::5:8188", "'http://fd00::5:8188'", "IPv6 address in brackets"),
         ("COMFYUI_URL", "http://u:secret@x", f"'http://u:{MASK}@x'", "COMFYUI_HEADERS"),
         ("COMFYUI_URLS", " , ", "' , '", "URLs separated by commas"),
         ("COMFYUI_URLS", "http://a,,gpu", "'gpu'", "http:// or https:// URL"),
