@@ -245,7 +245,8 @@ def test_what_survives_the_end_of_redis(
     ("told", "status", "sentence"),
     [
         ({"product": "RabbitMQ", "version": "3.10.8"}, "ok", "RabbitMQ 3.10.8"),
-        ({"product": "RabbitMQ", "version": "3.7.28"}, "fail", "has no quorum queues"),
+        ({"product": "RabbitMQ", "version": "4.2.0"}, "ok", "RabbitMQ 4.2.0"),
+        ({"product": "RabbitMQ", "version": "3.9.29"}, "fail", "nothing of this was tried"),
         ({}, "fail", "a broker of no version"),
     ],
 )

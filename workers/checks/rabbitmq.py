@@ -15,9 +15,9 @@ from settings.celery import QUEUE
 from settings.masking import without_password
 from workers.checks.finding import Judgement, Status, fail, ok, warn
 
-# The first whose quorum queues know priorities is 4.0; those of the older ones know none, and are
-# there from 3.8 on.
-_OLDEST = (3, 8)
+# As docs/brokers.md has it: with this one all of it was tried, and from it on the queues of a vhost
+# can be quorum queues by default.
+OLDEST = (3, 10)
 # Seconds for the connection, and for each answer.
 _PATIENCE = 2.5
 
@@ -92,11 +92,11 @@ def _type_of_queue(connection: Any) -> str | None:
 def judge_server(told: dict[str, Any], kind: str | None, name: str) -> Judgement:
     """What it means that a server says this of itself, and has the queue as of this type."""
     version = str(told.get("version") or "")
-    if tuple(int(part) for part in re.findall(r"\d+", version)) < _OLDEST:
+    if tuple(int(part) for part in re.findall(r"\d+", version)) < OLDEST:
         return fail(
-            f"{name} is {told.get('product') or 'a broker'} {version or 'of no version'}, which "
-            "has no quorum queues",
-            "use RabbitMQ 3.8 or newer",
+            f"{name} is {told.get('product') or 'a broker'} {version or 'of no version'}, on which "
+            "nothing of this was tried",
+            f"use RabbitMQ {'.'.join(map(str, OLDEST))} or newer",
             heals=False,
         )
     queue = f"is of the type {kind}" if kind else "is not there yet, or its type is not told"
