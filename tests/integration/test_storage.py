@@ -118,7 +118,7 @@ def _peak_mebibytes(pid: int) -> float:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
-@pytest.mark.timeout(120)
+@pytest.mark.timeout(600)
 def test_a_large_output_passes_in_bounded_memory(stack: Stack, seed: int) -> None:
     size = int(os.environ.get("LARGE_OUTPUT_MEBIBYTES", "256")) * MEBIBYTE
     # A database of its own: no other worker may take these jobs.
@@ -133,7 +133,8 @@ def test_a_large_output_passes_in_bounded_memory(stack: Stack, seed: int) -> Non
     (path,) = stack.comfyui.directory.rglob(f"output/**/{small['filename']}")
     with path.open("r+b") as file:
         file.truncate(size)
-    (large,) = client.run(bars(seed))["outputs"]
+    # docs/performance.md has it with 2 GiB.
+    (large,) = client.send(bars(seed)).get(timeout=300)["outputs"]
     grown = _peak_mebibytes(worker.pid) - before
     worker.stop()
     path.unlink()
