@@ -118,7 +118,6 @@ def _peak_mebibytes(pid: int) -> float:
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
-@pytest.mark.timeout(120)
 def test_a_large_output_passes_in_bounded_memory(stack: Stack, seed: int) -> None:
     size = int(os.environ.get("LARGE_OUTPUT_MEBIBYTES", "256")) * MEBIBYTE
     # A database of its own: no other worker may take these jobs.
