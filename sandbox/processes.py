@@ -81,9 +81,13 @@ class ChildProcess:
         """
         deadline = time.monotonic() + seconds
         try:
-            while not ready():
-                if self.returncode is not None:
-                    raise StartupError(f"{self.name} ended with {self.returncode}:\n{self.tail()}")
+            while True:
+                # Read before it is asked: what it did before it ended counts.
+                code = self.returncode
+                if ready():
+                    return
+                if code is not None:
+                    raise StartupError(f"{self.name} ended with {code}:\n{self.tail()}")
                 if time.monotonic() > deadline:
                     raise StartupError(
                         f"{self.name} is not ready after {seconds} s:\n{self.tail()}"

@@ -197,7 +197,7 @@ class Stack:
             settings: variables beside those of the stack.
         """
         process = self.launch_worker(comfyui_url, settings)
-        process.wait_until(lambda: " ready." in process.tail())
+        process.wait_until(lambda: " ready." in process.log.read_text(errors="replace"))
         return process
 
     def launch_worker(

@@ -1,12 +1,14 @@
 """The stack as tests use it: started once, with bare clients that know nothing of us."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import boto3
 from celery import Celery
 from celery.result import AsyncResult
+from celery.states import READY_STATES
 
 from sandbox.stack import Stack
 
@@ -53,6 +55,24 @@ class Client:
         error = handle.get(timeout=30, propagate=False)
         assert handle.state == "FAILURE", error
         return error
+
+    @contextmanager
+    def following(self, job_id: str) -> Iterator[Iterator[dict[str, Any]]]:
+        """All that is told of a job from now on, until its end, however seldom somebody looks."""
+        backend = self.celery.backend
+        with backend.client.pubsub(ignore_subscribe_messages=True) as ear:
+            ear.subscribe(backend.get_key_for_task(job_id))
+            # Until the server has confirmed it.
+            ear.get_message(timeout=30)
+            yield self._told(ear)
+
+    def _told(self, ear: Any) -> Iterator[dict[str, Any]]:
+        backend = self.celery.backend
+        while (message := ear.get_message(timeout=30)) is not None:
+            yield (meta := backend.meta_from_decoded(backend.decode(message["data"])))
+            if meta["status"] in READY_STATES:
+                return
+        raise TimeoutError("nothing was told of the job for 30 s")
 
     def content(self, key: str) -> bytes:
         """An object's bytes."""

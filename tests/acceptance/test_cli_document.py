@@ -25,7 +25,6 @@ LINES = [line for kind, text in SNIPPETS if kind == "console" for line in text.s
 
 
 @pytest.mark.usefixtures("worker")
-@pytest.mark.timeout(120)
 def test_the_tour_can_be_followed(stack: Stack, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     comfyfleet = Comfyfleet(stack.environment())

@@ -12,7 +12,7 @@ from PIL import Image
 
 from sandbox.stack import Stack
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.acceptance
 
 ROOT = Path(__file__).parents[2]
 
@@ -86,7 +86,7 @@ def test_an_interrupted_demo_leaves_nothing(
         time.sleep(0.05)
     assert demo.leftovers()
     os.killpg(demo.process.pid, number)
-    assert demo.process.wait(30) == 130, demo.log.read_text()
+    assert demo.process.wait(60) == 130, demo.log.read_text()
     assert "Traceback" not in demo.log.read_text()
     assert demo.leftovers() == []
 
@@ -115,7 +115,7 @@ def test_a_users_ordinary_environment_does_no_harm(tmp_path: Path) -> None:
 
 def test_a_demo_that_cannot_write_says_so_first() -> None:
     command = [ROOT / ".venv/bin/comfyfleet", "demo", "--output", "/dev/null/x"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
     assert "/dev/null" in done.stderr

@@ -43,7 +43,7 @@ def test_python_snippets_run(stack: Stack, snippet: str) -> None:
         env={"PATH": "/usr/bin:/bin", **stack.environment()},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -60,7 +60,7 @@ def test_the_snippet_without_a_queue_runs(stack: Stack, tmp_path: Path) -> None:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -102,7 +102,7 @@ def _run_for_a_while(command: list[str | Path], stack: Stack, folder: Path) -> N
         process.wait_until(lambda: ready in log.read_text() or process.returncode == 0)
         if ended_by is not None:
             process.send_signal(ended_by)
-        assert process.wait(20) == code, log.read_text()
+        assert process.wait(60) == code, log.read_text()
     finally:
         process.stop()
     assert ready in log.read_text()

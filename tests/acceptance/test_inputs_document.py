@@ -36,7 +36,7 @@ def test_the_program_runs(stack: Stack, snippet: str) -> None:
         env={"PATH": "/usr/bin:/bin", **stack.environment()},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -57,7 +57,7 @@ def test_ten_jobs_of_a_bare_client_on_two_servers(stack: Stack, client: Client) 
         env={"PATH": "/usr/bin:/bin", **own},
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -85,7 +85,7 @@ def test_each_example_runs(stack: Stack, client: Client, example: str) -> None:
         env={"PATH": "/usr/bin:/bin", **stack.environment()},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -109,7 +109,7 @@ def test_the_example_without_a_queue_runs(stack: Stack, tmp_path: Path) -> None:
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -122,6 +122,6 @@ def test_importing_the_producers_side_loads_neither_worker_code_nor_boto() -> No
     heavy = ("workers", "boto3", "botocore", "requests", "websocket", "opentelemetry")
     code = f"import tasks, sys; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
     )
     assert done.stdout.strip() == "[]"

@@ -30,7 +30,7 @@ COMMANDS = [
 
 def ran(program: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True
     )
     return done.stdout.strip()
 

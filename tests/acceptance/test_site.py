@@ -80,7 +80,7 @@ def test_the_site_shows_every_page_and_is_built_without_a_warning(tmp_path: Path
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=100,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

@@ -14,7 +14,7 @@ import pytest
 from sandbox.stack import Stack
 from tests.pages import ROOT, snippets
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(150)]
+pytestmark = pytest.mark.acceptance
 
 COMMANDS = [
     (snippet.title, line.removeprefix("$ "))

@@ -2,6 +2,7 @@
 
 import json
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,11 @@ def snippets(kind: str) -> list[str]:
     return [snippet for of_kind, snippet in SNIPPETS if of_kind == kind]
 
 
+def listens(port: int) -> bool:
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", port)) == 0
+
+
 @pytest.mark.usefixtures("worker")
 def test_the_receiver_hears_of_the_job(stack: Stack) -> None:
     enqueue, receive = snippets("python")
@@ -36,13 +42,14 @@ def test_the_receiver_hears_of_the_job(stack: Stack) -> None:
         [sys.executable, "-c", receive.replace("8080", str(port))],
         stack.folder("receiver") / "receiver.log",
     )
+    receiver.wait_until(lambda: listens(port))
     here = f"http://127.0.0.1:{port}/"
     done = subprocess.run(
         [sys.executable, "-c", enqueue.replace("https://hooks.example.com/renders", here)],
         env={"PATH": "/usr/bin:/bin", **stack.environment()},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     try:
@@ -57,7 +64,7 @@ def test_the_command_makes_a_secret() -> None:
     (command,) = snippets("console")
     program = command.partition("-c '")[2].rstrip().removesuffix("'")
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=120, check=True
     )
     assert len(of_webhooks(separated(done.stdout))) == 1
 

@@ -106,7 +106,7 @@ def test_a_group_is_a_batch_and_a_batch_is_a_group(celery: Celery, stack: Stack,
         env={"PATH": "/usr/bin:/bin", **stack.environment()},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -12,7 +12,6 @@ from workers.comfyui import ComfyUI
 pytestmark = pytest.mark.integration
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize("until_the_job_has_ended", [False, True])
 def test_the_worker_outlives_the_broker(
     stack: Stack, seed: int, until_the_job_has_ended: bool

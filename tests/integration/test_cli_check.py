@@ -11,7 +11,7 @@ from tests.faults.scenes import eventually
 from tests.integration.routing_fleet import CASES, ONLY_LATE, ONLY_OLD, Case, RoutingFleet, painted
 from tests.stack import bars
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.integration
 
 PAIRS = Path(__file__).parents[1] / "fixtures" / "convert"
 

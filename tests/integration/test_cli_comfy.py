@@ -65,7 +65,7 @@ def queued(server: ComfyUI, workflow: Workflow) -> str:
 
 
 def running(server: ComfyUI, seed: int) -> str:
-    prompt_id = queued(server, bars(seed, seconds=60, steps=600))
+    prompt_id = queued(server, bars(seed, seconds=300, steps=3000))
     eventually(lambda: prompt_id in server.queue().running)
     return prompt_id
 
@@ -182,7 +182,7 @@ def test_what_runs_is_interrupted(
 
 def running_after(server: ComfyUI, seed: int) -> str:
     """A prompt that will run when the one before has ended."""
-    return queued(server, bars(seed + 10**6, seconds=60, steps=600))
+    return queued(server, bars(seed + 10**6, seconds=300, steps=3000))
 
 
 def test_memory_is_freed(comfy: Callable[..., Ended], server: ComfyUI, seed: int) -> None:
@@ -302,7 +302,7 @@ def test_run_says_how_a_prompt_failed(
     )
     wrong = written(tmp_path, bars(seed, steps=0))
     assert "node 1 (BarsRender), input steps: Value 0" in refused("run", wrong, "-o", out)
-    slow = written(tmp_path, bars(seed, seconds=60, steps=600))
+    slow = written(tmp_path, bars(seed, seconds=300, steps=3000))
     assert "has executed for 0.2 s" in refused("run", slow, "-o", out, "--timeout", "0.2")
     (tmp_path / "workflow.json").write_text("{{")
     assert "is no JSON" in refused("run", str(tmp_path / "workflow.json"), "-o", out)
@@ -313,7 +313,7 @@ def test_ctrl_c_takes_the_own_prompt_back_and_no_other_one(
 ) -> None:
     other = running(server, seed)
     command = Comfyfleet({"COMFYUI_URL": stand_in.url})
-    file = written(tmp_path, bars(seed + 10**6, seconds=60, steps=600))
+    file = written(tmp_path, bars(seed + 10**6, seconds=300, steps=3000))
     waiting = command.start("comfy", "run", file, "-o", str(tmp_path))
     (own,) = eventually(lambda: server.queue().pending)
     waiting.signal(signal.SIGINT)

@@ -23,7 +23,7 @@ from tests.stack import Client, bars
 from workers.ledger import Claimed, Ledger, Record
 from workers.ledger.fleet import WORKERS, WorkerStatus
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.integration
 
 ATTEMPT = Attempt(number=1, instance="http://a", prompt_id="p", error="Lost: it", seconds=1.0)
 RECORD = Record(attempts=(ATTEMPT,), place="a", instance="http://a", client_id="c", folder="f")
@@ -146,7 +146,8 @@ def test_a_job_that_was_refused_has_a_story(
 def test_jobs_that_run_are_seen_and_stopped(
     comfyfleet: Comfyfleet, client: Client, running_worker: ChildProcess, stack: Stack, seed: int
 ) -> None:
-    running = client.send(bars(seed, seconds=60, steps=600))
+    # Longer than all these commands take.
+    running = client.send(bars(seed, seconds=600, steps=6000))
     running_worker.wait_until(lambda: running.state == "PROGRESS" and running.info["step"])
     told = comfyfleet("status", running.id, "--json")
     assert (told.code, told.json["state"]) == (3, "PROGRESS")
@@ -226,10 +227,12 @@ def test_a_worker_that_vanished_is_shown_as_gone(
         id="g", worker="gone@host", instance="i", state="busy", slots=1, version="1", started_at=1.0
     )
     with redis.Redis.from_url(stack.valkey.url) as broker:
-        broker.hset(WORKERS, "g", f"{int((time.time() - 60) * 1000)} {status.model_dump_json()}")
+        heard_at = time.time() - 60
+        broker.hset(WORKERS, "g", f"{int(heard_at * 1000)} {status.model_dump_json()}")
         told = {one["worker"]: one for one in comfyfleet("workers", "--json").json}
         assert told["gone@host"]["state"] == "gone"
-        assert told["gone@host"]["heard_seconds_ago"] == pytest.approx(60, abs=5)
+        # However long the command took.
+        assert 59 < told["gone@host"]["heard_seconds_ago"] < time.time() - heard_at + 1
         assert "1 gone" in comfyfleet("top", "--once").stdout
         broker.hdel(WORKERS, "g")
 
@@ -397,7 +400,7 @@ def test_a_reader_that_has_had_enough_is_told_nothing(idle: Idle) -> None:
             stdout=closed,
             stderr=subprocess.PIPE,
             text=True,
-            timeout=60,
+            timeout=120,
             check=False,
         )
     assert (done.returncode, done.stderr) == (1, "")

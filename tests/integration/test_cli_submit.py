@@ -17,7 +17,7 @@ from tasks import JobResult
 from tests.command_line import Comfyfleet
 from tests.stack import Client, bars
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.integration
 
 
 @pytest.fixture
@@ -167,7 +167,17 @@ def test_a_batch_is_cancelled(
     comfyfleet: Comfyfleet, worker: ChildProcess, file: str, seed: int
 ) -> None:
     table = f"1.seed={','.join(f'{seed}2{n}' for n in range(20))}"
-    ended = comfyfleet("submit", file, "--param", "1.seconds=60", "--sweep", table, "--json")
+    ended = comfyfleet(
+        "submit",
+        file,
+        "--param",
+        "1.seconds=300",
+        "--param",
+        "1.steps=3000",
+        "--sweep",
+        table,
+        "--json",
+    )
     batch_id = ended.json["batch_id"]
     worker.wait_until(
         lambda: "PROGRESS" in comfyfleet("batch", batch_id, "--json").json["states"], 30

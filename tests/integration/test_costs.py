@@ -15,6 +15,7 @@ from celery import Celery
 from sandbox.stack import Stack
 from sandbox.valkey import Valkey
 from tasks import enqueue
+from tests.faults.scenes import eventually
 from tests.integration.tap import HttpTap
 from tests.stack import Client, bars
 
@@ -81,10 +82,16 @@ def test_nothing_is_connected_anew_for_a_job(scene: Scene, seed: int) -> None:
         # As many as are needed by what comes at the same time.
         for handle in [scene.client.send(bars(seed * 1000 + n)) for n in range(6)]:
             handle.get(timeout=30)
-        before = connections()
-        for number in range(10, 16):
-            scene.client.run(bars(seed * 1000 + number))
-        assert connections() == before
+        numbers = iter(range(seed * 1000 + 10, (seed + 1) * 1000))
+
+        def is_the_same_after_six() -> bool:
+            before = connections()
+            for _ in range(6):
+                scene.client.run(bars(next(numbers)))
+            return connections() == before
+
+        # What happens now and then may have met no job before.
+        eventually(is_the_same_after_six)
 
 
 def test_what_a_job_costs_redis(scene: Scene, seed: int) -> None:
@@ -98,7 +105,7 @@ def test_what_a_job_costs_redis(scene: Scene, seed: int) -> None:
         # Every three seconds leases are renewed and the server is told of; at first more often.
         assert 0 <= seen[name] - count * jobs <= 2 + 3 * seconds, (name, seen)
     # Whether there is one more to take is asked each time, and now and then while one executes.
-    assert jobs <= seen["take"] <= 2 + 1.2 * jobs
+    assert jobs <= seen["take"] <= 2 + 1.2 * jobs + seconds
     # Written at once, and then twice a second while it changes.
     assert jobs <= seen["progress"] <= sum(1 + total / 0.5 for total in totals)
     # Whatever has happened, all jobs together, once a second.

@@ -144,7 +144,7 @@ def test_the_examples_of_the_documents_run(
         },
         capture_output=True,
         text=True,
-        timeout=50,
+        timeout=100,
         check=False,
     )
     assert re.fullmatch(rf"s3://{client.bucket}/\S+\.png\n", done.stdout), done.stderr

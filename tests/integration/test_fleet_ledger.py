@@ -393,12 +393,15 @@ def test_what_waits_by_the_hundred_thousand_costs_no_more(
     message = json.dumps({"body": "x" * 50, "headers": {"id": "j", "enqueued_at": 1.0}})
     for _ in range(10):
         server.lpush("comfyui", *[message] * 10_000)
-    server.config_resetstat()
-    assert read_backlog(settings).depth == 100_000
-    stats = server.info("commandstats")
-    # By the server's own clock: no list is gone through.
-    assert stats["cmdstat_eval"]["usec"] < 20_000
-    assert "cmdstat_lrange" not in stats
+    took = []
+    for _ in range(10):
+        server.config_resetstat()
+        assert read_backlog(settings).depth == 100_000
+        stats = server.info("commandstats")
+        assert "cmdstat_lrange" not in stats
+        took.append(stats["cmdstat_eval"]["usec"])
+    # By the server's own clock, which goes on while others have its CPU: no list is gone through.
+    assert min(took) < 20_000
 
 
 def test_a_broker_that_is_away_is_named() -> None:

@@ -6,7 +6,6 @@ import time
 import urllib.request
 import uuid
 from io import BytesIO
-from typing import Any
 
 import pytest
 from PIL import Image
@@ -55,8 +54,8 @@ def test_timings_add_up(client: Client, seed: int) -> None:
     timings = client.run(bars(seed, seconds=0.4))["timings"]
     # It begins before the answer to its submission has come.
     assert 0.4 <= timings["staged"] + timings["executed"] < 10
-    # Taken between messages, so give or take what they took to arrive.
-    assert 0.3 <= timings["nodes"]["1"] <= timings["executed"] + 0.1
+    # Taken between messages: how long is asked where messages have time to arrive.
+    assert 0 < timings["nodes"]["1"] <= timings["staged"] + timings["executed"] + 0.01
     parts = timings["staged"] + timings["executed"] + timings["uploaded"]
     assert timings["total"] == pytest.approx(parts, abs=0.01)
     assert timings["queued"] >= 0
@@ -124,13 +123,15 @@ def test_the_workflow_is_embedded_in_the_image(client: Client, seed: int) -> Non
 
 
 def test_progress_goes_up_and_names_node_and_step(client: Client, stack: Stack, seed: int) -> None:
-    handle = client.send(bars(seed, seconds=3, steps=12))
-    began = time.monotonic()
-    seen: list[dict[str, Any]] = []
-    while (meta := client.celery.backend.get_task_meta(handle.id))["status"] != "SUCCESS":
-        if meta["status"] == "PROGRESS" and meta["result"] not in seen[-1:]:
-            seen.append(meta["result"])
-    elapsed = time.monotonic() - began
+    job_id = str(uuid.uuid4())
+    with client.following(job_id) as told:
+        began = time.monotonic()
+        client.send(bars(seed, seconds=4, steps=16), options={"task_id": job_id})
+        *progress, end = told
+        elapsed = time.monotonic() - began
+    seen = [meta["result"] for meta in progress]
+    assert {meta["status"] for meta in progress} == {"PROGRESS"}
+    assert 1 < end["result"]["timings"]["nodes"]["1"] < elapsed
     assert set(seen[-1]) == {
         *("stage", "value", "node_id", "class_type", "step", "steps", "instance")
     }
@@ -138,8 +139,8 @@ def test_progress_goes_up_and_names_node_and_step(client: Client, stack: Stack, 
     executing = [p for p in seen if p["stage"] == "executing" and p["step"]]
     assert len(executing) >= 3
     last = executing[-1]
-    assert (last["node_id"], last["class_type"], last["steps"]) == ("1", "BarsRender", 12)
-    assert 0 < last["step"] <= 12
+    assert (last["node_id"], last["class_type"], last["steps"]) == ("1", "BarsRender", 16)
+    assert 0 < last["step"] <= 16
     assert last["instance"] == stack.comfyui_url
     # At most one write each half second.
     assert len(seen) <= elapsed / 0.5 + 1

@@ -88,11 +88,14 @@ def test_a_host_that_fails_is_tried_by_one_at_a_time(ledger: Ledger, server: red
         outbox.put(notice(f"n{number}"))
     first, second = taken(outbox), taken(outbox)
     # Together they are one failure of the host.
-    outbox.postpone(first, "500", 60.0, 0.2)
-    outbox.postpone(second, "500", 60.0, 0.2)
+    outbox.postpone(first, "500", 60.0, 60.0)
+    outbox.postpone(second, "500", 60.0, 60.0)
     outbox.put(notice("n3"))
     assert outbox.take() is None
-    probe = awaited(outbox.take)
+    # As if the host's pause were over.
+    server.hset(f"{BOX}host:https://a:443", "gate", 0)
+    server.zadd(f"{BOX}hosts", {"https://a:443": 0})
+    probe = taken(outbox)
     assert (probe.notice.id, probe.failures) == ("n2", 1)
     assert outbox.take() is None
     # One that is well is asked for everything that is due.

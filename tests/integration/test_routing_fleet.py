@@ -5,7 +5,7 @@ import requests
 
 from tests.integration.routing_fleet import CASES, ONLY_LATE, Case, RoutingFleet, painted
 
-pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.integration
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)

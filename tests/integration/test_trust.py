@@ -173,7 +173,7 @@ def test_the_example_signs_as_workers_want_it(strict: Strict) -> None:
         env={"PATH": "/usr/bin:/bin", **strict.environment},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
     assert done.returncode == 0, done.stderr

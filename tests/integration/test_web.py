@@ -221,7 +221,7 @@ def in_time(url: str, client: Web) -> None:
     began = time.monotonic()
     with pytest.raises(TooSlowError, match=f"took longer than {SHORT:g} s"):
         read(url, client)
-    assert time.monotonic() - began < 10 * SHORT
+    assert time.monotonic() - began < LONG / 2
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def leave(command: list[str | Path], environment: dict[str, str]) -> tuple[int, 
         env={"PATH": "/usr/bin:/bin", **environment},
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=100,
         check=False,
     )
     return done.returncode, done.stderr
@@ -98,8 +98,8 @@ def test_what_cannot_become_well_ends_the_worker_with_2(
 
 def test_a_worker_that_waits_for_its_broker_names_it_and_the_fix(stack: Stack) -> None:
     worker = stack.launch_worker(settings={"CELERY_BROKER_URL": "redis://127.0.0.1:1/0"})
-    worker.wait_until(lambda: "no server can be taken" in worker.tail())
-    said = worker.tail()
+    worker.wait_until(lambda: "no server can be taken" in worker.log.read_text())
+    said = worker.log.read_text()
     worker.stop()
     (line,) = [
         one for one in said.splitlines() if "CELERY_BROKER_URL (redis://127.0.0.1:1/0)" in one
