@@ -52,7 +52,7 @@ def test_it_stops_at_once_while_a_prompt_runs_and_a_client_listens(
         server.running(server.submit(bars_and_save(seconds=60, steps=1)))
         start = time.monotonic()
         assert fresh.stop(number) == (0, "")
-        assert time.monotonic() - start < 1
+        assert time.monotonic() - start < 10
         listener.wait_closed()
 
 
@@ -214,6 +214,7 @@ def test_workflow_may_hang_its_server(
             assert server.finished(after)["status"]["completed"]
         else:
             time.sleep(0.2)
+            listener.wait_for_count(1)
             queue = server.queue()
             assert [item[1] for item in queue["queue_running"]] == [hung]
             assert [item[1] for item in queue["queue_pending"]] == [after]
