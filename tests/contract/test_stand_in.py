@@ -1,5 +1,6 @@
 """What only the stand-in can show: starting, stopping, forgetting, and faults on demand."""
 
+import json
 import signal
 import time
 from collections.abc import Iterator
@@ -152,6 +153,26 @@ def test_faults_are_cleared(server: ComfyUI) -> None:
     assert server.get("/queue").status_code == 200
     with server.listen() as listener:
         assert not listener.closed
+
+
+def test_steps_may_be_held_and_let_go(server: ComfyUI) -> None:
+    def let(steps: int | None) -> None:
+        rule = json.dumps(steps)
+        server.http.put(f"{server.url}/sandbox/steps", data=rule, timeout=10).raise_for_status()
+
+    client_id = unique()
+    let(1)
+    with server.listen(client_id) as listener:
+        held = server.submit(bars_and_save(seconds=60, steps=4), client_id=client_id)
+        assert listener.until_type("progress")[-1]["data"]["value"] == 1
+        assert server.get(f"/history/{held}").json() == {}
+        let(2)
+        for step in (2, 3):
+            assert listener.until_type("progress")[-1]["data"]["value"] == step
+        let(1000)
+        listener.until_done(held)
+        let(None)
+        listener.until_done(server.submit(bars_and_save(), client_id=client_id))
 
 
 def test_websocket_may_be_refused(server: ComfyUI) -> None:
