@@ -10,9 +10,9 @@ import pytest
 
 from bench.distance import Relay
 
-SECONDS = 0.1
-# In three hundred pieces.
-BODY = bytes(20_000_000)
+SECONDS = 0.5
+# In thirty pieces.
+BODY = bytes(2_000_000)
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_a_request_takes_the_distance_longer_once(store: int) -> None:
                 while left:
                     left -= len(client.recv(65536))
                 # Its many pieces do not wait for each other.
-                assert SECONDS <= time.monotonic() - began < 100 * SECONDS
+                assert SECONDS <= time.monotonic() - began < 20 * SECONDS
         assert relay.requests == {"GET": 1, "PUT": 1}
 
 
