@@ -65,7 +65,7 @@ async def _render_bars(call: Call) -> Result:
     inputs = call.inputs
     steps, mode = inputs["steps"], inputs["mode"]
     for step in range(steps):
-        await asyncio.sleep(inputs["seconds"] / steps)
+        await call.installation.pace.step(inputs["seconds"] / steps)
         call.progress(step + 1, steps)
         if step == steps // 2 and mode == "error":
             raise ValueError("bars: deliberate node failure")
@@ -101,7 +101,7 @@ async def _empty_latent(call: Call) -> Result:
 async def _sample(call: Call) -> Result:
     steps = call.inputs["steps"]
     for step in range(steps):
-        await asyncio.sleep(call.installation.step_seconds)
+        await call.installation.pace.step(call.installation.step_seconds)
         call.progress(step + 1, steps)
     latent: Latent = call.inputs["latent_image"]
     settings = {name: value for name, value in call.inputs.items() if name != "latent_image"}

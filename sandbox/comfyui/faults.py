@@ -10,6 +10,7 @@ from aiohttp import web
 
 from sandbox.comfyui.events import Clients
 from sandbox.comfyui.execution import Executor
+from sandbox.comfyui.nodes import Pace
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -40,10 +41,11 @@ class HttpFault:
 class Faults:
     """The rules in force, and the routes under `/sandbox` that set them."""
 
-    def __init__(self, clients: Clients, executor: Executor) -> None:
+    def __init__(self, clients: Clients, executor: Executor, pace: Pace) -> None:
         """Start with no fault."""
         self._clients = clients
         self._executor = executor
+        self._pace = pace
         self._http: list[HttpFault] = []
         self._refuse_websocket = False
 
@@ -52,6 +54,7 @@ class Faults:
         return [
             web.put("/sandbox/faults", self._put),
             web.delete("/sandbox/faults", self._delete),
+            web.put("/sandbox/steps", self._let_steps),
             web.post("/sandbox/faults/cut", self._cut),
             web.post("/sandbox/faults/broadcast", self._broadcast),
             web.get("/sandbox/executions", self._executions),
@@ -98,6 +101,10 @@ class Faults:
 
     async def _delete(self, _: web.Request) -> web.Response:
         self._set({})
+        return web.Response()
+
+    async def _let_steps(self, request: web.Request) -> web.Response:
+        self._pace.let(await request.json())
         return web.Response()
 
     async def _cut(self, _: web.Request) -> web.Response:

@@ -1,5 +1,6 @@
 """What a node class is: its schema, as `/object_info` tells it, and its work."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,31 @@ class OutOfMemoryError(Exception):
 OutOfMemoryError.__module__ = "torch"
 
 
+class Pace:
+    """How long the steps of nodes take: as long as they say, or until they are let go."""
+
+    def __init__(self) -> None:
+        """Let all steps take their time."""
+        self._permits: asyncio.Semaphore | None = None
+
+    def let(self, steps: int | None) -> None:
+        """Let so many steps go, at once, and hold all others; or None: hold no more."""
+        before, self._permits = self._permits, None if steps is None else asyncio.Semaphore(steps)
+        if before is not None:
+            # Who is held looks again.
+            before.release()
+
+    async def step(self, seconds: float) -> None:
+        """Wait for the end of a step that takes so long."""
+        if self._permits is None:
+            await asyncio.sleep(seconds)
+            return
+        while (permits := self._permits) is not None:
+            await permits.acquire()
+            if permits is self._permits:
+                return
+
+
 @dataclass(frozen=True)
 class Installation:
     """What this server has, and how fast it is."""
@@ -34,6 +60,7 @@ class Installation:
     """That loading a model takes."""
     without_nodes: frozenset[str] = frozenset()
     """The node classes that it lacks."""
+    pace: Pace = field(default_factory=Pace)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ def create_app(installation: Installation) -> web.Application:
     clients = Clients()
     queue = PromptQueue(lambda status: clients.send("status", {"status": status}))
     executor = Executor(queue, clients, classes, installation)
-    faults = Faults(clients, executor)
+    faults = Faults(clients, executor, installation.pace)
     routes = [
         *PromptRoutes(version, classes, queue, executor).routes(),
         *WebsocketRoute(version, clients, queue, executor).routes(),

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from sandbox.valkey import Valkey
+from workers.broker import sharing, transport
 
 from .comfyui import ComfyUI
 from .stand_in import StandIn
@@ -22,6 +23,13 @@ from .stand_in import StandIn
 REAL_SERVER_URL = os.environ.get("COMFYUI_CONTRACT_URL")
 STAND_INS = ["0.3.64", "0.8.0"]
 SERVERS = [f"stand-in {version}" for version in STAND_INS] + ["real"] * bool(REAL_SERVER_URL)
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who was hungry or served once is so for the whole test, however slow the machine is."""
+    monkeypatch.setattr(transport, "_HUNGRY_SECONDS", 60.0)
+    monkeypatch.setattr(sharing, "_SERVED_MS", 60_000)
 
 
 @pytest.fixture

@@ -38,7 +38,7 @@ class StandIn:
         """Send a signal; return the exit code and what was printed after the first line."""
         self._process.send_signal(number)
         try:
-            printed, _ = self._process.communicate(timeout=5)
+            printed, _ = self._process.communicate(timeout=20)
         finally:
             self._process.kill()
             self._errors.close()

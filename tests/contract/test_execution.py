@@ -96,7 +96,7 @@ def test_out_of_memory_shows_in_the_exception_type(comfyui: ComfyUI) -> None:
 
 
 def test_interrupted_prompt_is_an_error_without_execution_error(comfyui: ComfyUI) -> None:
-    prompt_id = comfyui.submit(bars_and_save(seconds=1, steps=20))
+    prompt_id = comfyui.submit(bars_and_save(seconds=20, steps=400))
     comfyui.running(prompt_id)
     assert comfyui.post("/interrupt", json={"prompt_id": prompt_id}).status_code == 200
     entry = comfyui.finished(prompt_id)
@@ -109,7 +109,7 @@ def test_interrupted_prompt_is_an_error_without_execution_error(comfyui: ComfyUI
 def test_interrupt_takes_effect_at_the_next_step_which_is_not_told(comfyui: ComfyUI) -> None:
     client_id = unique()
     with comfyui.listen(client_id) as listener:
-        prompt_id = comfyui.submit(bars_and_save(seconds=0.4, steps=1), client_id=client_id)
+        prompt_id = comfyui.submit(bars_and_save(seconds=3, steps=1), client_id=client_id)
         listener.until_type("executing")
         comfyui.post("/interrupt", json={"prompt_id": prompt_id})
         heard = listener.until_done(prompt_id)
@@ -118,17 +118,24 @@ def test_interrupt_takes_effect_at_the_next_step_which_is_not_told(comfyui: Comf
 
 @pytest.mark.parametrize("body", [b"", b'{"prompt_id": null}', b"no json"])
 def test_interrupt_without_a_prompt_id_stops_whatever_runs(comfyui: ComfyUI, body: bytes) -> None:
-    prompt_id = comfyui.submit(bars_and_save(seconds=1, steps=20))
+    prompt_id = comfyui.submit(bars_and_save(seconds=20, steps=400))
     comfyui.running(prompt_id)
     assert comfyui.post("/interrupt", data=body).status_code == 200
     assert "execution_interrupted" in history_messages(comfyui.finished(prompt_id))
 
 
 def test_interrupt_for_another_prompt_is_ignored(comfyui: ComfyUI) -> None:
-    prompt_id = comfyui.submit(bars_and_save(seconds=0.2))
-    comfyui.running(prompt_id)
-    assert comfyui.post("/interrupt", json={"prompt_id": unique()}).status_code == 200
-    assert comfyui.finished(prompt_id)["status"]["completed"]
+    client_id = unique()
+    with comfyui.listen(client_id) as listener:
+        prompt_id = comfyui.submit(bars_and_save(seconds=20, steps=400), client_id=client_id)
+        listener.until_type("executing")
+        assert comfyui.post("/interrupt", json={"prompt_id": unique()}).status_code == 200
+        listener.take()
+        # The step that had begun, and one more, at which it would have taken effect.
+        for _ in range(2):
+            listener.until_type("progress")
+        comfyui.post("/interrupt", json={"prompt_id": prompt_id})
+        listener.until_done(prompt_id)
 
 
 def test_interrupt_while_idle_does_not_hit_the_next_prompt(comfyui: ComfyUI) -> None:

@@ -182,15 +182,16 @@ def test_a_beat_renews_what_is_held_and_nothing_else(broker: Broker, taker: Take
     broker.client.zadd(index, {given_back.delivery_tag: 1.0})
     broker.forget(index)
     broker.forget(TAKERS)
+    before = broker.client.time()[0]
     renew(taker.channel, broker.client)
-    now = broker.client.time()[0]
+    after = broker.client.time()[0] + 1
     scores = dict(broker.client.zrange(index, 0, -1, withscores=True))
     assert scores.keys() == {held.delivery_tag, given_back.delivery_tag}
-    assert scores[held.delivery_tag] == pytest.approx(now, abs=2)
+    assert before <= scores[held.delivery_tag] <= after
     assert scores[given_back.delivery_tag] == 1.0
     takers = dict(broker.client.zrange(TAKERS, 0, -1, withscores=True))
     assert takers
-    assert all(score == pytest.approx(now, abs=2) for score in takers.values())
+    assert all(before <= score <= after for score in takers.values())
 
 
 def test_a_beat_is_one_round_trip_for_many_messages(
@@ -283,7 +284,7 @@ def test_an_idle_consumer_hears_of_every_priority(broker: Broker, taker: Taker) 
         broker.send("a", priority=priority)
         began = time.monotonic()
         taker.next().ack()
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 5
 
 
 @pytest.mark.parametrize("priority", [0, 6])
@@ -443,12 +444,6 @@ def ear(broker: Broker) -> Iterator[Ear]:
     one = Ear(broker)
     yield one
     one.close()
-
-
-@pytest.fixture(autouse=True)
-def patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever was hungry once is so for the whole test, however slow the machine is."""
-    monkeypatch.setattr(transport, "_HUNGRY_SECONDS", 60.0)
 
 
 def commands(broker: Broker, command: str) -> int:
@@ -780,8 +775,17 @@ class Giver:
 
 
 @pytest.fixture
-def giver(taker: Taker) -> Giver:
-    return Giver(taker)
+def giver(broker: Broker, taker: Taker) -> Iterator[Giver]:
+    one = Giver(taker)
+    yield one
+    one.sharing.shutdown(one.consumer)
+
+    def is_deaf() -> bool:
+        broker.client.publish(CALLS, "whoever waits for a call")
+        return all(thread.name != "sharing" for thread in threading.enumerate())
+
+    # No other test must find its thread.
+    until(is_deaf)
 
 
 def test_a_hungry_one_is_served_once_in_a_while(
@@ -797,7 +801,8 @@ def test_a_hungry_one_is_served_once_in_a_while(
     assert not Giver(third).answer(broker)
     served = f"{HUNGRY}{QUEUE}:{other.channel.among_hungry}"
     assert 0 < broker.client.pttl(served) <= sharing._SERVED_MS
-    until(lambda: not broker.client.exists(served))
+    # As when that time is over.
+    broker.client.delete(served)
     broker.client.zadd(HUNGRY + QUEUE, {other.channel.among_hungry: 2.0**40})
     assert Giver(third).answer(broker)
     assert not giver.answer(broker)
@@ -991,6 +996,10 @@ def test_no_message_is_lost_by_connections_that_are_cut(broker: Broker, valkey: 
 @pytest.fixture
 def beats(taker: Taker, monkeypatch: pytest.MonkeyPatch) -> Iterator[Heartbeat]:
     monkeypatch.setattr(heartbeat, "INTERVAL", 0.02)
+    # An answer may take longer than that.
+    monkeypatch.setattr(
+        heartbeat, "client_beside", lambda channel: redis.Redis.from_pool(channel.pool_beside(10.0))
+    )
     consumer = SimpleNamespace(
         connection=taker.connection,
         task_consumer=taker.consumer,

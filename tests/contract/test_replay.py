@@ -1,6 +1,7 @@
 """Everything recorded from real servers, sent again; `recordings` says what may differ."""
 
 import ast
+import json
 from typing import Any
 
 import pytest
@@ -14,11 +15,16 @@ pytestmark = pytest.mark.contract
 
 _SETTLED_SECONDS = 0.1
 """A message this much older than an answer had come before the request was sent."""
+_ALL_STEPS = 1000
 _UPLOAD = b"the same bytes every time"
 
 
 class Replay:
-    """One run through a recording, and what the server did in each scenario."""
+    """One run through a recording, and what the server did in each scenario.
+
+    A stand-in renders no further than the messages that had come in the recording: what a request
+    meets does not depend on when it comes. Real servers know nothing of that and take their time.
+    """
 
     def __init__(self, comfyui: ComfyUI, scenarios: list[Scenario], client_id: str) -> None:
         self._comfyui = comfyui
@@ -32,21 +38,33 @@ class Replay:
             for scenario in scenarios:
                 self._play(scenario)
         finally:
+            self._let_steps(None)
             self._listener.close()
 
     def _play(self, scenario: Scenario) -> None:
         exchanges: list[dict[str, Any]] = []
         messages: list[dict[str, Any]] = []
+        self._let_steps(0)
+        told = 0
         for line in scenario.lines:
             before = self._heard_before(scenario, line["t"] - _SETTLED_SECONDS)
+            if "ws" in line:
+                continue
+            steps = _steps(scenario.messages[told:before])
+            if steps:
+                self._let_steps(steps)
+            told = max(told, before)
             if "http" in line:
                 self._listener.wait_for_count(before - len(messages))
                 exchanges.append(self._send(line["http"]))
-            elif "ws_closed" in line:
+            else:
                 self._listener.wait_for_count(before - len(messages))
                 self._listener.close()
                 messages += self._listener.take()
                 self._listener = Listener(self._comfyui.url, self._client_id)
+                # The greeting: what runs now has not ended before.
+                self._listener.wait_for_count(1)
+        self._let_steps(_ALL_STEPS)
         if scenario.reconnects:
             self._listener.until(lambda message: message == scenario.messages[-1])
         else:
@@ -55,6 +73,10 @@ class Replay:
         messages += self._listener.take()
         self.exchanges[scenario.name] = exchanges
         self.messages[scenario.name] = messages
+
+    def _let_steps(self, steps: int | None) -> None:
+        url, rule = f"{self._comfyui.url}/sandbox/steps", json.dumps(steps)
+        assert self._comfyui.http.put(url, data=rule, timeout=10).status_code in (200, 404, 405)
 
     def _heard_before(self, scenario: Scenario, moment: float) -> int:
         return sum("ws" in line and line["t"] <= moment for line in scenario.lines)
@@ -92,6 +114,11 @@ class Replay:
         for recorded, made_up in self._learned.items():
             text = text.replace(recorded, made_up)
         return text
+
+
+def _steps(messages: list[dict[str, Any]]) -> int:
+    """How many steps end with these messages: an interrupt is heard at the end of one."""
+    return sum(message["type"] in ("progress", "execution_interrupted") for message in messages)
 
 
 def _body(response: requests.Response) -> Any:

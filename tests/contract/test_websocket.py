@@ -46,13 +46,14 @@ def test_without_a_client_id_everybody_hears_progress_and_nothing_else(comfyui: 
 def test_reconnected_client_is_told_the_running_node_without_prompt_id(comfyui: ComfyUI) -> None:
     client_id = unique()
     with comfyui.listen(client_id) as listener:
-        prompt_id = comfyui.submit(bars_and_save(seconds=0.6), client_id=client_id)
+        prompt_id = comfyui.submit(bars_and_save(seconds=60, steps=600), client_id=client_id)
         listener.until_type("executing")
     with comfyui.listen(client_id) as listener:
         (told,) = listener.until_type("executing")
         assert told == {"type": "executing", "data": {"node": "1"}}
+        comfyui.post("/interrupt", json={"prompt_id": prompt_id})
         assert types(listener.until_done(prompt_id))[-3:] == [
-            "execution_success",
+            "execution_interrupted",
             "status",
             "executing",
         ]

@@ -66,7 +66,7 @@ def spots(value):
 
 
 @given(JSON)
-@settings(max_examples=100, deadline=2000)
+@settings(max_examples=100, deadline=20_000)
 def test_any_json(value):
     attempt(value)
     attempt({"nodes": value})
@@ -85,7 +85,7 @@ def test_any_json(value):
 
 
 @given(st.sampled_from(NAMES), st.randoms(use_true_random=False), st.lists(JSON, max_size=4))
-@settings(max_examples=150, deadline=5000, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150, deadline=20_000, suppress_health_check=[HealthCheck.too_slow])
 def test_exports_with_parts_replaced(name, chance, parts):
     export = copy.deepcopy(read(f"{name}.ui"))
     for part in parts:
@@ -95,7 +95,7 @@ def test_exports_with_parts_replaced(name, chance, parts):
 
 
 @given(st.sampled_from(NAMES), st.integers(0, 2**32))
-@settings(max_examples=100, deadline=5000, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, deadline=20_000, suppress_health_check=[HealthCheck.too_slow])
 def test_exports_with_parts_exchanged(name, seed):
     chance = random.Random(seed)
     export = copy.deepcopy(read(f"{name}.ui"))

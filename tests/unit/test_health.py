@@ -27,7 +27,7 @@ class Clock:
 
 def test_an_answer_is_good_enough_for_a_while() -> None:
     clock, answers = Clock(), iter((1, 2))
-    asking = Asking(lambda: next(answers), every=5.0, clock=clock)
+    asking = Asking(lambda: next(answers), every=5.0, wait=PATIENCE, clock=clock)
     assert [asking.latest(), asking.latest()] == [1, 1]
     clock.now += 4.9
     assert asking.latest() == 1
@@ -73,6 +73,7 @@ def test_what_hangs_holds_up_nobody_and_counts_as_no_answer_in_the_end() -> None
         except NoAnswerError:
             hangs.wait(PATIENCE)
     goes_on.clear()
+    hangs.clear()
     clock.now += 6
     # The one before is still good.
     assert asking.latest() == 1
@@ -80,13 +81,14 @@ def test_what_hangs_holds_up_nobody_and_counts_as_no_answer_in_the_end() -> None
     with pytest.raises(NoAnswerError, match="no answer for 16 s"):
         asking.latest()
     # It is not asked again meanwhile.
+    assert hangs.wait(PATIENCE)
     assert len(started) == 2
     goes_on.set()
 
 
 def test_a_first_question_that_hangs_has_no_answer() -> None:
     goes_on = threading.Event()
-    asking = Asking(lambda: goes_on.wait(PATIENCE), every=5.0, wait=0.01)
+    asking = Asking(lambda: goes_on.wait(PATIENCE), every=5.0, wait=0.01, clock=Clock())
     with pytest.raises(NoAnswerError, match="no answer for 0 s"):
         asking.latest()
     goes_on.set()
@@ -107,7 +109,7 @@ def test_what_fails_is_told_and_asked_again(error: Exception, reason: str) -> No
         if errors:
             raise errors.pop()
 
-    check = answering(Asking(ask, every=5.0, clock=clock))
+    check = answering(Asking(ask, every=5.0, wait=PATIENCE, clock=clock))
     assert check() == reason
     clock.now += 5
     assert check() == ""

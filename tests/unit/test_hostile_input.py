@@ -570,6 +570,7 @@ class TestContentTypes:
         "head", [b"[" * HEAD_BYTES, b'{"a":' * 800, b"<?xml" + b" <" * 2000], ids=short
     )
     def test_text_made_to_be_slow(self, head: bytes) -> None:
-        began = time.monotonic()
+        # The processor's time: whatever else the machine does.
+        began = time.process_time()
         assert "/" in content_type(head)
-        assert time.monotonic() - began < 1
+        assert time.process_time() - began < 1

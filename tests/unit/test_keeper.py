@@ -99,6 +99,7 @@ def keeper(ledger: Ledger, worker: Worker, monkeypatch: pytest.MonkeyPatch) -> K
     # Of itself it does nothing before the test is over.
     monkeypatch.setattr(module, "RENEW_SECONDS", 3600.0)
     monkeypatch.setattr(module, "_PAUSE", 0.001)
+    monkeypatch.setattr(module, "_JOIN_SECONDS", PATIENCE)
     return Keeper(
         ledger,  # type: ignore[arg-type]
         "here",

@@ -197,7 +197,7 @@ def test_the_gpu_is_busy_while_a_prompt_executes_and_idle_while_one_could() -> N
 
 
 def asking(answer: Callable[[], Any]) -> Asking[Any]:
-    return Asking(answer, every=5.0)
+    return Asking(answer, every=5.0, wait=10.0)
 
 
 def unreachable() -> Any:

@@ -271,8 +271,9 @@ def test_a_write_that_fails_harms_nothing_and_is_told_of_once(
 
 
 def test_the_end_ends_the_thread_and_what_is_not_yet_written_is_not(
-    writer: ProgressWriter, backend: Backend
+    writer: ProgressWriter, backend: Backend, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(module, "_JOIN_SECONDS", PATIENCE)
     writer.tell("a", at(0.1))
     assert backend.next() == ("a", 0.1)
     writer.tell("a", at(0.2))

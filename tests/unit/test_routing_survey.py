@@ -152,6 +152,9 @@ def scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
     # It goes on when it is nudged, and never by itself.
     monkeypatch.setattr(module, "_TELL_SECONDS", 3600.0)
     monkeypatch.setattr(module, "_TELL_SECONDS_AT_FIRST", 3600.0)
+    # However slow the machine is, its thread ends and its looks are over in time.
+    monkeypatch.setattr(module, "_LOOK_SECONDS", SECONDS)
+    monkeypatch.setattr(module, "_STOP_SECONDS", SECONDS)
     one = Scene()
     yield one
     one.survey.stop()
@@ -191,10 +194,13 @@ def test_capabilities_that_others_know_are_not_told_again(scene: Scene) -> None:
 
 
 def test_others_are_known_and_oneself_is_none_of_them(scene: Scene) -> None:
+    calls: queue.Queue[str] = queue.Queue()
+    scene.survey.subscribe(lambda: calls.put("called"))
     scene.servers.others = [server("there")]
     scene.survey.start()
     scene.next()
-    scene.next()
+    # It has noted them by then, and notes nothing more.
+    assert calls.get(timeout=SECONDS) == "called"
     assert [one.place for one in scene.survey.others] == ["there"]
     scene.servers.others = [server("elsewhere")]
     assert [one.place for one in scene.survey.look_at_others()] == ["elsewhere"]
@@ -216,7 +222,7 @@ def test_who_subscribes_is_called_each_time(scene: Scene) -> None:
 def test_nothing_is_looked_at_again_at_once(scene: Scene) -> None:
     scene.survey.start()
     scene.next()
-    scene.after(models=29, everything=590)
+    scene.after(models=20, everything=590)
     assert scene.comfyui.asked == []
 
 
@@ -402,15 +408,15 @@ def test_it_settles(scene: Scene) -> None:
 
 def test_it_settles_anew_when_redis_may_have_forgotten_the_others(scene: Scene) -> None:
     scene.survey._began_at -= 61
-    scene.survey._heard_at -= 29
+    scene.survey._heard_at -= 20
     scene.survey.look_at_others()
     assert (scene.survey.settling_seconds, scene.survey.returning_seconds) == (0, 0)
     # Nothing was heard for so long that they may not have told of themselves, either.
     scene.survey._heard_at -= 31
     for look in (tuple, scene.survey.look_at_others):
         look()
-        assert 4 < scene.survey.settling_seconds <= 5
-        assert 59 < scene.survey.returning_seconds <= 60
+        assert 0 < scene.survey.settling_seconds <= 5
+        assert 50 < scene.survey.returning_seconds <= 60
     scene.survey._began_at -= 61
     assert (scene.survey.settling_seconds, scene.survey.returning_seconds) == (0, 0)
 

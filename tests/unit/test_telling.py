@@ -72,6 +72,7 @@ def telling(
     monkeypatch.setattr(module, "_STORY_SECONDS", 0.0)
     # Of itself it tells the status no second time.
     monkeypatch.setattr(module, "TELL_SECONDS", 3600.0)
+    monkeypatch.setattr(module, "_JOIN_SECONDS", PATIENCE)
     one = Telling(ledger, Presence(), lines)  # type: ignore[arg-type]
     yield one
     one.stop()

@@ -205,7 +205,7 @@ def test_nothing_is_taken_that_is_too_much(make: Callable[[], bytes], sentence: 
 
 
 @given(st.sampled_from(NAMES), st.integers(0, 4000), st.binary(max_size=9), st.integers(0, 4000))
-@settings(max_examples=200, deadline=2000)
+@settings(max_examples=200, deadline=20_000)
 def test_damaged_files_are_read_or_refused(name: str, at: int, part: bytes, end: int) -> None:
     content = (IMAGES / name).read_bytes()
     damaged = content[:at] + part + content[at + len(part) :]
