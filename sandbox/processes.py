@@ -1,17 +1,22 @@
 """Child processes that never outlive their parent's interest in them."""
 
 import os
+import secrets
 import signal
 import socket
 import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 _INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+# Below those that systems give to whoever connects: one of these may be taken by the time that it
+# is listened on.
+_PORTS = range(10_000, 32_768)
 
 
 class StartupError(Exception):
@@ -159,11 +164,10 @@ def _uninterrupted(undo: Callable[[], None]) -> Iterator[None]:
 
 def free_ports(count: int) -> list[int]:
     """Ports on loopback that nothing listens on, all different."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+    found: set[int] = set()
+    while len(found) < count:
+        port = secrets.choice(_PORTS)
+        with socket.socket() as one, suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            found.add(port)
+    return list(found)
