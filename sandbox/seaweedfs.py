@@ -12,7 +12,7 @@ from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from sandbox.processes import ChildProcess, StartupError, free_ports
+from sandbox.processes import ChildProcess, StartupError, kept_port
 
 ACCESS_KEY = "sandbox"
 SECRET_KEY = "sandbox-secret"  # noqa: S105  # of a store on loopback that lives for minutes
@@ -33,7 +33,7 @@ class SeaweedFS:
         self._session.trust_env = False
         self._directory = directory
         for left in reversed(range(_TRIES)):
-            self._ports = free_ports(10)
+            self._ports = [kept_port(self) for _ in range(10)]
             self.url = f"http://127.0.0.1:{self._ports[0]}"
             try:
                 self.start()
