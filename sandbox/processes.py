@@ -1,12 +1,14 @@
 """Child processes that never outlive their parent's interest in them."""
 
 import os
+import platform
 import secrets
 import signal
 import socket
 import subprocess
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -160,6 +162,24 @@ def _uninterrupted(undo: Callable[[], None]) -> Iterator[None]:
     if came:
         undo()
         signal.raise_signal(came[0])
+
+
+def kept_port(owner: object) -> int:
+    """A port on loopback for servers that come and go; nobody is given it while its owner lives.
+
+    They must allow others to be bound to it, as servers do that may be started again at once.
+    """
+    # Bound and never listening.
+    keeper = socket.socket()
+    keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    keeper.bind(("127.0.0.1", 0))
+    port = int(keeper.getsockname()[1])
+    if platform.system() == "Linux":
+        weakref.finalize(owner, keeper.close)
+    else:
+        # Systems like macOS let nobody share what is bound, listening or not.
+        keeper.close()
+    return port
 
 
 def free_ports(count: int) -> list[int]:

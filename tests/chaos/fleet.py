@@ -84,7 +84,7 @@ class Worker(_Supervised):
 
     def is_ready(self) -> bool:
         """Whether it takes jobs."""
-        return " ready." in self.process.tail()
+        return " ready." in self.process.log.read_text(errors="replace")
 
     def running(self) -> bool:
         return self.process.returncode is None

@@ -239,7 +239,7 @@ def _play(request: pytest.FixtureRequest, stack: Stack) -> dict[Scene, Future[No
     items = [item for item in request.session.items if item.path == request.path]
     # Of functions with parameters there is an item for each of these.
     scenes = {item.function.scene for item in items if hasattr(item.function, "scene")}  # type: ignore[attr-defined]
-    # One after the other: two that look for a free port at the same time may find the same.
+    # One after the other: what boto3 prepares for its first client is not for several threads.
     fleets = {scene: Fleet(stack) for scene in scenes}
     pool = ThreadPoolExecutor(len(scenes))
 

@@ -64,7 +64,7 @@ def test_the_progress_of_a_prompt_that_was_taken_over_names_its_node(fleet: Flee
 def test_a_prompt_that_ended_without_a_worker_is_collected(fleet: Fleet) -> None:
     server = fleet.server()
     killed = fleet.worker(server)
-    job = fleet.send(bars(1, seconds=2, steps=20))
+    job = fleet.send(bars(1, seconds=6, steps=60))
     prompt = executing(server)
     killed.kill()
     assert not history(server, prompt)
@@ -102,7 +102,7 @@ def test_what_ended_on_the_first_server_is_collected_from_elsewhere(fleet: Fleet
     first, second = fleet.server(), fleet.server()
     store = fleet.proxy(fleet.stack.seaweedfs.url)
     killed = fleet.worker(first, S3_ENDPOINT_URL=f"http://{store.address}")
-    job = fleet.send(bars(1, seconds=1))
+    job = fleet.send(bars(1, seconds=5))
     prompt = executing(first)
     store.set(Mode.REFUSE)
     fleet.worker(second)
@@ -120,7 +120,7 @@ def test_what_ended_on_the_first_server_is_collected_from_elsewhere(fleet: Fleet
 def test_a_job_that_was_committed_touches_no_gpu(fleet: Fleet) -> None:
     first, second = fleet.server(), fleet.server()
     killed = fleet.worker(first)
-    job = fleet.send(bars(1, seconds=2, steps=20))
+    job = fleet.send(bars(1, seconds=5, steps=50))
     prompt = executing(first)
     # Without it the worker commits, and can tell nobody.
     fleet.valkey.kill()

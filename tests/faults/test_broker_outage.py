@@ -21,7 +21,7 @@ def survives(fleet: Fleet, *, kill: bool) -> None:
     jobs = [fleet.send(bars(number, seconds=1, steps=10)).id for number in range(6)]
     executing(server)
     # One executes, and one is taken ahead.
-    eventually(lambda: len(fleet.waiting()) == 4)
+    eventually(lambda: len(fleet.waiting()) <= 4)
     (fleet.valkey.kill if kill else fleet.valkey.stop)()
     fleet.valkey.start()
     fleet.reconnect()
@@ -69,7 +69,7 @@ def test_a_broker_that_is_away_for_longer_than_its_messages_are_valid(fleet: Fle
 def test_a_job_that_waits_for_its_retry_outlives_the_broker(fleet: Fleet) -> None:
     server = fleet.server()
     worker = fleet.worker(server)
-    job = fleet.send(bars(1, seconds=2, steps=20)).id
+    job = fleet.send(bars(1, seconds=5, steps=50)).id
     first = executing(server)
     server.kill()
     server.start()
@@ -87,7 +87,7 @@ def test_a_job_that_waits_for_its_retry_outlives_the_broker(fleet: Fleet) -> Non
 def test_a_full_broker_is_named_and_has_the_result_when_there_is_room(fleet: Fleet) -> None:
     server = fleet.server()
     worker = fleet.worker(server)
-    job = fleet.send(bars(1, seconds=1))
+    job = fleet.send(bars(1, seconds=5))
     prompt = executing(server)
     fleet.redis.config_set("maxmemory", 1)
     eventually(lambda: history(server, prompt))

@@ -33,9 +33,9 @@ def test_what_a_killed_worker_held_starts_on_another(stack: Stack, seed: int) ->
     killed = stack.worker(stack.stand_in().url, {**own, "WORKER_SLOTS": "1"})
     # A postponed job takes no slot: it lets the worker take one more. When its time comes and the
     # slot is taken, it waits in the worker.
-    prefetched = client.send(bars(seed), options={"countdown": 2})
-    postponed = client.send(bars(seed + 500), options={"countdown": 10})
-    running = client.send(bars(seed + 600, seconds=15, steps=150))
+    prefetched = client.send(bars(seed), options={"countdown": 4})
+    postponed = client.send(bars(seed + 500), options={"countdown": 16})
+    running = client.send(bars(seed + 600, seconds=13, steps=130))
     until(lambda: inspected(client, "active") == {running.id})
     until(lambda: inspected(client, "scheduled") == {postponed.id})
     until(lambda: prefetched.id in inspected(client, "reserved"))

@@ -25,7 +25,8 @@ from workers.execution.job import prompt_id
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(120)]
 
-AT_ONCE_SECONDS = 1.5
+# Of a minute that the job would take, and sooner than anybody looks again of his own accord.
+AT_ONCE_SECONDS = 8.0
 
 
 def is_pending(server: StandIn, prompt: str) -> bool:
@@ -53,7 +54,7 @@ def test_a_running_job_that_is_revoked_makes_room(fleet: Fleet, slots: str) -> N
 
     result = following.get(timeout=30)
     assert server.execution_log()[1].began - began < AT_ONCE_SECONDS
-    assert eventually(lambda: running.state == "REVOKED", AT_ONCE_SECONDS)
+    assert eventually(lambda: running.state == "REVOKED")
     assert was_interrupted(server, first)
     assert fleet.executions() == {first: 1, result["prompt_id"]: 1}
     assert eventually(fleet.has_drained)
@@ -62,7 +63,7 @@ def test_a_running_job_that_is_revoked_makes_room(fleet: Fleet, slots: str) -> N
 def test_a_job_out_of_time_fails_and_makes_room(fleet: Fleet) -> None:
     server = fleet.server()
     fleet.worker(server, WORKER_SLOTS="1")
-    job = fleet.send(bars(1, seconds=60, steps=600), timeout_seconds=1)
+    job = fleet.send(bars(1, seconds=60, steps=600), timeout_seconds=3)
     first = executing(server)
     following = fleet.send(bars(2))
     error = job.get(timeout=30, propagate=False)
@@ -71,7 +72,7 @@ def test_a_job_out_of_time_fails_and_makes_room(fleet: Fleet) -> None:
     assert errors(job.backend.get_task_meta(job.id)) == ["JobTimeoutError"]
     result = following.get(timeout=30)
     one, two = server.execution_log()
-    assert two.began - one.began < 1 + AT_ONCE_SECONDS
+    assert two.began - one.began < 3 + AT_ONCE_SECONDS
     assert was_interrupted(server, first)
     assert fleet.executions() == {first: 1, result["prompt_id"]: 1}
 
@@ -80,7 +81,7 @@ def test_a_job_out_of_time_fails_and_makes_room(fleet: Fleet) -> None:
 def test_a_job_that_waits_on_the_server_is_taken_from_its_queue(fleet: Fleet) -> None:
     server = fleet.server()
     fleet.worker(server, WORKER_SLOTS="2")
-    running = fleet.send(bars(1, seconds=5, steps=50))
+    running = fleet.send(bars(1, seconds=8, steps=80))
     executing(server)
     pending = fleet.send(bars(2))
     eventually(lambda: is_pending(server, prompt_id(pending.id, 1)))
@@ -99,7 +100,7 @@ def test_what_a_revoked_job_has_uploaded_is_removed(fleet: Fleet) -> None:
     server = fleet.server()
     # Few uploads at a time, and slow enough that some files are stored and others are not.
     fleet.worker(server, WORKER_SLOTS="1")
-    with spoilt(server, {"method": "GET", "path": "/view", "delay_seconds": 0.3}):
+    with spoilt(server, {"method": "GET", "path": "/view", "delay_seconds": 1.5}):
         job = fleet.send(bars(1, batch_size=20))
         eventually(lambda: len(fleet.stored(job.id)) >= 2)
         job.revoke(terminate=True)
@@ -130,7 +131,7 @@ def test_a_prompt_that_could_not_be_stopped_is_stopped_later(fleet: Fleet) -> No
 def test_a_waiting_job_that_is_revoked_never_starts(fleet: Fleet) -> None:
     server = fleet.server()
     worker = fleet.worker(server, WORKER_SLOTS="1")
-    running = fleet.send(bars(1, seconds=1))
+    running = fleet.send(bars(1, seconds=5))
     executing(server)
     waiting = fleet.send(bars(2))
     following = fleet.send(bars(3))
@@ -145,8 +146,8 @@ def test_a_waiting_job_that_is_revoked_never_starts(fleet: Fleet) -> None:
 @together
 def test_a_revoked_job_never_starts_after_broker_and_worker_were_restarted(fleet: Fleet) -> None:
     server = fleet.server()
-    worker = fleet.worker(server, WORKER_SLOTS="1", SHUTDOWN_GRACE_SECONDS="10")
-    running = fleet.send(bars(1, seconds=2, steps=20))
+    worker = fleet.worker(server, WORKER_SLOTS="1", SHUTDOWN_GRACE_SECONDS="15")
+    running = fleet.send(bars(1, seconds=5, steps=50))
     executing(server)
     waiting = fleet.send(bars(2))
     waiting.revoke()
@@ -186,7 +187,7 @@ def test_a_retrying_job_that_is_revoked_is_not_tried_again(fleet: Fleet) -> None
 def test_a_job_that_has_expired_ends_and_never_executes(fleet: Fleet) -> None:
     server = fleet.server()
     fleet.worker(server, WORKER_SLOTS="1")
-    running = fleet.send(bars(1, seconds=2, steps=20))
+    running = fleet.send(bars(1, seconds=5, steps=50))
     executing(server)
     expires = fleet.send(bars(2), options={"expires": 1})
     following = fleet.send(bars(3))

@@ -89,7 +89,8 @@ def leaves_in_peace(worker: ChildProcess) -> None:
     began = time.monotonic()
     worker.stop()
     assert worker.returncode == 0
-    assert time.monotonic() - began < 5.0
+    # Nothing is waited for: not the grace of 15 s, either.
+    assert time.monotonic() - began < 10.0
     assert "Traceback" not in worker.log.read_text()
 
 

@@ -34,10 +34,15 @@ class Fleet:
         deadline = time.monotonic() + 90
         while not condition():
             assert time.monotonic() < deadline, self.worker.tail(40)
-            if self.server.process.returncode is not None:
-                self.deaths += 1
-                self.server.start()
+            self._revive()
             time.sleep(0.02)
+        # What the condition tells of may be its death.
+        self._revive()
+
+    def _revive(self) -> None:
+        if self.server.process.returncode is not None:
+            self.deaths += 1
+            self.server.start()
 
     def executions(self, job_id: str) -> int:
         """How often the server began any prompt of a job."""

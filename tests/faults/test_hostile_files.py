@@ -333,6 +333,6 @@ def test_the_listener_outlives_what_it_hears(garbage: bytes) -> None:
             notifications.start()
             try:
                 while not subscription.progress.finished:
-                    assert subscription.wait(10)
+                    assert subscription.wait(60)
             finally:
                 notifications.stop()

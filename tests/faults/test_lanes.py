@@ -68,7 +68,7 @@ def pair(stack: Stack) -> Iterator[Pair]:
 
 
 def test_who_comes_back_gets_what_it_alone_can_run(pair: Pair) -> None:
-    jobs = pair.send(4)
+    jobs = pair.send(5)
     executing(pair.red)
     eventually(pair.fleet.in_lanes)
     pair.workers[pair.red.url].kill()
@@ -114,10 +114,11 @@ def test_a_server_that_starts_after_its_worker_gets_what_it_alone_can_run(pair: 
 
 def test_a_frozen_worker_loses_none_of_its_jobs(pair: Pair) -> None:
     before = sum(pair.red.executions().values())
-    jobs = pair.send(4)
-    prompt = executing(pair.red, before + 1)
+    jobs = pair.send(5)
+    executing(pair.red, before + 1)
     worker = pair.workers[pair.red.url]
     worker.pause()
+    prompt = pair.red.execution_log()[-1].prompt_id
     # What it held comes to the other one, which cannot run it, and collects what has been rendered.
     held = next(job for job in jobs if prompt_id(job, 1) == prompt)
     pair.fleet.job(held).get(timeout=60)
@@ -146,8 +147,10 @@ def test_what_only_a_dead_one_could_run_fails_and_is_not_forgotten(pair: Pair) -
 def test_a_fleet_that_comes_back_one_by_one_loses_nothing(pair: Pair) -> None:
     jobs = pair.send(5)
     eventually(pair.fleet.in_lanes)
+    # One that has been there for long would have no patience with what it does not see any more.
+    for worker in pair.workers.values():
+        worker.kill()
     for server in (pair.red, pair.blue):
-        pair.workers[server.url].kill()
         pair.fleet.silence(server)
     blue = pair.restart(pair.blue)
     later = pair.send(1)
@@ -161,10 +164,13 @@ def test_a_dead_ones_lane_is_served_by_those_who_load_its_models(fleet: Fleet) -
     red = fleet.server(models=BOTH, step_seconds=0.1, model_seconds=1.0)
     blue = fleet.server(models=BOTH, step_seconds=0.1, model_seconds=1.0)
     workers = {red.url: fleet.worker(red), blue.url: fleet.worker(blue)}
-    first = {one: fleet.send(painted(one, steps=10)) for one in (RED, BLUE)}
+    first = {RED: fleet.send(painted(RED, steps=10))}
+    # Who has that one does not get both.
+    eventually(fleet.executions)
+    first[BLUE] = fleet.send(painted(BLUE, steps=10))
     at = first[RED].get(timeout=30)["instance"]
     assert first[BLUE].get(timeout=30)["instance"] != at
-    jobs = [fleet.send(painted(RED, steps=5)) for _ in range(6)]
+    jobs = [fleet.send(painted(RED, steps=8)) for _ in range(6)]
     server = red if at == red.url else blue
     executing(server, 2)
     workers[at].kill()

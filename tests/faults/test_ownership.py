@@ -36,9 +36,9 @@ def is_committed_once(fleet: Fleet, job_id: str, outputs: int = 1) -> bool:
 @together
 def test_one_id_three_times_is_one_job(fleet: Fleet) -> None:
     workers = [fleet.worker(fleet.server()) for _ in range(2)]
-    job = fleet.send(bars(1, seconds=2, steps=20))
+    job = fleet.send(bars(1, seconds=6, steps=60))
     for _ in range(2):
-        fleet.send(bars(1, seconds=2, steps=20), job.id)
+        fleet.send(bars(1, seconds=6, steps=60), job.id)
     came = re.compile(f"job {job.id}: (received after|came again while)")
     eventually(lambda: sum(len(came.findall(one.log.read_text())) for one in workers) == 3)
 
@@ -100,7 +100,7 @@ def goes_on_as_if_nothing_was(fleet: Fleet, frozen: Frozen, other: StandIn) -> N
     assert errors(result) == ["WorkerDiedError", None]
     assert result["instance"] == other.url
     assert is_committed_once(fleet, frozen.job_id)
-    assert was_interrupted(frozen.server, frozen.prompt)
+    assert eventually(lambda: was_interrupted(frozen.server, frozen.prompt))
     assert is_idle(frozen.server)
     assert frozen.server.executions() == {frozen.prompt: 1}
     assert other.executions() == {result["prompt_id"]: 1}
@@ -140,12 +140,11 @@ def test_who_is_cut_off_from_redis_commits_nothing_that_may_be_somebody_elses(
     blind = {"CELERY_BROKER_URL": f"redis://{broker.address}/0"}
     cut_off = fleet.worker(server, **blind, CELERY_RESULT_BACKEND=blind["CELERY_BROKER_URL"])
     # Longer than its lease is valid, and ended when another worker is given the job.
-    job = fleet.send(bars(1, seconds=13.5, steps=100))
+    job = fleet.send(bars(1, seconds=14.5, steps=100))
     prompt = executing(server)
     broker.set(Mode.BLACKHOLE)
     other = fleet.worker(fleet.server())
     assert eventually(lambda: history(server, prompt))
-    assert not job.ready()
 
     result = job.get(timeout=60)
     assert f"on {server.url} collects prompt {prompt}" in other.log.read_text()

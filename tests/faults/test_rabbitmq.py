@@ -111,7 +111,7 @@ def revoked_while_it_waits(fleet: RabbitFleet) -> None:
     """A job that is revoked before anybody begins it takes no GPU, and ends as revoked."""
     server = fleet.server()
     fleet.worker(server, WORKER_SLOTS="1")
-    running = fleet.send(bars(1, seconds=2, steps=20))
+    running = fleet.send(bars(1, seconds=5, steps=50))
     first = executing(server)
     waiting = fleet.send(bars(2))
     waiting.revoke()
@@ -128,13 +128,13 @@ def revoked_while_it_waits(fleet: RabbitFleet) -> None:
 def postponed(fleet: RabbitFleet, server: StandIn) -> None:
     """A job that waits for its time takes no slot."""
     sent_at = time.time()
-    later = fleet.send(bars(4), options={"countdown": 3})
+    later = fleet.send(bars(4), options={"countdown": 5})
     now = fleet.send(bars(5))
     assert now.get(timeout=30)["outputs"]
     assert later.get(timeout=30)["outputs"]
     began = {one.prompt_id: one.began for one in server.execution_log()}
     assert began[prompt_id(now.id, 1)] < began[prompt_id(later.id, 1)]
-    assert began[prompt_id(later.id, 1)] >= sent_at + 3
+    assert began[prompt_id(later.id, 1)] >= sent_at + 5
 
 
 def too_late(fleet: RabbitFleet) -> None:
@@ -200,8 +200,8 @@ def unreadable(fleet: RabbitFleet, worker: ChildProcess) -> None:
 def handed_back(fleet: RabbitFleet) -> None:
     """Who is asked to leave ends what is short, and gives back what is not."""
     slow, fast = fleet.server(step_seconds=0.5), fleet.server()
-    worker = fleet.worker(slow, SHUTDOWN_GRACE_SECONDS="2")
-    short = fleet.send(bars(1, seconds=1, steps=10))
+    worker = fleet.worker(slow, SHUTDOWN_GRACE_SECONDS="6")
+    short = fleet.send(bars(1, seconds=3, steps=30))
     ended = executing(slow)
     long = fleet.send(sampled(steps=120))
     eventually(fleet.has_drained)
@@ -378,7 +378,7 @@ def test_a_broker_that_is_killed_and_started(
     servers = [fleet.server() for fleet in lasting]
     workers = [fleet.worker(server) for fleet, server in zip(lasting, servers, strict=True)]
     sent = [
-        [fleet.send(bars(number, seconds=(4, 4, 8)[number], steps=40)).id for number in range(3)]
+        [fleet.send(bars(number, seconds=(6, 2, 8)[number], steps=40)).id for number in range(3)]
         for fleet in lasting
     ]
     for fleet, server in zip(lasting, servers, strict=True):

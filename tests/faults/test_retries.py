@@ -110,16 +110,16 @@ def test_out_of_memory_everywhere_fails_and_tells_every_attempt(fleet: Fleet) ->
 def test_a_cached_output_that_is_gone_is_made_again(fleet: Fleet) -> None:
     server = fleet.server()
     fleet.worker(server)
-    fleet.send(bars(1, seconds=1.5)).get(timeout=30)
+    fleet.send(bars(1, seconds=4)).get(timeout=30)
     (file,) = (server.directory / "output").rglob("*.png")
     file.unlink()
 
-    second = fleet.send(bars(1, seconds=1.5)).get(timeout=30)
+    second = fleet.send(bars(1, seconds=4)).get(timeout=30)
     assert errors(second) == ["OutputMissingError", None]
     assert fleet.client.content(second["outputs"][0]["key"])
     assert list(fleet.executions().values()) == [1, 1, 1]
     # Only the node whose file was gone: the render itself is in the cache.
-    assert max(seconds_of(server)[1:]) < 1
+    assert max(seconds_of(server)[1:]) < 4
 
 
 @together

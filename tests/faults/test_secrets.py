@@ -100,7 +100,7 @@ def inspected(client: Client, workflow: Workflow, arguments: Any) -> tuple[dict[
     handle = client.send(workflow, **arguments)
     while handle.state != "PROGRESS":
         assert handle.state in ("PENDING", "PROGRESS")
-    inspect = client.celery.control.inspect(timeout=1)
+    inspect = client.celery.control.inspect(timeout=20, limit=1)
     told = [inspect.active(safe=False), inspect.active(safe=True), inspect.reserved()]
     assert any(told[0].values())
     told += [inspect.query_task(handle.id), inspect.stats(), inspect.report()]
@@ -154,7 +154,7 @@ def evidence(stack: Stack) -> Iterator[Evidence]:
     errors: dict[str, str] = {}
 
     with recorded_events(client) as events:
-        result, told = inspected(client, loaded(seconds=3, steps=12), arguments)
+        result, told = inspected(client, loaded(seconds=6, steps=24), arguments)
         refused = {**loaded(), "7": {"class_type": "No", "inputs": {"x": DATA_URL}}}
         for kind, workflow, given in (
             ("a node fails", loaded(mode="error"), arguments),

@@ -1,14 +1,29 @@
 """The store is away: what was rendered is kept until it can be stored, and rendered once."""
 
+from collections.abc import Mapping
+
 import pytest
+from botocore.exceptions import ClientError
 
 from sandbox.proxy import Mode
 from sandbox.seaweedfs import SeaweedFS
 from tests.faults.scenes import Fleet, errors, eventually, executing, history, together
-from tests.stack import bars
+from tests.stack import Client, bars
 from workers.execution.job import prompt_id
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(120)]
+
+
+def is_denied(environment: Mapping[str, str]) -> bool:
+    """Whether the store has heard that these credentials may not write."""
+    client = Client(environment)
+    try:
+        client.s3.put_object(Bucket=client.bucket, Key="denied/probe", Body=b"")
+    except ClientError:
+        return True
+    finally:
+        client.close()
+    return False
 
 
 @together
@@ -18,7 +33,7 @@ def test_an_outage_beyond_all_patience_costs_no_second_execution(fleet: Fleet) -
     worker = fleet.worker(
         server, S3_ENDPOINT_URL=f"http://{store.address}", S3_PATIENCE_SECONDS="2"
     )
-    job = fleet.send(bars(1, seconds=1))
+    job = fleet.send(bars(1, seconds=4))
     prompt = executing(server)
     store.set(Mode.REFUSE)
     eventually(lambda: f"job {job.id} #2: attempt 2 failed" in worker.log.read_text())
@@ -88,7 +103,7 @@ def test_a_connection_that_is_cut_in_the_upload_is_no_new_attempt(fleet: Fleet) 
     server = fleet.server()
     store = fleet.proxy(fleet.stack.seaweedfs.url)
     fleet.worker(server, S3_ENDPOINT_URL=f"http://{store.address}")
-    job = fleet.send(bars(1, seconds=1))
+    job = fleet.send(bars(1, seconds=4))
     executing(server)
     # The next answer, which is to the first upload, does not arrive whole.
     store.cut_after(10)
@@ -102,8 +117,10 @@ def test_a_connection_that_is_cut_in_the_upload_is_no_new_attempt(fleet: Fleet) 
 @together
 def test_a_bucket_that_becomes_read_only_costs_no_more_than_one_render(fleet: Fleet) -> None:
     store, server = fleet.stack.seaweedfs, fleet.server()
-    worker = fleet.worker(server, **store.allow("writer", "Read", "List", "Write"))
+    writer = store.allow("writer", "Read", "List", "Write")
+    worker = fleet.worker(server, **writer)
     store.forbid("writer", "Write")
+    eventually(lambda: is_denied({**fleet.stack.environment(), **writer}))
     rendered = fleet.send(bars(1))
     eventually(lambda: "no jobs are taken until it takes objects" in worker.log.read_text())
     waits = fleet.send(bars(2))
