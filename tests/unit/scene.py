@@ -12,7 +12,7 @@ from tasks.errors import BrokerUnavailableError, InvalidWorkflowError
 from tasks.request import JobRequest
 from tasks.result import Attempt, JobResult, ObjectRef, Timings
 from workers.comfyui.model import PromptQueue, PromptState
-from workers.execution import Custody, Endings, Limits, NotNow, Order, Takeover
+from workers.execution import Custody, Endings, Limits, NotNow, Order, Placement, Takeover
 from workers.execution.job import AttemptFailed, Job, prompt_id
 from workers.execution.keeper import Lease
 from workers.execution.place import Place
@@ -311,23 +311,31 @@ class Scene:
             paper.outbox,
             lambda: self.nudges.append(len(self.ledger.notices)),
         )
+        takeover = Takeover(
+            ledger=paper,
+            comfyui=self.server,  # type: ignore[arg-type]
+            server_at={HERE: self.server, NEIGHBOUR: self.neighbour}.__getitem__,  # type: ignore[arg-type]
+            place=Place(HERE, "this-host"),
+        )
+        limits = Limits(self.max_attempts, self.max_crashes)
         return Custody(
             ledger=paper,
             keeper=self.keeper,  # type: ignore[arg-type]
             executor=self.executor,
             removal=SimpleNamespace(remove=self.removed.append),  # type: ignore[arg-type]
-            router=self.router,  # type: ignore[arg-type]
-            takeover=Takeover(
+            placement=Placement(
                 ledger=paper,
-                comfyui=self.server,  # type: ignore[arg-type]
-                server_at={HERE: self.server, NEIGHBOUR: self.neighbour}.__getitem__,  # type: ignore[arg-type]
-                place=Place(HERE, "this-host"),
+                router=self.router,  # type: ignore[arg-type]
+                takeover=takeover,
+                place=HERE,
+                limits=limits,
             ),
+            takeover=takeover,
             comfyui=self.server,  # type: ignore[arg-type]
             takes_jobs=lambda: self.takes_jobs,
             place=Place(HERE, "this-host"),
             client_id="mine",
-            limits=Limits(self.max_attempts, self.max_crashes),
+            limits=limits,
             webhooks=webhooks,
             endings=Endings(paper, webhooks, self.events.append),
             observe=self.events.append,

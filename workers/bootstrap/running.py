@@ -7,7 +7,7 @@ from settings.secrets import webhook_keys
 from workers.bootstrap.clients import web
 from workers.bootstrap.outside import Outside
 from workers.bootstrap.taking import Taking
-from workers.execution import Custody, Endings, Executor, Limits, Takeover
+from workers.execution import Custody, Endings, Executor, Limits, Placement, Takeover
 from workers.execution.control import unshared
 from workers.execution.manifests import Manifests
 from workers.execution.node_policy import NodePolicy
@@ -101,26 +101,33 @@ def running(
     webhooks = Webhooks(
         Notices(signed=bool(settings.webhook_secret)), outside.ledger.outbox, courier.nudge
     )
+    takeover = Takeover(
+        ledger=outside.ledger,
+        comfyui=outside.comfyui,
+        server_at=outside.server_at,
+        place=outside.place,
+    )
+    limits = Limits(
+        *(settings.max_attempts, settings.max_crashes, settings.workflow_max_bytes), nodes=nodes
+    )
     custody = Custody(
         ledger=outside.ledger,
         keeper=taking.keeper,
         executor=executor,
         removal=removal,
-        router=taking.router,
-        takeover=Takeover(
+        placement=Placement(
             ledger=outside.ledger,
-            comfyui=outside.comfyui,
-            server_at=outside.server_at,
-            place=outside.place,
+            router=taking.router,
+            takeover=takeover,
+            place=outside.place.key,
+            limits=limits,
         ),
+        takeover=takeover,
         comfyui=outside.comfyui,
         takes_jobs=taking.takes_jobs,
         place=outside.place,
         client_id=outside.notifications.client_id,
-        limits=Limits(
-            *(settings.max_attempts, settings.max_crashes, settings.workflow_max_bytes),
-            nodes=nodes,
-        ),
+        limits=limits,
         webhooks=webhooks,
         endings=Endings(outside.ledger, webhooks, observe),
         observe=observe,

@@ -5,6 +5,7 @@ from workers.execution.endings import Endings
 from workers.execution.executor import Executor, Report
 from workers.execution.keeper import Keeper
 from workers.execution.order import Limits, NotNow, Order
+from workers.execution.placement import Placement
 from workers.execution.takeover import Takeover
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Limits",
     "NotNow",
     "Order",
+    "Placement",
     "Report",
     "Takeover",
 ]

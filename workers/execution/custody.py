@@ -21,8 +21,7 @@ from tasks.errors import (
     WorkerDiedError,
 )
 from tasks.result import Attempt, JobResult
-from tasks.retry import Fail, Failure, PutAside, Retry, Where, after_failure
-from tasks.workflow import Workflow
+from tasks.retry import Fail, Failure, PutAside, Retry, after_failure
 from workers import timeline
 from workers.comfyui import ComfyUI
 from workers.execution.control import HandedOn, LeaseLost, ServerLost, Spared
@@ -33,7 +32,7 @@ from workers.execution.keeper import Keeper, Lease
 from workers.execution.observed import attempt_began, note_attempt, taken
 from workers.execution.order import LOOK_SECONDS, Limits, NotNow, Order
 from workers.execution.place import Place
-from workers.execution.preparation import is_sound, prepare
+from workers.execution.placement import Placement, preferring
 from workers.execution.removal import Removal
 from workers.execution.takeover import Takeover
 from workers.ledger import Cancelled, Claimed, Ended, Held, Ledger, Record, Route, Verdict
@@ -41,17 +40,12 @@ from workers.ledger.outcomes import JobFailed, failure_from
 from workers.ledger.patience import REDIS_PAUSE, until_reached
 from workers.logs.context import about
 from workers.observing import AttemptEnded, JobLeft, JobSuppressed, Observe
-from workers.routing.lanes import Here, Later
-from workers.routing.router import Router, Wanted
 from workers.webhooks import Webhooks
 
 logger = logging.getLogger(__name__)
 
-# Seconds for which a wish about the place of the next attempt holds, once that is due.
-_PREFER_SECONDS = 6.0
-_AVOID_SECONDS = 30.0
-# Seconds that a worker keeps a job to itself which is meant for another one.
-_PASS_SECONDS = 0.5
+# Seconds by which a job is looked at again after it may be had.
+_MARGIN_SECONDS = 0.5
 # Fields of a record that say where its prompt is.
 _HERE = {"place", "instance", "client_id"}
 
@@ -67,7 +61,7 @@ class Custody:
         executor: Executor,
         takeover: Takeover,
         removal: Removal,
-        router: Router,
+        placement: Placement,
         comfyui: ComfyUI,
         takes_jobs: Callable[[], bool],
         place: Place,
@@ -85,7 +79,7 @@ class Custody:
             executor: runs the attempts.
             takeover: finds the prompts of earlier attempts.
             removal: takes back what cancelled jobs have stored.
-            router: knows which servers a job is for.
+            placement: knows which of them are for others.
             comfyui: this worker's server.
             takes_jobs: whether this worker is to begin anything at all.
             place: of that server.
@@ -100,7 +94,7 @@ class Custody:
         self._executor = executor
         self._takeover = takeover
         self._removal = removal
-        self._router = router
+        self._placement = placement
         self._comfyui = comfyui
         self._takes_jobs = takes_jobs
         self._place = place
@@ -122,7 +116,7 @@ class Custody:
             return self._run(order, report)
 
     def _run(self, order: Order, report: Report) -> JobResult:
-        here = self._route(order)
+        here = self._placement.route(order)
         claimed_at = time.monotonic()
         match self._claim(order):
             case Claimed() as claim:
@@ -132,7 +126,7 @@ class Custody:
                     if not claim.owner_died:
                         # It comes every moment until that worker has it: none of that is told.
                         with suppress(JobError):
-                            self._pass_on(lease, claim.record)
+                            self._placement.pass_on(lease, claim.record)
                     self._observe(taken(order, claim))
                     try:
                         return self._run_claimed(order, claim, lease, report)
@@ -144,7 +138,7 @@ class Custody:
             case Cancelled() as cancelled:
                 self._end_cancelled(order, cancelled)
             case Held(seconds):
-                pause = min(seconds + _PASS_SECONDS, LOOK_SECONDS)
+                pause = min(seconds + _MARGIN_SECONDS, LOOK_SECONDS)
         raise NotNow(pause)
 
     def knows(self, job_id: str) -> bool:
@@ -181,7 +175,7 @@ class Custody:
                 self._refuse_late(order)
                 self._webhooks.check(order.request)
             else:
-                self._pass_on(lease, record)
+                self._placement.pass_on(lease, record)
             result = self._committed(order, claim, job, lease)
             if result is None and not claim.is_new:
                 self._refuse_poison(order, lease, record)
@@ -249,46 +243,11 @@ class Custody:
         # Of one that said it was leaving nobody is to blame, nor what had only waited.
         guilty = not claim.owner_left and self._takeover.had_begun(job_id, record)
         # If the server goes on, or has a worker again, it is the best place to go on.
-        route = Route(prefer=record.place, until=lease.now() + _PREFER_SECONDS)
+        route = preferring(record.place, lease.now())
         changes = {"attempts": (*record.attempts, attempt), "crashes": record.crashes + guilty}
         return record.model_copy(update={**changes, "route": route})
 
     # Claim
-
-    def _wanted(self, order: Order) -> Wanted:
-        """A job as its way depends on it."""
-
-        def prepared(nodes: Mapping[str, Any]) -> Workflow:
-            return prepare(
-                *(order.request, order.job_id, order.enqueued_at, lambda: nodes),
-                max_bytes=self._limits.workflow_max_bytes,
-                nodes_allowed=self._limits.nodes,
-            )
-
-        return Wanted(
-            prepared,
-            is_sound=lambda: is_sound(order.request.workflow, self._limits.workflow_max_bytes),
-            placed=order.request.inputs,
-            in_lane=order.in_lane,
-            unable=order.unable,
-            came_again=order.redelivered,
-        )
-
-    def _route(self, order: Order) -> Here:
-        """What is known of this server and a job that is its own.
-
-        Raises:
-            NotNow: it is for other servers.
-        """
-        if order.revoked or order.expired:
-            # It need not wait for another server to be told so.
-            return Here()
-        match self._router.decide(self._wanted(order)):
-            case Here() as here:
-                return here
-            case lane:
-                logger.info("waits for another server (lane %s)", lane.id)
-                raise NotNow(0.0, lane=lane)
 
     def _claim(self, order: Order) -> Verdict:
         if not self._takes_jobs():
@@ -347,26 +306,6 @@ class Custody:
         """Let a job expire that nobody had before."""
         if order.expired:
             raise JobExpiredError("the job has expired")
-
-    def _pass_on(self, lease: Lease, record: Record) -> None:
-        """Leave a job to the worker that it is meant for, if there is one.
-
-        Raises:
-            NotNow: there is.
-        """
-        route = record.route
-        if lease.now() >= route.until or not _is_meant_for_others(route, self._place.key):
-            return
-        others = self._ledger.live_places() - {self._place.key}
-        if route.prefer:
-            waits = route.prefer in others
-            if waits and route.prefer == record.place:
-                waits = self._takeover.is_worth_waiting_for(lease.job_id, record)
-        else:
-            waits = bool(others - set(route.avoid))
-        if waits:
-            self._ledger.release(lease.job_id, lease.token, record)
-            raise NotNow(_PASS_SECONDS)
 
     def _refuse_poison(self, order: Order, lease: Lease, record: Record) -> None:
         """Put a job aside that has taken down too many."""
@@ -439,7 +378,11 @@ class Custody:
         """
         error = failed.error
         if isinstance(error, InvalidWorkflowError):
-            error = self._move_or_explain(order, lease, record, error)
+            try:
+                error = self._placement.after_refusal(order, error)
+            except NotNow as later:
+                self._move(lease, record, later)
+                raise
         attempts = (*record.attempts, job.attempt(seconds, error))
         failure = Failure(
             error,
@@ -451,7 +394,7 @@ class Custody:
             earlier=record.attempts,
             failures=record.failures,
             crashes=record.crashes,
-            elsewhere=self._is_elsewhere(order),
+            elsewhere=self._placement.is_elsewhere(order),
         )
         decision = after_failure(
             failure,
@@ -470,7 +413,7 @@ class Custody:
                     "accused": record.accused or failure.crashed,
                     "spent": record.spent or retry.spent,
                     "bypass": _bypassing(record, retry, failed),
-                    "route": self._wish(retry, lease.now() + retry.seconds),
+                    "route": self._placement.wish(retry.where, lease.now() + retry.seconds),
                 }
                 self._release(lease, record.model_copy(update=changes), retry.seconds)
                 self._observe(AttemptEnded(job.id, job.number, error, again_in=retry.seconds))
@@ -485,56 +428,11 @@ class Custody:
                     self._stop_prompt(lease.job_id, record)
                 self._endings.fail(order, lease, error, attempts)
 
-    def _move_or_explain(
-        self, order: Order, lease: Lease, record: Record, error: InvalidWorkflowError
-    ) -> InvalidWorkflowError:
-        """The error with what is missing, of a job that no server can run.
-
-        Raises:
-            NotNow: another one can.
-        """
-        wanted = self._wanted(order)
-        try:
-            way = self._router.after_refusal(wanted)
-            if way is None:
-                return self._router.explained(wanted, error)
-        except (BrokerUnavailableError, BrokerFullError) as unknown:
-            # Perhaps another one can: for good it fails only if that is known.
-            logger.warning("where it could go is not known: %s", unknown)
-            way = Later(REDIS_PAUSE)
-        except Exception:
-            logger.exception("where it could go cannot be told")
-            return error
-        match way:
-            case Later(seconds):
-                logger.info("waits for servers that may join")
-                later = NotNow(seconds)
-            case lane:
-                logger.info("waits for another server (lane %s)", lane.id)
-                later = NotNow(0.0, lane=lane)
+    def _move(self, lease: Lease, record: Record, later: NotNow) -> None:
+        """Release a job that this server cannot run for those that can."""
         changes = {"route": Route(), "spent": True}
         self._release(lease, record.model_copy(update=changes), later.seconds)
-        self._observe(AttemptEnded(order.job_id, record.number))
-        raise later
-
-    def _wish(self, retry: Retry, due: float) -> Route:
-        match retry.where:
-            case Where.HERE:
-                return Route(prefer=self._place.key, until=due + _PREFER_SECONDS)
-            case Where.ELSEWHERE:
-                return Route(avoid=(self._place.key,), until=due + _AVOID_SECONDS)
-            case Where.ANYWHERE:
-                return Route()
-
-    def _is_elsewhere(self, order: Order) -> bool:
-        try:
-            others = self._ledger.live_places() - {self._place.key}
-            return bool(others - self._router.unfit(self._wanted(order)))
-        except JobError:
-            return False
-        except Exception:
-            logger.exception("cannot be judged")
-            return False
+        self._observe(AttemptEnded(lease.job_id, record.number))
 
     def _hand_on(
         self, lease: Lease, job: Job, record: Record, reason: HandedOn, *, seconds: float
@@ -551,8 +449,7 @@ class Custody:
         changes: dict[str, Any] = {"route": Route(), "spent": record.spent or lease.prompt_stopped}
         if isinstance(reason, ServerLost):
             # Who has the server now can go on with what runs there.
-            due = lease.now() + _PREFER_SECONDS
-            changes["route"] = Route(prefer=record.place, until=due)
+            changes["route"] = preferring(record.place, lease.now())
         if not isinstance(reason, Spared):
             # One that was spared this server has not been tried.
             changes["attempts"] = (*record.attempts, _left(job, reason, seconds))
@@ -610,10 +507,6 @@ def _internal(error: Exception) -> InternalError:
     return InternalError(
         f"comfyfleet itself failed with {type(error).__name__}; the worker's log says where"
     )
-
-
-def _is_meant_for_others(route: Route, here: str) -> bool:
-    return here in route.avoid or route.prefer not in (None, here)
 
 
 def _since(began: float) -> float:
