@@ -12,7 +12,7 @@ from tasks.errors import BrokerUnavailableError, InvalidWorkflowError
 from tasks.request import JobRequest
 from tasks.result import Attempt, JobResult, ObjectRef, Timings
 from workers.comfyui.model import PromptQueue, PromptState
-from workers.execution import Custody, Endings, Limits, NotNow, Order, Placement, Takeover
+from workers.execution import Custody, Endings, Handover, Limits, NotNow, Order, Placement, Takeover
 from workers.execution.job import AttemptFailed, Job, prompt_id
 from workers.execution.keeper import Lease
 from workers.execution.place import Place
@@ -322,6 +322,7 @@ class Scene:
             ledger=paper,
             keeper=self.keeper,  # type: ignore[arg-type]
             executor=self.executor,
+            handover=Handover(ledger=paper, comfyui=self.server, place=HERE),  # type: ignore[arg-type]
             removal=SimpleNamespace(remove=self.removed.append),  # type: ignore[arg-type]
             placement=Placement(
                 ledger=paper,

@@ -7,7 +7,7 @@ from settings.secrets import webhook_keys
 from workers.bootstrap.clients import web
 from workers.bootstrap.outside import Outside
 from workers.bootstrap.taking import Taking
-from workers.execution import Custody, Endings, Executor, Limits, Placement, Takeover
+from workers.execution import Custody, Endings, Executor, Handover, Limits, Placement, Takeover
 from workers.execution.control import unshared
 from workers.execution.manifests import Manifests
 from workers.execution.node_policy import NodePolicy
@@ -114,6 +114,7 @@ def running(
         ledger=outside.ledger,
         keeper=taking.keeper,
         executor=executor,
+        handover=Handover(ledger=outside.ledger, comfyui=outside.comfyui, place=outside.place.key),
         removal=removal,
         placement=Placement(
             ledger=outside.ledger,

@@ -3,6 +3,7 @@
 from workers.execution.custody import Custody
 from workers.execution.endings import Endings
 from workers.execution.executor import Executor, Report
+from workers.execution.handover import Handover
 from workers.execution.keeper import Keeper
 from workers.execution.order import Limits, NotNow, Order
 from workers.execution.placement import Placement
@@ -12,6 +13,7 @@ __all__ = [
     "Custody",
     "Endings",
     "Executor",
+    "Handover",
     "Keeper",
     "Limits",
     "NotNow",

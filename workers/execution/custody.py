@@ -24,9 +24,10 @@ from tasks.result import Attempt, JobResult
 from tasks.retry import Fail, Failure, PutAside, Retry, after_failure
 from workers import timeline
 from workers.comfyui import ComfyUI
-from workers.execution.control import HandedOn, LeaseLost, ServerLost, Spared
+from workers.execution.control import HandedOn, LeaseLost
 from workers.execution.endings import Endings
 from workers.execution.executor import Executor, Report
+from workers.execution.handover import Handover
 from workers.execution.job import AttemptFailed, Job, Start, prompt_id
 from workers.execution.keeper import Keeper, Lease
 from workers.execution.observed import attempt_began, note_attempt, taken
@@ -60,6 +61,7 @@ class Custody:
         keeper: Keeper,
         executor: Executor,
         takeover: Takeover,
+        handover: Handover,
         removal: Removal,
         placement: Placement,
         comfyui: ComfyUI,
@@ -78,6 +80,7 @@ class Custody:
             keeper: of this worker's leases.
             executor: runs the attempts.
             takeover: finds the prompts of earlier attempts.
+            handover: leaves jobs to others.
             removal: takes back what cancelled jobs have stored.
             placement: knows which of them are for others.
             comfyui: this worker's server.
@@ -93,6 +96,7 @@ class Custody:
         self._keeper = keeper
         self._executor = executor
         self._takeover = takeover
+        self._handover = handover
         self._removal = removal
         self._placement = placement
         self._comfyui = comfyui
@@ -188,7 +192,7 @@ class Custody:
             self._endings.cancel(order, lease, error)
             raise
         except HandedOn as reason:
-            self._hand_on(lease, job, record, reason, seconds=_since(began))
+            self._handover.hand_on(lease, job, record, reason, seconds=_since(began))
         except (AttemptFailed, JobError) as failed:
             self._after_failure(order, lease, job, record, _failed(failed), seconds=_since(began))
         except Exception as error:
@@ -434,43 +438,6 @@ class Custody:
         self._release(lease, record.model_copy(update=changes), later.seconds)
         self._observe(AttemptEnded(lease.job_id, record.number))
 
-    def _hand_on(
-        self, lease: Lease, job: Job, record: Record, reason: HandedOn, *, seconds: float
-    ) -> NoReturn:
-        """Leave the job to others.
-
-        Raises:
-            NotNow: always.
-        """
-        logger.info("handed on: %s", reason)
-        if isinstance(reason, LeaseLost):
-            self._stop_unless_adopted(lease, job)
-            raise NotNow(LOOK_SECONDS)
-        changes: dict[str, Any] = {"route": Route(), "spent": record.spent or lease.prompt_stopped}
-        if isinstance(reason, ServerLost):
-            # Who has the server now can go on with what runs there.
-            changes["route"] = preferring(record.place, lease.now())
-        if not isinstance(reason, Spared):
-            # One that was spared this server has not been tried.
-            changes["attempts"] = (*record.attempts, _left(job, reason, seconds))
-        try:
-            released = record.model_copy(update=changes)
-            if not self._ledger.release(lease.job_id, lease.token, released):
-                self._stop_unless_adopted(lease, job)
-        except JobError as error:
-            # The lease runs out by itself.
-            logger.warning("could not be let go of: %s", error)
-        raise NotNow(0.0)
-
-    def _stop_unless_adopted(self, lease: Lease, job: Job) -> None:
-        try:
-            current = self._ledger.record(lease.job_id)
-        except JobError:
-            return
-        mine = (self._place.key, job.prompt)
-        if current is None or (current.place, current.prompt) != mine:
-            self._comfyui.try_cancel(job.prompt_id)
-
     def _bury(
         self, order: Order, lease: Lease, record: Record, attempts: tuple[Attempt, ...]
     ) -> NoReturn:
@@ -496,11 +463,6 @@ def _bypassing(record: Record, retry: Retry, failed: AttemptFailed) -> tuple[str
     # Where one file is gone others may be, too.
     missing = failed.nodes if retry.bypass_cache else ()
     return (*record.bypass, *missing)
-
-
-def _left(job: Job, reason: HandedOn, seconds: float) -> Attempt:
-    told = f"{type(reason).__name__}: {reason}"
-    return job.attempt(seconds, None).model_copy(update={"error": told})
 
 
 def _internal(error: Exception) -> InternalError:
