@@ -12,7 +12,17 @@ from tasks.errors import BrokerUnavailableError, InvalidWorkflowError
 from tasks.request import JobRequest
 from tasks.result import Attempt, JobResult, ObjectRef, Timings
 from workers.comfyui.model import PromptQueue, PromptState
-from workers.execution import Custody, Endings, Handover, Limits, NotNow, Order, Placement, Takeover
+from workers.execution import (
+    Custody,
+    Endings,
+    Handover,
+    Limits,
+    NotNow,
+    Order,
+    Placement,
+    Retries,
+    Takeover,
+)
 from workers.execution.job import AttemptFailed, Job, prompt_id
 from workers.execution.keeper import Lease
 from workers.execution.place import Place
@@ -318,27 +328,36 @@ class Scene:
             place=Place(HERE, "this-host"),
         )
         limits = Limits(self.max_attempts, self.max_crashes)
+        placement = Placement(
+            ledger=paper,
+            router=self.router,  # type: ignore[arg-type]
+            takeover=takeover,
+            place=HERE,
+            limits=limits,
+        )
+        endings = Endings(paper, webhooks, self.events.append)
         return Custody(
             ledger=paper,
             keeper=self.keeper,  # type: ignore[arg-type]
             executor=self.executor,
+            retries=Retries(
+                ledger=paper,
+                placement=placement,
+                takeover=takeover,
+                comfyui=self.server,  # type: ignore[arg-type]
+                limits=limits,
+                endings=endings,
+                observe=self.events.append,
+            ),
             handover=Handover(ledger=paper, comfyui=self.server, place=HERE),  # type: ignore[arg-type]
             removal=SimpleNamespace(remove=self.removed.append),  # type: ignore[arg-type]
-            placement=Placement(
-                ledger=paper,
-                router=self.router,  # type: ignore[arg-type]
-                takeover=takeover,
-                place=HERE,
-                limits=limits,
-            ),
+            placement=placement,
             takeover=takeover,
-            comfyui=self.server,  # type: ignore[arg-type]
             takes_jobs=lambda: self.takes_jobs,
             place=Place(HERE, "this-host"),
             client_id="mine",
-            limits=limits,
             webhooks=webhooks,
-            endings=Endings(paper, webhooks, self.events.append),
+            endings=endings,
             observe=self.events.append,
         )
 

@@ -7,7 +7,16 @@ from settings.secrets import webhook_keys
 from workers.bootstrap.clients import web
 from workers.bootstrap.outside import Outside
 from workers.bootstrap.taking import Taking
-from workers.execution import Custody, Endings, Executor, Handover, Limits, Placement, Takeover
+from workers.execution import (
+    Custody,
+    Endings,
+    Executor,
+    Handover,
+    Limits,
+    Placement,
+    Retries,
+    Takeover,
+)
 from workers.execution.control import unshared
 from workers.execution.manifests import Manifests
 from workers.execution.node_policy import NodePolicy
@@ -110,27 +119,36 @@ def running(
     limits = Limits(
         *(settings.max_attempts, settings.max_crashes, settings.workflow_max_bytes), nodes=nodes
     )
+    placement = Placement(
+        ledger=outside.ledger,
+        router=taking.router,
+        takeover=takeover,
+        place=outside.place.key,
+        limits=limits,
+    )
+    endings = Endings(outside.ledger, webhooks, observe)
     custody = Custody(
         ledger=outside.ledger,
         keeper=taking.keeper,
         executor=executor,
+        retries=Retries(
+            ledger=outside.ledger,
+            placement=placement,
+            takeover=takeover,
+            comfyui=outside.comfyui,
+            limits=limits,
+            endings=endings,
+            observe=observe,
+        ),
         handover=Handover(ledger=outside.ledger, comfyui=outside.comfyui, place=outside.place.key),
         removal=removal,
-        placement=Placement(
-            ledger=outside.ledger,
-            router=taking.router,
-            takeover=takeover,
-            place=outside.place.key,
-            limits=limits,
-        ),
+        placement=placement,
         takeover=takeover,
-        comfyui=outside.comfyui,
         takes_jobs=taking.takes_jobs,
         place=outside.place,
         client_id=outside.notifications.client_id,
-        limits=limits,
         webhooks=webhooks,
-        endings=Endings(outside.ledger, webhooks, observe),
+        endings=endings,
         observe=observe,
     )
     return Running(custody, courier)

@@ -7,6 +7,7 @@ from workers.execution.handover import Handover
 from workers.execution.keeper import Keeper
 from workers.execution.order import Limits, NotNow, Order
 from workers.execution.placement import Placement
+from workers.execution.retries import Retries
 from workers.execution.takeover import Takeover
 
 __all__ = [
@@ -20,5 +21,6 @@ __all__ = [
     "Order",
     "Placement",
     "Report",
+    "Retries",
     "Takeover",
 ]

@@ -1,7 +1,6 @@
 """Whose a job is, what its next attempt does, and how it ends: the story around the attempts."""
 
 import logging
-import random
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -13,17 +12,13 @@ from tasks.errors import (
     BrokerUnavailableError,
     CancelledError,
     InternalError,
-    InvalidWorkflowError,
     JobCancelledError,
     JobError,
     JobExpiredError,
-    TransientError,
     WorkerDiedError,
 )
 from tasks.result import Attempt, JobResult
-from tasks.retry import Fail, Failure, PutAside, Retry, after_failure
 from workers import timeline
-from workers.comfyui import ComfyUI
 from workers.execution.control import HandedOn, LeaseLost
 from workers.execution.endings import Endings
 from workers.execution.executor import Executor, Report
@@ -31,14 +26,15 @@ from workers.execution.handover import Handover
 from workers.execution.job import AttemptFailed, Job, Start, prompt_id
 from workers.execution.keeper import Keeper, Lease
 from workers.execution.observed import attempt_began, note_attempt, taken
-from workers.execution.order import LOOK_SECONDS, Limits, NotNow, Order
+from workers.execution.order import LOOK_SECONDS, NotNow, Order
 from workers.execution.place import Place
 from workers.execution.placement import Placement, preferring
 from workers.execution.removal import Removal
+from workers.execution.retries import Retries
 from workers.execution.takeover import Takeover
-from workers.ledger import Cancelled, Claimed, Ended, Held, Ledger, Record, Route, Verdict
+from workers.ledger import Cancelled, Claimed, Ended, Held, Ledger, Record, Verdict
 from workers.ledger.outcomes import JobFailed, failure_from
-from workers.ledger.patience import REDIS_PAUSE, until_reached
+from workers.ledger.patience import REDIS_PAUSE
 from workers.logs.context import about
 from workers.observing import AttemptEnded, JobLeft, JobSuppressed, Observe
 from workers.webhooks import Webhooks
@@ -61,14 +57,13 @@ class Custody:
         keeper: Keeper,
         executor: Executor,
         takeover: Takeover,
+        retries: Retries,
         handover: Handover,
         removal: Removal,
         placement: Placement,
-        comfyui: ComfyUI,
         takes_jobs: Callable[[], bool],
         place: Place,
         client_id: str,
-        limits: Limits,
         webhooks: Webhooks,
         endings: Endings,
         observe: Observe,
@@ -80,14 +75,13 @@ class Custody:
             keeper: of this worker's leases.
             executor: runs the attempts.
             takeover: finds the prompts of earlier attempts.
+            retries: decides what follows when they fail.
             handover: leaves jobs to others.
             removal: takes back what cancelled jobs have stored.
             placement: knows which of them are for others.
-            comfyui: this worker's server.
             takes_jobs: whether this worker is to begin anything at all.
-            place: of that server.
+            place: of this worker's server.
             client_id: of this worker's websocket.
-            limits: how often a job may fail.
             webhooks: are told of what begins, and of what is refused.
             endings: records how jobs end.
             observe: is told what becomes of jobs.
@@ -96,14 +90,13 @@ class Custody:
         self._keeper = keeper
         self._executor = executor
         self._takeover = takeover
+        self._retries = retries
         self._handover = handover
         self._removal = removal
         self._placement = placement
-        self._comfyui = comfyui
         self._takes_jobs = takes_jobs
         self._place = place
         self._client_id = client_id
-        self._limits = limits
         self._webhooks = webhooks
         self._endings = endings
         self._observe = observe
@@ -182,7 +175,7 @@ class Custody:
                 self._placement.pass_on(lease, record)
             result = self._committed(order, claim, job, lease)
             if result is None and not claim.is_new:
-                self._refuse_poison(order, lease, record)
+                self._retries.refuse_poison(order, lease, record)
                 job, record = self._next_attempt(order, lease, record)
             if result is None:
                 result = self._attempt(order, claim, job, lease, report)
@@ -194,14 +187,10 @@ class Custody:
         except HandedOn as reason:
             self._handover.hand_on(lease, job, record, reason, seconds=_since(began))
         except (AttemptFailed, JobError) as failed:
-            self._after_failure(order, lease, job, record, _failed(failed), seconds=_since(began))
+            self._retries.after_failure(order, lease, job, record, failed, seconds=_since(began))
         except Exception as error:
             logger.exception("a fault of comfyfleet's own")
-            self._comfyui.try_cancel(job.prompt_id)
-            internal = _internal(error)
-            self._observe(AttemptEnded(job.id, job.number, internal))
-            attempts = (*record.attempts, job.attempt(_since(began), internal))
-            self._endings.fail(order, lease, internal, attempts)
+            self._retries.after_fault(order, lease, job, record, error, seconds=_since(began))
         self._endings.succeed(order, lease, result)
         timeline.mark(order.job_id, "recorded")
         return result
@@ -292,32 +281,17 @@ class Custody:
         if record is not None:
             job = self._job(order, lease, record)
             note_attempt(job)
-            self._stop_prompt(order.job_id, record)
+            self._takeover.stop(order.job_id, record)
             self._removal.remove(job)
         error = JobCancelledError("the job was revoked")
         self._endings.cancel(order, lease, error)
         raise error
-
-    def _stop_prompt(self, job_id: str, record: Record) -> None:
-        """Have the prompt of a job that has come to its end execute for nobody."""
-        try:
-            self._takeover.stop(job_id, record)
-        except JobError as error:
-            logger.warning("its prompt may run for nobody: %s", error)
 
     @staticmethod
     def _refuse_late(order: Order) -> None:
         """Let a job expire that nobody had before."""
         if order.expired:
             raise JobExpiredError("the job has expired")
-
-    def _refuse_poison(self, order: Order, lease: Lease, record: Record) -> None:
-        """Put a job aside that has taken down too many."""
-        if record.crashes < self._limits.max_crashes:
-            return
-        # What has been rendered in spite of all can do no harm any more.
-        if not self._takeover.has_ended(lease.job_id, record):
-            self._bury(order, lease, record, record.attempts)
 
     # The next attempt
 
@@ -361,114 +335,6 @@ class Custody:
             queued_seconds=order.queued_seconds,
             enqueued_at=record.enqueued_at,
         )
-
-    # After an attempt
-
-    def _after_failure(
-        self,
-        order: Order,
-        lease: Lease,
-        job: Job,
-        record: Record,
-        failed: AttemptFailed,
-        *,
-        seconds: float,
-    ) -> NoReturn:
-        """Release the job for another attempt, or let it fail.
-
-        Raises:
-            NotNow: there will be another attempt.
-            JobFailed: there will not.
-        """
-        error = failed.error
-        if isinstance(error, InvalidWorkflowError):
-            try:
-                error = self._placement.after_refusal(order, error)
-            except NotNow as later:
-                self._move(lease, record, later)
-                raise
-        attempts = (*record.attempts, job.attempt(seconds, error))
-        failure = Failure(
-            error,
-            instance=job.instance,
-            elapsed=seconds,
-            executing=failed.executing,
-            waited=failed.waited,
-            rendered=failed.rendered,
-            earlier=record.attempts,
-            failures=record.failures,
-            crashes=record.crashes,
-            elsewhere=self._placement.is_elsewhere(order),
-        )
-        decision = after_failure(
-            failure,
-            max_attempts=self._limits.max_attempts,
-            max_crashes=self._limits.max_crashes,
-            jitter=random.random(),  # noqa: S311  # no secret
-        )
-        match decision:
-            case Retry() as retry:
-                if retry.free_memory:
-                    self._comfyui.try_free()
-                changes = {
-                    "attempts": attempts,
-                    "failures": record.failures + retry.counts,
-                    "crashes": record.crashes + failure.crashed,
-                    "accused": record.accused or failure.crashed,
-                    "spent": record.spent or retry.spent,
-                    "bypass": _bypassing(record, retry, failed),
-                    "route": self._placement.wish(retry.where, lease.now() + retry.seconds),
-                }
-                self._release(lease, record.model_copy(update=changes), retry.seconds)
-                self._observe(AttemptEnded(job.id, job.number, error, again_in=retry.seconds))
-                raise NotNow(retry.seconds, error)
-            case PutAside():
-                self._observe(AttemptEnded(job.id, job.number, error))
-                self._bury(order, lease, record, attempts)
-            case Fail():
-                self._observe(AttemptEnded(job.id, job.number, error))
-                if isinstance(error, TransientError):
-                    # After the others it is over, or never was.
-                    self._stop_prompt(lease.job_id, record)
-                self._endings.fail(order, lease, error, attempts)
-
-    def _move(self, lease: Lease, record: Record, later: NotNow) -> None:
-        """Release a job that this server cannot run for those that can."""
-        changes = {"route": Route(), "spent": True}
-        self._release(lease, record.model_copy(update=changes), later.seconds)
-        self._observe(AttemptEnded(lease.job_id, record.number))
-
-    def _bury(
-        self, order: Order, lease: Lease, record: Record, attempts: tuple[Attempt, ...]
-    ) -> NoReturn:
-        """Put the job aside.
-
-        Raises:
-            JobFailed: always, unless somebody else has it by now.
-            NotNow: somebody has.
-        """
-        self._stop_prompt(lease.job_id, record)
-        self._endings.put_aside(order, lease, attempts, self._limits.max_crashes)
-
-    def _release(self, lease: Lease, record: Record, pause: float) -> None:
-        until_reached(lambda: self._ledger.release(lease.job_id, lease.token, record, pause))
-
-
-def _failed(failed: AttemptFailed | JobError) -> AttemptFailed:
-    # What ended before the attempt had begun had done nothing.
-    return failed if isinstance(failed, AttemptFailed) else AttemptFailed(failed, waited=True)
-
-
-def _bypassing(record: Record, retry: Retry, failed: AttemptFailed) -> tuple[str, ...]:
-    # Where one file is gone others may be, too.
-    missing = failed.nodes if retry.bypass_cache else ()
-    return (*record.bypass, *missing)
-
-
-def _internal(error: Exception) -> InternalError:
-    return InternalError(
-        f"comfyfleet itself failed with {type(error).__name__}; the worker's log says where"
-    )
 
 
 def _since(began: float) -> float:
