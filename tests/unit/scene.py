@@ -13,6 +13,7 @@ from tasks.request import JobRequest
 from tasks.result import Attempt, JobResult, ObjectRef, Timings
 from workers.comfyui.model import PromptQueue, PromptState
 from workers.execution import (
+    Attempts,
     Custody,
     Endings,
     Handover,
@@ -158,7 +159,7 @@ class Ledger:
         return tuple(values)
 
 
-class Attempts:
+class Executions:
     """Ends an attempt as it is told."""
 
     def __init__(self) -> None:
@@ -301,7 +302,7 @@ class Scene:
 
     def __init__(self, verdict: Any = None) -> None:
         self.ledger = Ledger(verdict)
-        self.executor: Any = Attempts()
+        self.executor: Any = Executions()
         self.keeper = Keeper()
         self.router = Router()
         self.server = Server()
@@ -340,6 +341,14 @@ class Scene:
             ledger=paper,
             keeper=self.keeper,  # type: ignore[arg-type]
             executor=self.executor,
+            takes_jobs=lambda: self.takes_jobs,
+            placement=placement,
+            attempts=Attempts(
+                ledger=paper,
+                takeover=takeover,
+                place=Place(HERE, "this-host"),
+                client_id="mine",
+            ),
             retries=Retries(
                 ledger=paper,
                 placement=placement,
@@ -350,12 +359,8 @@ class Scene:
                 observe=self.events.append,
             ),
             handover=Handover(ledger=paper, comfyui=self.server, place=HERE),  # type: ignore[arg-type]
-            removal=SimpleNamespace(remove=self.removed.append),  # type: ignore[arg-type]
-            placement=placement,
             takeover=takeover,
-            takes_jobs=lambda: self.takes_jobs,
-            place=Place(HERE, "this-host"),
-            client_id="mine",
+            removal=SimpleNamespace(remove=self.removed.append),  # type: ignore[arg-type]
             webhooks=webhooks,
             endings=endings,
             observe=self.events.append,

@@ -8,6 +8,7 @@ from workers.bootstrap.clients import web
 from workers.bootstrap.outside import Outside
 from workers.bootstrap.taking import Taking
 from workers.execution import (
+    Attempts,
     Custody,
     Endings,
     Executor,
@@ -131,6 +132,14 @@ def running(
         ledger=outside.ledger,
         keeper=taking.keeper,
         executor=executor,
+        takes_jobs=taking.takes_jobs,
+        placement=placement,
+        attempts=Attempts(
+            ledger=outside.ledger,
+            takeover=takeover,
+            place=outside.place,
+            client_id=outside.notifications.client_id,
+        ),
         retries=Retries(
             ledger=outside.ledger,
             placement=placement,
@@ -141,12 +150,8 @@ def running(
             observe=observe,
         ),
         handover=Handover(ledger=outside.ledger, comfyui=outside.comfyui, place=outside.place.key),
-        removal=removal,
-        placement=placement,
         takeover=takeover,
-        takes_jobs=taking.takes_jobs,
-        place=outside.place,
-        client_id=outside.notifications.client_id,
+        removal=removal,
         webhooks=webhooks,
         endings=endings,
         observe=observe,

@@ -1,5 +1,6 @@
 """What happens to a job in this worker: the story around its attempts, and the spine of each."""
 
+from workers.execution.attempts import Attempts
 from workers.execution.custody import Custody
 from workers.execution.endings import Endings
 from workers.execution.executor import Executor, Report
@@ -11,6 +12,7 @@ from workers.execution.retries import Retries
 from workers.execution.takeover import Takeover
 
 __all__ = [
+    "Attempts",
     "Custody",
     "Endings",
     "Executor",

@@ -1,4 +1,4 @@
-"""Whose a job is, what its next attempt does, and how it ends: the story around the attempts."""
+"""Whose a job is, from its claim to the record of its end: the story around its attempts."""
 
 import logging
 import time
@@ -15,24 +15,23 @@ from tasks.errors import (
     JobCancelledError,
     JobError,
     JobExpiredError,
-    WorkerDiedError,
 )
-from tasks.result import Attempt, JobResult
+from tasks.result import JobResult
 from workers import timeline
-from workers.execution.control import HandedOn, LeaseLost
+from workers.execution.attempts import Attempts, job_of
+from workers.execution.control import HandedOn
 from workers.execution.endings import Endings
 from workers.execution.executor import Executor, Report
 from workers.execution.handover import Handover
-from workers.execution.job import AttemptFailed, Job, Start, prompt_id
+from workers.execution.job import AttemptFailed, Job
 from workers.execution.keeper import Keeper, Lease
 from workers.execution.observed import attempt_began, note_attempt, taken
 from workers.execution.order import LOOK_SECONDS, NotNow, Order
-from workers.execution.place import Place
-from workers.execution.placement import Placement, preferring
+from workers.execution.placement import Placement
 from workers.execution.removal import Removal
 from workers.execution.retries import Retries
 from workers.execution.takeover import Takeover
-from workers.ledger import Cancelled, Claimed, Ended, Held, Ledger, Record, Verdict
+from workers.ledger import Cancelled, Claimed, Ended, Held, Ledger, Verdict
 from workers.ledger.outcomes import JobFailed, failure_from
 from workers.ledger.patience import REDIS_PAUSE
 from workers.logs.context import about
@@ -43,8 +42,6 @@ logger = logging.getLogger(__name__)
 
 # Seconds by which a job is looked at again after it may be had.
 _MARGIN_SECONDS = 0.5
-# Fields of a record that say where its prompt is.
-_HERE = {"place", "instance", "client_id"}
 
 
 class Custody:
@@ -56,14 +53,13 @@ class Custody:
         ledger: Ledger,
         keeper: Keeper,
         executor: Executor,
-        takeover: Takeover,
+        takes_jobs: Callable[[], bool],
+        placement: Placement,
+        attempts: Attempts,
         retries: Retries,
         handover: Handover,
+        takeover: Takeover,
         removal: Removal,
-        placement: Placement,
-        takes_jobs: Callable[[], bool],
-        place: Place,
-        client_id: str,
         webhooks: Webhooks,
         endings: Endings,
         observe: Observe,
@@ -74,14 +70,13 @@ class Custody:
             ledger: what the fleet knows.
             keeper: of this worker's leases.
             executor: runs the attempts.
-            takeover: finds the prompts of earlier attempts.
+            takes_jobs: whether this worker is to begin anything at all.
+            placement: knows which jobs are for others.
+            attempts: goes on where those before have ended.
             retries: decides what follows when they fail.
             handover: leaves jobs to others.
-            removal: takes back what cancelled jobs have stored.
-            placement: knows which of them are for others.
-            takes_jobs: whether this worker is to begin anything at all.
-            place: of this worker's server.
-            client_id: of this worker's websocket.
+            takeover: stops the prompts of cancelled jobs.
+            removal: takes back what these have stored.
             webhooks: are told of what begins, and of what is refused.
             endings: records how jobs end.
             observe: is told what becomes of jobs.
@@ -89,14 +84,13 @@ class Custody:
         self._ledger = ledger
         self._keeper = keeper
         self._executor = executor
-        self._takeover = takeover
+        self._takes_jobs = takes_jobs
+        self._placement = placement
+        self._attempts = attempts
         self._retries = retries
         self._handover = handover
+        self._takeover = takeover
         self._removal = removal
-        self._placement = placement
-        self._takes_jobs = takes_jobs
-        self._place = place
-        self._client_id = client_id
         self._webhooks = webhooks
         self._endings = endings
         self._observe = observe
@@ -119,7 +113,7 @@ class Custody:
             case Claimed() as claim:
                 with self._keeper.holding(order.job_id, claim, claimed_at) as lease:
                     lease.here = here
-                    note_attempt(self._job(order, lease, claim.record))
+                    note_attempt(job_of(order, lease, claim.record))
                     if not claim.owner_died:
                         # It comes every moment until that worker has it: none of that is told.
                         with suppress(JobError):
@@ -162,9 +156,11 @@ class Custody:
 
     def _run_claimed(self, order: Order, claim: Claimed, lease: Lease, report: Report) -> JobResult:
         timeline.mark(order.job_id, "claimed")
-        record = self._after_death(order.job_id, claim, lease) if claim.owner_died else claim.record
+        record = claim.record
+        if claim.owner_died:
+            record = self._attempts.after_death(order.job_id, claim, lease)
         lease.bound_until = max(record.route.until, lease.now() + lease.here.bound_seconds)
-        job = self._job(order, lease, record)
+        job = job_of(order, lease, record)
         began = time.monotonic()
         result: JobResult | None = None
         try:
@@ -176,7 +172,7 @@ class Custody:
             result = self._committed(order, claim, job, lease)
             if result is None and not claim.is_new:
                 self._retries.refuse_poison(order, lease, record)
-                job, record = self._next_attempt(order, lease, record)
+                job, record = self._attempts.next(order, lease, record)
             if result is None:
                 result = self._attempt(order, claim, job, lease, report)
         except (NotNow, JobFailed):
@@ -221,27 +217,6 @@ class Custody:
             return self._executor.committed_before(job)
         return None
 
-    def _after_death(self, job_id: str, claim: Claimed, lease: Lease) -> Record:
-        """The record after the attempt that ended with its worker."""
-        record = claim.record
-        died = WorkerDiedError("its worker vanished")
-        logger.warning("attempt %d on %s ended with its worker", record.number, record.instance)
-        attempt = Attempt(
-            number=record.number,
-            instance=record.instance,
-            prompt_id=prompt_id(job_id, record.prompt),
-            error=f"{type(died).__name__}: {died.message}",
-            seconds=round(max(0.0, lease.now() - record.since), 3),
-        )
-        # Of one that said it was leaving nobody is to blame, nor what had only waited.
-        guilty = not claim.owner_left and self._takeover.had_begun(job_id, record)
-        # If the server goes on, or has a worker again, it is the best place to go on.
-        route = preferring(record.place, lease.now())
-        changes = {"attempts": (*record.attempts, attempt), "crashes": record.crashes + guilty}
-        return record.model_copy(update={**changes, "route": route})
-
-    # Claim
-
     def _claim(self, order: Order) -> Verdict:
         if not self._takes_jobs():
             return Held(0.0)
@@ -250,9 +225,7 @@ class Custody:
             if order.revoked:
                 # In case it could not be recorded when it was heard.
                 self._ledger.cancel(job_id, running=False)
-            record = self._new_record(self._executor.folder(job_id, order.request)).model_copy(
-                update={"enqueued_at": order.enqueued_at}
-            )
+            record = self._attempts.first(order, self._executor.folder(job_id, order.request))
             verdict = self._ledger.claim(job_id, record, uuid.uuid4().hex)
         except (BrokerUnavailableError, BrokerFullError) as error:
             logger.warning("cannot be claimed: %s", error)
@@ -279,7 +252,7 @@ class Custody:
         """End a job that was cancelled while nobody had it, with what it has left behind."""
         record, lease = cancelled.record, Lease(order.job_id, cancelled.token, 0.0)
         if record is not None:
-            job = self._job(order, lease, record)
+            job = job_of(order, lease, record)
             note_attempt(job)
             self._takeover.stop(order.job_id, record)
             self._removal.remove(job)
@@ -292,49 +265,6 @@ class Custody:
         """Let a job expire that nobody had before."""
         if order.expired:
             raise JobExpiredError("the job has expired")
-
-    # The next attempt
-
-    def _next_attempt(self, order: Order, lease: Lease, record: Record) -> tuple[Job, Record]:
-        """What is to be done, now that it is known what became of the prompt before."""
-        start = self._takeover.of(order.job_id, record)
-        if record.accused:
-            # A server that still has the prompt did not go down with it.
-            innocent = start is not Start.SUBMIT
-            crashes = record.crashes - innocent
-            record = record.model_copy(update={"accused": False, "crashes": crashes})
-        if start is Start.SUBMIT:
-            here = self._new_record(record.folder).model_dump(include=_HERE)
-            changes = {"prompt": record.number, "since": lease.now(), "spent": False}
-            record = record.model_copy(update={**here, **changes})
-        if not self._ledger.save(lease.job_id, lease.token, record):
-            raise LeaseLost("somebody else has the job")
-        return self._job(order, lease, record, start), record
-
-    def _new_record(self, folder: str) -> Record:
-        return Record(
-            place=self._place.key,
-            instance=self._place.url,
-            client_id=self._client_id,
-            folder=folder,
-        )
-
-    def _job(self, order: Order, lease: Lease, record: Record, start: Start = Start.SUBMIT) -> Job:
-        return Job(
-            id=order.job_id,
-            request=order.request,
-            instance=record.instance,
-            client_id=record.client_id,
-            folder=record.folder,
-            number=record.number,
-            prompt=record.prompt,
-            start=start,
-            age=0.0 if start is Start.SUBMIT else max(0.0, lease.now() - record.since),
-            earlier=record.attempts,
-            bypass=record.bypass,
-            queued_seconds=order.queued_seconds,
-            enqueued_at=record.enqueued_at,
-        )
 
 
 def _since(began: float) -> float:
