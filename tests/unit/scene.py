@@ -336,7 +336,13 @@ class Scene:
             place=HERE,
             limits=limits,
         )
-        endings = Endings(paper, webhooks, self.events.append)
+        endings = Endings(
+            ledger=paper,
+            takeover=takeover,
+            removal=SimpleNamespace(remove=self.removed.append),  # type: ignore[arg-type]
+            webhooks=webhooks,
+            observe=self.events.append,
+        )
         return Custody(
             ledger=paper,
             keeper=self.keeper,  # type: ignore[arg-type]
@@ -359,8 +365,6 @@ class Scene:
                 observe=self.events.append,
             ),
             handover=Handover(ledger=paper, comfyui=self.server, place=HERE),  # type: ignore[arg-type]
-            takeover=takeover,
-            removal=SimpleNamespace(remove=self.removed.append),  # type: ignore[arg-type]
             webhooks=webhooks,
             endings=endings,
             observe=self.events.append,

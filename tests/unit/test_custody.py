@@ -17,7 +17,6 @@ from tasks.errors import (
     JobCancelledError,
     JobError,
     JobExpiredError,
-    JobTimeoutError,
     NodeFailedError,
     OutOfMemoryError,
     StorageUnavailableError,
@@ -25,7 +24,6 @@ from tasks.errors import (
 from tasks.request import JobRequest
 from tasks.result import Attempt
 from tests.unit.scene import (
-    AFAR,
     AGAIN,
     CRASHED,
     HERE,
@@ -49,7 +47,7 @@ from workers.comfyui.model import PromptState
 from workers.execution import NotNow, Order
 from workers.execution.control import LeaseLost, Spared, WorkerLeaving
 from workers.execution.job import AttemptFailed, Start, prompt_id
-from workers.ledger import Cancelled, Claimed, Ended, Held, Record
+from workers.ledger import Cancelled, Claimed, Ended, Held
 from workers.ledger.outbox import Notice
 from workers.ledger.outcomes import JobFailed, failure_detail, failure_from
 from workers.observing import AttemptBegan, AttemptEnded, JobEnded, JobLeft, JobSuppressed, JobTaken
@@ -60,8 +58,6 @@ pytestmark = pytest.mark.usefixtures("redis_is_asked_again_at_once")
 
 
 # Failures as the ledger keeps them
-
-
 @pytest.mark.parametrize("attempts", [(), (CRASHED,), (CRASHED, CRASHED)])
 def test_a_failure_comes_back_from_the_ledger_as_it_was(attempts: tuple[Attempt, ...]) -> None:
     kept = failure_detail(JobFailed(NodeFailedError("node 3: ü"), attempts))
@@ -226,8 +222,6 @@ def test_a_result_that_somebody_deleted_is_told() -> None:
 
 
 # What may be committed already
-
-
 def test_a_committed_job_that_the_ledger_has_forgotten_is_not_run() -> None:
     scene = new()
     scene.executor.manifest = RESULT
@@ -277,8 +271,6 @@ def test_a_job_that_is_committed_touches_no_gpu() -> None:
 
 
 # What is told of attempts
-
-
 @pytest.mark.parametrize(
     ("end", "after"),
     [
@@ -347,34 +339,6 @@ def test_a_job_of_which_nobody_knows_for_whom_it_is_is_taken_before_it_waits() -
     assert [type(one) for one in scene.events] == [JobTaken, AttemptEnded, JobLeft]
 
 
-# How it ends
-
-
-def test_an_end_is_recorded_however_long_that_takes() -> None:
-    scene = new()
-    scene.executor.end = AttemptFailed(NodeFailedError("x"))
-    end = scene.ledger.end
-    refusals = iter([BrokerUnavailableError("away"), BrokerFullError("full")])
-
-    def refusing(*args: Any, **named: Any) -> bool:
-        if error := next(refusals, None):
-            raise error
-        return end(*args, **named)
-
-    scene.ledger.end = refusing  # type: ignore[method-assign]
-    scene.failed()
-    assert scene.ledger.steps == ["end"]
-
-
-@pytest.mark.parametrize("error", [NodeFailedError("x"), JobTimeoutError("x")], ids=str)
-def test_the_failure_of_a_job_that_others_have_by_now_is_not_told(error: JobError) -> None:
-    # Cut off from Redis it could not know; they may well succeed.
-    scene = new()
-    scene.ledger.ours = False
-    scene.executor.end = AttemptFailed(error)
-    scene.postponed()
-
-
 # What is known
 
 
@@ -430,48 +394,6 @@ def test_what_runs_here_is_stopped_though_nobody_can_be_told() -> None:
     scene.ledger.away = [BrokerUnavailableError("away")]
     scene.custody.cancel("job", running=True)
     assert len(scene.keeper.stopped) == 1
-
-
-# Revoked between two attempts
-
-
-@pytest.mark.parametrize(
-    ("record", "here", "there", "ordered"),
-    [
-        pytest.param(AGAIN, 1, 0, 0, id="here"),
-        pytest.param(AGAIN.model_copy(update={"spent": True}), 0, 0, 0, id="spent"),
-        pytest.param(
-            AGAIN.model_copy(update={"place": NEIGHBOUR, "instance": NEIGHBOUR}),
-            0,
-            1,
-            0,
-            id="there",
-        ),
-        pytest.param(AGAIN.model_copy(update={"place": AFAR}), 0, 0, 1, id="afar"),
-    ],
-)
-def test_a_job_that_is_revoked_between_attempts_leaves_nothing_behind(
-    record: Record, here: int, there: int, ordered: int
-) -> None:
-    scene = Scene(Cancelled(TOKEN, record))
-    with pytest.raises(JobCancelledError):
-        scene.run()
-    prompt = prompt_id("job", 1)
-    assert scene.server.cancelled == [prompt] * here
-    assert scene.neighbour.cancelled == [prompt] * there
-    # Its end comes last: until then whoever gets its message does this again.
-    orders = [("stop", AFAR, prompt)] * ordered
-    assert scene.ledger.written == [*orders, ("end", "cancelled", "")]
-    (job,) = scene.removed
-    assert (job.id, job.folder) == ("job", "first")
-
-
-def test_a_prompt_that_cannot_be_stopped_now_is_ordered_to_stop() -> None:
-    scene = Scene(Cancelled(TOKEN, AGAIN))
-    scene.server.try_cancel = lambda _: False  # type: ignore[method-assign]
-    with pytest.raises(JobCancelledError):
-        scene.run()
-    assert scene.ledger.last("stop") == (HERE, prompt_id("job", 1))
 
 
 # Webhooks

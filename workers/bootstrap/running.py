@@ -127,7 +127,13 @@ def running(
         place=outside.place.key,
         limits=limits,
     )
-    endings = Endings(outside.ledger, webhooks, observe)
+    endings = Endings(
+        ledger=outside.ledger,
+        takeover=takeover,
+        removal=removal,
+        webhooks=webhooks,
+        observe=observe,
+    )
     custody = Custody(
         ledger=outside.ledger,
         keeper=taking.keeper,
@@ -150,8 +156,6 @@ def running(
             observe=observe,
         ),
         handover=Handover(ledger=outside.ledger, comfyui=outside.comfyui, place=outside.place.key),
-        takeover=takeover,
-        removal=removal,
         webhooks=webhooks,
         endings=endings,
         observe=observe,

@@ -5,7 +5,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, NoReturn
+from typing import Any
 
 from tasks.errors import (
     BrokerFullError,
@@ -28,9 +28,7 @@ from workers.execution.keeper import Keeper, Lease
 from workers.execution.observed import attempt_began, note_attempt, taken
 from workers.execution.order import LOOK_SECONDS, NotNow, Order
 from workers.execution.placement import Placement
-from workers.execution.removal import Removal
 from workers.execution.retries import Retries
-from workers.execution.takeover import Takeover
 from workers.ledger import Cancelled, Claimed, Ended, Held, Ledger, Verdict
 from workers.ledger.outcomes import JobFailed, failure_from
 from workers.ledger.patience import REDIS_PAUSE
@@ -58,8 +56,6 @@ class Custody:
         attempts: Attempts,
         retries: Retries,
         handover: Handover,
-        takeover: Takeover,
-        removal: Removal,
         webhooks: Webhooks,
         endings: Endings,
         observe: Observe,
@@ -75,8 +71,6 @@ class Custody:
             attempts: goes on where those before have ended.
             retries: decides what follows when they fail.
             handover: leaves jobs to others.
-            takeover: stops the prompts of cancelled jobs.
-            removal: takes back what these have stored.
             webhooks: are told of what begins, and of what is refused.
             endings: records how jobs end.
             observe: is told what becomes of jobs.
@@ -89,8 +83,6 @@ class Custody:
         self._attempts = attempts
         self._retries = retries
         self._handover = handover
-        self._takeover = takeover
-        self._removal = removal
         self._webhooks = webhooks
         self._endings = endings
         self._observe = observe
@@ -127,7 +119,7 @@ class Custody:
                 self._observe(JobSuppressed(order.job_id, "ended", order.redelivered))
                 return self._recall(order, ended)
             case Cancelled() as cancelled:
-                self._end_cancelled(order, cancelled)
+                self._endings.cancel_unclaimed(order, cancelled)
             case Held(seconds):
                 pause = min(seconds + _MARGIN_SECONDS, LOOK_SECONDS)
         raise NotNow(pause)
@@ -247,18 +239,6 @@ class Custody:
         if result is None:
             raise JobFailed(InternalError(f"the job had ended, but {ended.detail} is gone"), ())
         return result
-
-    def _end_cancelled(self, order: Order, cancelled: Cancelled) -> NoReturn:
-        """End a job that was cancelled while nobody had it, with what it has left behind."""
-        record, lease = cancelled.record, Lease(order.job_id, cancelled.token, 0.0)
-        if record is not None:
-            job = job_of(order, lease, record)
-            note_attempt(job)
-            self._takeover.stop(order.job_id, record)
-            self._removal.remove(job)
-        error = JobCancelledError("the job was revoked")
-        self._endings.cancel(order, lease, error)
-        raise error
 
     @staticmethod
     def _refuse_late(order: Order) -> None:
