@@ -29,7 +29,7 @@ from tasks.request import JobRequest
 from tasks.result import JobResult, Progress
 from workers.comfyui import Notifications
 from workers.comfyui.model import PromptQueue, PromptState
-from workers.execution import Executor, removal, uploading, waiting
+from workers.execution import Executor, removal, waiting
 from workers.execution import executor as module
 from workers.execution.control import (
     Control,
@@ -727,7 +727,7 @@ def test_a_prompt_that_is_lost_while_nobody_wants_it_elsewhere_is_lost(scene: Sc
 def test_what_rendered_and_cannot_be_fetched_has_rendered(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(uploading, "OUTAGE_PATIENCE", 0.0)
+    monkeypatch.setattr("workers.execution.patience.OUTAGE_PATIENCE", 0.0)
 
     def gone() -> None:
         raise ComfyUIUnavailableError("gone")

@@ -1,15 +1,13 @@
 """The spine: one attempt at a job from end to end."""
 
 import logging
-import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent import futures
-from contextlib import contextmanager, suppress
-from contextvars import copy_context
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
 from tasks.errors import (
     ComfyUIAccessDeniedError,
@@ -47,9 +45,10 @@ from workers.execution.manifests import Manifests, read_manifest
 from workers.execution.node_policy import NodePolicy
 from workers.execution.observed import nodes_executed
 from workers.execution.output_bounds import MostOutput
+from workers.execution.patience import SOON_SECONDS, patiently, soon
 from workers.execution.preparation import prepare
 from workers.execution.removal import Removal
-from workers.execution.uploading import Uploads, patiently
+from workers.execution.uploading import Uploads
 from workers.execution.waiting import Patience, await_entry
 from workers.inputs import Inputs
 from workers.nodes.params import seeds_in
@@ -60,8 +59,6 @@ from workers.storage.keys import job_folder, manifest_key
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 Report = Callable[[Progress], None]
 
 # The shares of the progress bar that come before and after the execution.
@@ -69,9 +66,6 @@ _STAGED, _EXECUTED = 0.05, 0.9
 
 # Seconds that a stopped prompt has to leave the server before the server counts as hung.
 _STOP_SECONDS = 10.0
-
-# Seconds that a server or the store has for an answer that can be done without.
-_SOON_SECONDS = 2.0
 
 # Seconds that an upload has to end which nobody wants any more.
 _ABANDON_SECONDS = 5.0
@@ -316,7 +310,7 @@ class Executor:
                 logger.warning("whether it is committed is not known: %s", error)
                 raise
 
-        return _soon(ask)
+        return soon(ask)
 
     def recall(self, manifest: str, request: JobRequest) -> JobResult | None:
         """The result that stands in a manifest, as this request wants it; None if there is none.
@@ -385,7 +379,7 @@ class Executor:
         except HandedOn:
             # Whoever goes on with the prompt stores the same under the same keys.
             if run.lease.prompt_stopped:
-                run.stored = uploads.abandon(_SOON_SECONDS)
+                run.stored = uploads.abandon(SOON_SECONDS)
                 self._take_back(run)
             else:
                 uploads.abandon()
@@ -560,11 +554,11 @@ class Executor:
     def _try_cancel_soon(self, job: Job) -> bool:
         """Cancel the prompt; whether the server heard, which is not waited for for long."""
         # A server that is frozen must hold up neither the next job nor the worker's end.
-        return bool(_soon(lambda: self._comfyui.try_cancel(job.prompt_id)))
+        return bool(soon(lambda: self._comfyui.try_cancel(job.prompt_id)))
 
     def _has_succeeded(self, job: Job) -> bool:
         """Whether the prompt ended well just before it was to be stopped."""
-        entry = _soon(lambda: self._comfyui.history(job.prompt_id))
+        entry = soon(lambda: self._comfyui.history(job.prompt_id))
         # Whether, not why: no node is named.
         return entry is not None and failure_in(entry, {}) is None
 
@@ -635,7 +629,7 @@ class Executor:
         if run.submitted_at is not None or run.job.start is not Start.SUBMIT:
             return True
         # A server that is there may have refused just this job.
-        return run.refused or _soon(self._comfyui.queue) is None
+        return run.refused or soon(self._comfyui.queue) is None
 
     def _presigned(self, request: JobRequest, result: JobResult) -> JobResult:
         # Not in the manifest: whoever may read that need not be allowed to hand out files.
@@ -676,20 +670,6 @@ def _spared(run: _Run) -> Spared:
     """The job goes elsewhere, and has no prompt here with which anybody could go on."""
     run.lease.prompt_stopped = True
     return Spared("a server elsewhere has nothing to do")
-
-
-def _soon(ask: Callable[[], T]) -> T | None:
-    """The answer to a question, if there is one soon."""
-    answers: list[T] = []
-
-    def listen() -> None:
-        with suppress(JobError):
-            answers.append(ask())
-
-    thread = threading.Thread(target=copy_context().run, args=(listen,), daemon=True)
-    thread.start()
-    thread.join(_SOON_SECONDS)
-    return answers[0] if answers else None
 
 
 def _bypassing(workflow: Workflow, job: Job) -> dict[str, Any]:
