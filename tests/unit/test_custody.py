@@ -42,6 +42,7 @@ from workers.execution.job import AttemptFailed, Job, Start, prompt_id
 from workers.execution.keeper import Lease
 from workers.execution.manifests import Manifests
 from workers.execution.place import Place
+from workers.execution.staging import Staging
 from workers.ledger import Cancelled, Claimed, Ended, Held, Record, Route, patience
 from workers.ledger.dead_letters import DeadLetter
 from workers.ledger.outbox import Notice
@@ -1678,9 +1679,12 @@ def test_a_worker_that_leaves_while_it_uploads_leaves_what_is_rendered(
             store=store,
             manifests=Manifests(store, None, scene.keeper, takes_conditions=lambda: True),
             removal=SimpleNamespace(remove_files=lambda *_, **__: None),
-            inputs=SimpleNamespace(place=lambda workflow, *_: workflow),
-            refuse_parts=lambda *_: None,
-            object_info=dict,
+            staging=Staging(
+                inputs=SimpleNamespace(place=lambda workflow, *_: workflow),
+                refuse_parts=lambda *_: None,
+                object_info=dict,
+                workflow_max_bytes=10**6,
+            ),
             uploaders=uploaders,
             keeper=scene.keeper,
             listen_as=None,
@@ -1688,7 +1692,6 @@ def test_a_worker_that_leaves_while_it_uploads_leaves_what_is_rendered(
             breaker=SimpleNamespace(suspect=None, accept=lambda: None),
             worker="w",
             prefix="",
-            workflow_max_bytes=10**6,
             stall_seconds=60.0,
             s3_patience_seconds=60.0,
         )

@@ -44,6 +44,7 @@ from workers.execution.job import AttemptFailed, Job, Start, prompt_id
 from workers.execution.keeper import Keeper, Lease, Phase
 from workers.execution.manifests import Manifests
 from workers.execution.removal import Removal
+from workers.execution.staging import Staging
 from workers.execution.waiting import Patience
 from workers.ledger import Claimed, Record
 from workers.ledger.ledger import LOST, OURS
@@ -273,13 +274,15 @@ class Scene:
             store=self.store,  # type: ignore[arg-type]
             manifests=self.manifests,
             removal=self.removal,
-            inputs=SimpleNamespace(place=place),  # type: ignore[arg-type]
-            refuse_parts=lambda *_: None,
-            object_info=self.on_object_info,
+            staging=Staging(
+                inputs=SimpleNamespace(place=place),  # type: ignore[arg-type]
+                refuse_parts=lambda *_: None,
+                object_info=self.on_object_info,
+                workflow_max_bytes=10**6,
+            ),
             uploaders=self.uploaders,
             worker="w",
             prefix="",
-            workflow_max_bytes=10**6,
             stall_seconds=60.0,
             s3_patience_seconds=self.patience,
             confirm_server=self.confirm_server,

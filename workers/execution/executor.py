@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent import futures
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -42,15 +42,13 @@ from workers.execution.control import Control, HandedOn, ServerHung, Spared, Wor
 from workers.execution.job import AttemptFailed, Job, Start
 from workers.execution.keeper import Keeper, Lease
 from workers.execution.manifests import Manifests, read_manifest
-from workers.execution.node_policy import NodePolicy
 from workers.execution.observed import nodes_executed
 from workers.execution.output_bounds import MostOutput
 from workers.execution.patience import SOON_SECONDS, patiently, soon
-from workers.execution.preparation import prepare
 from workers.execution.removal import Removal
+from workers.execution.staging import Staging
 from workers.execution.uploading import Uploads
 from workers.execution.waiting import Patience, await_entry
-from workers.inputs import Inputs
 from workers.nodes.params import seeds_in
 from workers.observing import Observe, StageEnded, unobserved
 from workers.observing.events import Stage
@@ -76,11 +74,7 @@ _CUT_SECONDS = 1.0
 # Seconds after which a job that was seen to execute says nothing about others any more.
 _SEEN_SECONDS = 30.0
 
-_ALL_NODES = NodePolicy()
 _MOST_OUTPUT = MostOutput()
-
-# An input that no node has. It changes what the server's cache knows a node by, and nothing else.
-_BYPASS = "comfyfleet_attempt"
 
 # After these nobody waits for the prompt any more: it must not hold up the next one.
 _GIVEN_UP = (JobCancelledError, JobTimeoutError, PromptStalledError, ServerHung, WorkerLeaving)
@@ -134,6 +128,7 @@ class Executor:
     def __init__(
         self,
         *,
+        staging: Staging,
         comfyui: ComfyUI,
         notifications: Notifications,
         listen_as: Callable[[str], Notifications],
@@ -143,14 +138,9 @@ class Executor:
         store: ObjectStore,
         manifests: Manifests,
         removal: Removal,
-        inputs: Inputs,
-        refuse_parts: Callable[[Workflow, Collection[str]], None],
-        object_info: Callable[[], Mapping[str, Any]],
         uploaders: futures.Executor,
         worker: str,
         prefix: str,
-        workflow_max_bytes: int,
-        nodes: NodePolicy = _ALL_NODES,
         most_output: MostOutput = _MOST_OUTPUT,
         stall_seconds: float,
         s3_patience_seconds: float,
@@ -160,6 +150,7 @@ class Executor:
         """Take the clients; they stay their maker's to close.
 
         Args:
+            staging: makes workflows ready.
             comfyui: the server to run on.
             notifications: its websocket.
             listen_as: makes one more websocket, under another client id.
@@ -169,14 +160,9 @@ class Executor:
             store: where outputs go.
             manifests: commits.
             removal: takes back what came to nothing.
-            inputs: places input files.
-            refuse_parts: raises InvalidWorkflowError for what the server would execute a part of.
-            object_info: what the server says of its node classes.
             uploaders: runs the uploads of all jobs.
             worker: this worker's name, for results.
             prefix: of every object key.
-            workflow_max_bytes: size of a workflow as JSON above which it is refused.
-            nodes: which classes a workflow may use.
             most_output: how much a job may make.
             stall_seconds: seconds without a sign of life after which a prompt is stopped.
             s3_patience_seconds: seconds for which an upload is tried again.
@@ -185,6 +171,7 @@ class Executor:
             observe: is told of stages and files.
         """
         self.instance = comfyui.base_url
+        self._staging = staging
         self._comfyui = comfyui
         self._notifications = notifications
         self._listen_as = listen_as
@@ -195,14 +182,9 @@ class Executor:
         self._store = store
         self._manifests = manifests
         self._removal = removal
-        self._inputs = inputs
-        self._refuse_parts = refuse_parts
-        self._object_info = object_info
         self._uploaders = uploaders
         self._worker = worker
         self._prefix = prefix
-        self._workflow_max_bytes = workflow_max_bytes
-        self._nodes = nodes
         self._most_output = most_output
         self._stall_seconds = stall_seconds
         self._s3_patience_seconds = s3_patience_seconds
@@ -245,7 +227,7 @@ class Executor:
             run.lease.bound_until = float("inf")
             self._keeper.store(run.lease)
         self._report(run, "staging", 0.0)
-        workflow = self._stage(run)
+        workflow = self._staging.stage(job, run.lease.control)
         timeline.mark(job.id, "staged")
         with self._server(job) as server, self._uploads(run, server) as uploads:
             with self._listening(run, uploads.begin) as (notifications, subscription):
@@ -324,33 +306,6 @@ class Executor:
     def _find(self, job: Job) -> JobResult | None:
         content = self._manifests.find(job.id, manifest_key(job.folder))
         return None if content is None else self._presigned(job.request, read_manifest(content))
-
-    def _stage(self, run: _Run) -> dict[str, Any]:
-        """The workflow as it is submitted: checked, with params set and inputs placed."""
-        job = run.job
-        if job.start is not Start.SUBMIT:
-            try:
-                return self._workflow(job)
-            except JobError as error:
-                # What is executed already needs it for messages only.
-                logger.info("its nodes' classes are not known: %s", error)
-                return {}
-        workflow = self._workflow(job)
-        self._refuse_parts(workflow, job.request.inputs)
-        placed = self._inputs.place(workflow, job.request.inputs, run.lease.control.check)
-        return _bypassing(placed, job)
-
-    def _workflow(self, job: Job) -> dict[str, Any]:
-        return prepare(
-            job.request,
-            job.id,
-            job.enqueued_at,
-            # Of what another server has executed this one need not know the classes.
-            dict if job.start is Start.COLLECT else self._object_info,
-            max_bytes=self._workflow_max_bytes,
-            nodes_allowed=self._nodes,
-            is_submitted=job.start is not Start.SUBMIT,
-        )
 
     @contextmanager
     def _server(self, job: Job) -> Iterator[ComfyUI]:
@@ -670,13 +625,3 @@ def _spared(run: _Run) -> Spared:
     """The job goes elsewhere, and has no prompt here with which anybody could go on."""
     run.lease.prompt_stopped = True
     return Spared("a server elsewhere has nothing to do")
-
-
-def _bypassing(workflow: Workflow, job: Job) -> dict[str, Any]:
-    """The workflow with inputs that make the server execute some nodes whatever it has cached."""
-    return {
-        node_id: {**node, "inputs": {**node["inputs"], _BYPASS: str(job.number)}}
-        if node_id in job.bypass
-        else node
-        for node_id, node in workflow.items()
-    }
