@@ -43,6 +43,7 @@ from workers.execution.keeper import Lease
 from workers.execution.manifests import Manifests
 from workers.execution.place import Place
 from workers.execution.staging import Staging
+from workers.execution.storing import Storing
 from workers.ledger import Cancelled, Claimed, Ended, Held, Record, Route, patience
 from workers.ledger.dead_letters import DeadLetter
 from workers.ledger.outbox import Notice
@@ -1672,20 +1673,28 @@ def test_a_worker_that_leaves_while_it_uploads_leaves_what_is_rendered(
     monkeypatch.setattr(waiting, "POLL_DEAF", 0.0)
     scene = new()
     store = Store(scene.keeper, fails=fails)
+    manifests = Manifests(store, None, scene.keeper, takes_conditions=lambda: True)
     with ThreadPoolExecutor(1) as uploaders:
         scene.executor = Executor(
             comfyui=scene.server,
             notifications=Listening(),
             store=store,
-            manifests=Manifests(store, None, scene.keeper, takes_conditions=lambda: True),
-            removal=SimpleNamespace(remove_files=lambda *_, **__: None),
+            manifests=manifests,
+            removal=None,
             staging=Staging(
                 inputs=SimpleNamespace(place=lambda workflow, *_: workflow),
                 refuse_parts=lambda *_: None,
                 object_info=dict,
                 workflow_max_bytes=10**6,
             ),
-            uploaders=uploaders,
+            storing=Storing(
+                store=store,
+                uploaders=uploaders,
+                removal=SimpleNamespace(remove_files=lambda *_, **__: None),
+                manifests=manifests,
+                keeper=scene.keeper,
+                s3_patience_seconds=60.0,
+            ),
             keeper=scene.keeper,
             listen_as=None,
             server_at=None,

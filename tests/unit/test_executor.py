@@ -29,7 +29,7 @@ from tasks.request import JobRequest
 from tasks.result import JobResult, Progress
 from workers.comfyui import Notifications
 from workers.comfyui.model import PromptQueue, PromptState
-from workers.execution import Executor, removal, waiting
+from workers.execution import Executor, removal, storing, waiting
 from workers.execution import executor as module
 from workers.execution.control import (
     Control,
@@ -45,6 +45,7 @@ from workers.execution.keeper import Keeper, Lease, Phase
 from workers.execution.manifests import Manifests
 from workers.execution.removal import Removal
 from workers.execution.staging import Staging
+from workers.execution.storing import Storing
 from workers.execution.waiting import Patience
 from workers.ledger import Claimed, Record
 from workers.ledger.ledger import LOST, OURS
@@ -280,7 +281,15 @@ class Scene:
                 object_info=self.on_object_info,
                 workflow_max_bytes=10**6,
             ),
-            uploaders=self.uploaders,
+            storing=Storing(
+                store=self.store,  # type: ignore[arg-type]
+                uploaders=self.uploaders,
+                removal=self.removal,
+                manifests=self.manifests,
+                keeper=self.keeper,
+                s3_patience_seconds=self.patience,
+                observe=self.events.append,
+            ),
             worker="w",
             prefix="",
             stall_seconds=60.0,
@@ -940,7 +949,7 @@ def test_what_is_stored_of_a_prompt_that_goes_on_stays(
 
 def test_who_is_handed_on_waits_for_no_file(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     begun, go_on = threading.Event(), threading.Event()
-    monkeypatch.setattr(module, "_ABANDON_SECONDS", 3600.0)
+    monkeypatch.setattr(storing, "_ABANDON_SECONDS", 3600.0)
 
     def slowly() -> None:
         begun.set()

@@ -11,6 +11,7 @@ from workers.execution.node_policy import NodePolicy
 from workers.execution.output_bounds import MostOutput
 from workers.execution.removal import Removal
 from workers.execution.staging import Staging
+from workers.execution.storing import Storing
 from workers.inputs import Inputs, Sources
 from workers.lifecycle.pinned import Pinned
 from workers.observing import Observe
@@ -40,6 +41,12 @@ def executing(
         nodes: which classes a workflow may use.
         observe: is told what happens.
     """
+    manifests = Manifests(
+        outside.store,
+        outside.ledger,
+        taking.keeper,
+        takes_conditions=outside.conditions.are_taken,
+    )
     return Executor(
         staging=Staging(
             inputs=Inputs(
@@ -54,6 +61,16 @@ def executing(
             workflow_max_bytes=settings.workflow_max_bytes,
             nodes=nodes,
         ),
+        storing=Storing(
+            store=outside.store,
+            uploaders=outside.uploaders,
+            removal=removal,
+            manifests=manifests,
+            keeper=taking.keeper,
+            most_output=MostOutput(settings.outputs_max_count, settings.outputs_max_bytes),
+            s3_patience_seconds=settings.s3_patience_seconds,
+            observe=observe,
+        ),
         comfyui=outside.comfyui,
         notifications=outside.notifications,
         listen_as=outside.listen_as,
@@ -62,17 +79,10 @@ def executing(
         confirm_server=pinned.confirm if pinned is not None else unshared,
         keeper=taking.keeper,
         store=outside.store,
-        manifests=Manifests(
-            outside.store,
-            outside.ledger,
-            taking.keeper,
-            takes_conditions=outside.conditions.are_taken,
-        ),
+        manifests=manifests,
         removal=removal,
-        uploaders=outside.uploaders,
         worker=worker,
         prefix=settings.s3_prefix,
-        most_output=MostOutput(settings.outputs_max_count, settings.outputs_max_bytes),
         stall_seconds=settings.stall_seconds,
         s3_patience_seconds=settings.s3_patience_seconds,
         observe=observe,

@@ -3,9 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent import futures
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
 
@@ -19,8 +17,6 @@ from tasks.errors import (
     JobTimeoutError,
     PromptLostError,
     PromptStalledError,
-    StorageDeniedError,
-    StorageUnavailableError,
     TransientError,
 )
 from tasks.request import JobRequest
@@ -32,8 +28,6 @@ from workers.comfyui import ComfyUI, Notifications
 from workers.comfyui.history import (
     executed_workflow,
     failure_in,
-    out_of_bounds,
-    overwritten,
     shown_values,
 )
 from workers.comfyui.model import PromptState
@@ -43,11 +37,11 @@ from workers.execution.job import AttemptFailed, Job, Start
 from workers.execution.keeper import Keeper, Lease
 from workers.execution.manifests import Manifests, read_manifest
 from workers.execution.observed import nodes_executed
-from workers.execution.output_bounds import MostOutput
-from workers.execution.patience import SOON_SECONDS, patiently, soon
+from workers.execution.patience import patiently, soon
 from workers.execution.removal import Removal
+from workers.execution.run import EXECUTED, STAGED, Run
 from workers.execution.staging import Staging
-from workers.execution.uploading import Uploads
+from workers.execution.storing import Storing
 from workers.execution.waiting import Patience, await_entry
 from workers.nodes.params import seeds_in
 from workers.observing import Observe, StageEnded, unobserved
@@ -59,14 +53,8 @@ logger = logging.getLogger(__name__)
 
 Report = Callable[[Progress], None]
 
-# The shares of the progress bar that come before and after the execution.
-_STAGED, _EXECUTED = 0.05, 0.9
-
 # Seconds that a stopped prompt has to leave the server before the server counts as hung.
 _STOP_SECONDS = 10.0
-
-# Seconds that an upload has to end which nobody wants any more.
-_ABANDON_SECONDS = 5.0
 
 # Seconds until a websocket is cut whose server does not answer any more.
 _CUT_SECONDS = 1.0
@@ -74,7 +62,6 @@ _CUT_SECONDS = 1.0
 # Seconds after which a job that was seen to execute says nothing about others any more.
 _SEEN_SECONDS = 30.0
 
-_MOST_OUTPUT = MostOutput()
 
 # After these nobody waits for the prompt any more: it must not hold up the next one.
 _GIVEN_UP = (JobCancelledError, JobTimeoutError, PromptStalledError, ServerHung, WorkerLeaving)
@@ -103,25 +90,6 @@ class Breaker(Protocol):
         """Use the server no more until it has got rid of this prompt."""
 
 
-@dataclass
-class _Run:
-    """One attempt on its way through the stages, and what became known of it."""
-
-    job: Job
-    lease: Lease
-    report: Report
-    began: float
-    submitted_at: float | None = None
-    executing: bool = False
-    rendered: bool = False
-    # The server takes no prompts, whichever.
-    refused: bool = False
-    # Those that have files, once it is rendered.
-    nodes: tuple[str, ...] = ()
-    # What may have been stored by an attempt that failed.
-    stored: set[str] = field(default_factory=set)
-
-
 class Executor:
     """Runs jobs on one ComfyUI server and stores what they make. Thread-safe."""
 
@@ -129,6 +97,7 @@ class Executor:
         self,
         *,
         staging: Staging,
+        storing: Storing,
         comfyui: ComfyUI,
         notifications: Notifications,
         listen_as: Callable[[str], Notifications],
@@ -138,10 +107,8 @@ class Executor:
         store: ObjectStore,
         manifests: Manifests,
         removal: Removal,
-        uploaders: futures.Executor,
         worker: str,
         prefix: str,
-        most_output: MostOutput = _MOST_OUTPUT,
         stall_seconds: float,
         s3_patience_seconds: float,
         confirm_server: Callable[[Control], None] = unshared,
@@ -151,27 +118,27 @@ class Executor:
 
         Args:
             staging: makes workflows ready.
+            storing: stores what they make.
             comfyui: the server to run on.
             notifications: its websocket.
             listen_as: makes one more websocket, under another client id.
             server_at: makes a client of another server, by its base URL.
             breaker: is told of trouble with the server.
             keeper: of this worker's leases.
-            store: where outputs go.
+            store: where results are.
             manifests: commits.
-            removal: takes back what came to nothing.
-            uploaders: runs the uploads of all jobs.
+            removal: takes back what cancelled jobs have stored.
             worker: this worker's name, for results.
             prefix: of every object key.
-            most_output: how much a job may make.
             stall_seconds: seconds without a sign of life after which a prompt is stopped.
-            s3_patience_seconds: seconds for which an upload is tried again.
+            s3_patience_seconds: seconds for which a commit is tried again.
             confirm_server: raises ServerLost if another worker drives the server, and waits until
                 that is known.
-            observe: is told of stages and files.
+            observe: is told of stages.
         """
         self.instance = comfyui.base_url
         self._staging = staging
+        self._storing = storing
         self._comfyui = comfyui
         self._notifications = notifications
         self._listen_as = listen_as
@@ -182,10 +149,8 @@ class Executor:
         self._store = store
         self._manifests = manifests
         self._removal = removal
-        self._uploaders = uploaders
         self._worker = worker
         self._prefix = prefix
-        self._most_output = most_output
         self._stall_seconds = stall_seconds
         self._s3_patience_seconds = s3_patience_seconds
         self._observe = observe
@@ -199,15 +164,13 @@ class Executor:
             AttemptFailed: the leaf of its error says whether another attempt may succeed.
             Exception: whatever reason the lease's control gives to end.
         """
-        run = _Run(job, lease, report, time.monotonic())
+        run = Run(job, lease, report, time.monotonic())
         try:
             return self._run(run)
         except JobCancelledError:
             self._removal.remove(job)
             raise
         except JobError as error:
-            if not isinstance(error, StorageUnavailableError | StorageDeniedError):
-                self._take_back(run)
             in_trouble = isinstance(error, _SERVER_TROUBLE)
             if in_trouble and job.start is not Start.COLLECT:
                 self._breaker.suspect()
@@ -220,16 +183,16 @@ class Executor:
                 nodes=run.nodes,
             ) from error
 
-    def _run(self, run: _Run) -> JobResult:
+    def _run(self, run: Run) -> JobResult:
         job, started = run.job, run.began
         if job.start is Start.COLLECT:
             # The GPU that has executed it is not this worker's.
             run.lease.bound_until = float("inf")
             self._keeper.store(run.lease)
-        self._report(run, "staging", 0.0)
+        run.tell("staging", 0.0)
         workflow = self._staging.stage(job, run.lease.control)
         timeline.mark(job.id, "staged")
-        with self._server(job) as server, self._uploads(run, server) as uploads:
+        with self._server(job) as server, self._storing.uploads(run, server) as uploads:
             with self._listening(run, uploads.begin) as (notifications, subscription):
                 if job.start is Start.SUBMIT:
                     self._submit(run, workflow)
@@ -238,7 +201,7 @@ class Executor:
                     run.submitted_at = run.lease.queued_at = staged
                 entry = self._await(run, workflow, server, notifications, subscription)
             executed = self._through(run, "executing", staged)
-            outputs = self._upload(run, entry, uploads)
+            outputs = self._storing.store(run, entry, uploads)
         uploaded = self._through(run, "uploading", executed, files=len(outputs))
         result = JobResult(
             job_id=job.id,
@@ -317,35 +280,8 @@ class Executor:
             yield self._comfyui
 
     @contextmanager
-    def _uploads(self, run: _Run, server: ComfyUI) -> Iterator[Uploads]:
-        """What stores the prompt's files, each from when it is made."""
-        uploads = Uploads(
-            run.job,
-            pool=self._uploaders,
-            server=server,
-            store=self._store,
-            control=run.lease.control,
-            storage_patience=self._s3_patience_seconds,
-            most=self._most_output,
-            observe=self._observe,
-        )
-        try:
-            yield uploads
-        except HandedOn:
-            # Whoever goes on with the prompt stores the same under the same keys.
-            if run.lease.prompt_stopped:
-                run.stored = uploads.abandon(SOON_SECONDS)
-                self._take_back(run)
-            else:
-                uploads.abandon()
-            raise
-        except BaseException:
-            run.stored = uploads.abandon(_ABANDON_SECONDS)
-            raise
-
-    @contextmanager
     def _listening(
-        self, run: _Run, on_output: OnOutput
+        self, run: Run, on_output: OnOutput
     ) -> Iterator[tuple[Notifications, Subscription]]:
         """Hear of the prompt; of an adopted one as the client that submitted it."""
         job = run.job
@@ -365,7 +301,7 @@ class Executor:
             ) as subscription:
                 yield self._notifications, subscription
 
-    def _submit(self, run: _Run, workflow: Workflow) -> None:
+    def _submit(self, run: Run, workflow: Workflow) -> None:
         """Queue the prompt.
 
         Raises:
@@ -405,7 +341,7 @@ class Executor:
 
     def _await(
         self,
-        run: _Run,
+        run: Run,
         workflow: Workflow,
         server: ComfyUI,
         notifications: Notifications,
@@ -422,10 +358,9 @@ class Executor:
                 self._seen_executing = (job.id, time.monotonic())
             elif run.lease.control.wanted_elsewhere and job.start is not Start.COLLECT:
                 self._spare(run)
-            value = _STAGED + (_EXECUTED - _STAGED) * progress.share(workflow)
+            value = STAGED + (EXECUTED - STAGED) * progress.share(workflow)
             node = workflow.get(progress.node_id or "", {})
-            self._report(
-                run,
+            run.tell(
                 "executing" if run.executing else "queued",
                 value,
                 node_id=progress.node_id,
@@ -476,7 +411,7 @@ class Executor:
         run.rendered = True
         return entry
 
-    def _give_up(self, run: _Run, reason: Exception) -> None:
+    def _give_up(self, run: Run, reason: Exception) -> None:
         """Stop the prompt.
 
         Raises:
@@ -517,7 +452,7 @@ class Executor:
         # Whether, not why: no node is named.
         return entry is not None and failure_in(entry, {}) is None
 
-    def _spare(self, run: _Run) -> None:
+    def _spare(self, run: Run) -> None:
         """Take the prompt out of the server's queue, unless it has begun.
 
         Raises:
@@ -533,31 +468,7 @@ class Executor:
         else:
             control.wanted_elsewhere = False
 
-    def _upload(self, run: _Run, entry: Mapping[str, Any], uploads: Uploads) -> list[Output]:
-        """Store every output file that is not stored yet."""
-        outputs: list[Output] = []
-        self._report(run, "uploading", _EXECUTED)
-        include_temp = run.job.request.output.include_temp
-        if (fault := out_of_bounds(entry, include_temp=include_temp)) is not None:
-            raise fault
-        pending = uploads.finish(entry)
-        run.nodes = tuple({file.node_id: None for file, _ in pending})
-        if (replaced := overwritten(entry, include_temp=include_temp)) is not None:
-            raise replaced
-        for number, (_, wait) in enumerate(pending, 1):
-            outputs.append(wait())
-            self._report(run, "uploading", _EXECUTED + (1 - _EXECUTED) * number / len(pending))
-        surplus = uploads.surplus([file for file, _ in pending], _ABANDON_SECONDS)
-        self._removal.remove_files(surplus, may=lambda: True)
-        return outputs
-
-    def _take_back(self, run: _Run) -> None:
-        """Remove what a failed attempt has stored early; nobody would know of it."""
-        # Of a prompt that others may go on with they store the same, under the same keys.
-        if not self._manifests.may_name(run.job.id):
-            self._removal.remove_files(run.stored, may=lambda: self._keeper.is_sure(run.lease))
-
-    def _commit(self, run: _Run, result: JobResult) -> JobResult:
+    def _commit(self, run: Run, result: JobResult) -> JobResult:
         """Write the manifest, once; the result that stands in it is the job's."""
 
         def commit() -> JobResult:
@@ -572,14 +483,14 @@ class Executor:
             storage_patience=self._s3_patience_seconds,
         )
 
-    def _went_down_with(self, run: _Run) -> bool:
+    def _went_down_with(self, run: Run) -> bool:
         """Whether the server died of a prompt before it was seen to execute."""
         if run.submitted_at is None or self._notifications.held_since(run.submitted_at):
             return False
         other, seen_at = self._seen_executing
         return other == run.job.id or time.monotonic() - seen_at > _SEEN_SECONDS
 
-    def _has_waited(self, run: _Run) -> bool:
+    def _has_waited(self, run: Run) -> bool:
         """Whether a job that failed before it executed did so for no reason of its own."""
         if run.submitted_at is not None or run.job.start is not Start.SUBMIT:
             return True
@@ -606,22 +517,18 @@ class Executor:
         """Where the objects of a job go that nobody had before."""
         return job_folder(self._prefix, request.output.prefix, job_id)
 
-    def _through(self, run: _Run, stage: Stage, since: float, *, files: int = 0) -> float:
+    def _through(self, run: Run, stage: Stage, since: float, *, files: int = 0) -> float:
         """Tell that a stage has ended which began then; the moment, by the same clock."""
         now = time.monotonic()
         self._observe(StageEnded(run.job.id, stage, time.time(), now - since, files))
         return now
-
-    def _report(self, run: _Run, stage: str, value: float, **where: Any) -> None:
-        instance = run.job.instance
-        run.report(Progress(stage=stage, value=round(value, 3), instance=instance, **where))
 
 
 def _nothing() -> None:
     pass
 
 
-def _spared(run: _Run) -> Spared:
+def _spared(run: Run) -> Spared:
     """The job goes elsewhere, and has no prompt here with which anybody could go on."""
     run.lease.prompt_stopped = True
     return Spared("a server elsewhere has nothing to do")
