@@ -38,6 +38,7 @@ from workers.execution import Custody, Endings, Executor, Limits, NotNow, Order,
 from workers.execution import custody as module
 from workers.execution.control import HandedOn, LeaseLost, ServerLost, Spared, WorkerLeaving
 from workers.execution.custody import _is_meant_for_others
+from workers.execution.diagnosis import Diagnosis
 from workers.execution.job import AttemptFailed, Job, Start, prompt_id
 from workers.execution.keeper import Lease
 from workers.execution.manifests import Manifests
@@ -1676,6 +1677,7 @@ def test_a_worker_that_leaves_while_it_uploads_leaves_what_is_rendered(
     manifests = Manifests(store, None, scene.keeper, takes_conditions=lambda: True)
     with ThreadPoolExecutor(1) as uploaders:
         scene.executor = Executor(
+            diagnosis=Diagnosis(None, None, None),
             comfyui=scene.server,
             notifications=Listening(),
             store=store,

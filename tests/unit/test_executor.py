@@ -40,6 +40,7 @@ from workers.execution.control import (
     Spared,
     WorkerLeaving,
 )
+from workers.execution.diagnosis import Diagnosis
 from workers.execution.job import AttemptFailed, Job, Start, prompt_id
 from workers.execution.keeper import Keeper, Lease, Phase
 from workers.execution.manifests import Manifests
@@ -264,6 +265,7 @@ class Scene:
             return workflow
 
         return Executor(
+            diagnosis=Diagnosis(self.server, self.notifications, self.suspect),  # type: ignore[arg-type]
             comfyui=self.server,  # type: ignore[arg-type]
             notifications=self.notifications,
             listen_as=None,  # type: ignore[arg-type]

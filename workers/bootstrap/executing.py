@@ -6,6 +6,7 @@ from workers.bootstrap.outside import Outside
 from workers.bootstrap.taking import Taking
 from workers.execution import Executor
 from workers.execution.control import unshared
+from workers.execution.diagnosis import Diagnosis
 from workers.execution.manifests import Manifests
 from workers.execution.node_policy import NodePolicy
 from workers.execution.output_bounds import MostOutput
@@ -71,6 +72,7 @@ def executing(
             s3_patience_seconds=settings.s3_patience_seconds,
             observe=observe,
         ),
+        diagnosis=Diagnosis(outside.comfyui, outside.notifications, outside.circuit.suspect),
         comfyui=outside.comfyui,
         notifications=outside.notifications,
         listen_as=outside.listen_as,

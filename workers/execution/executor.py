@@ -8,9 +8,7 @@ from functools import partial
 from typing import Any, Protocol
 
 from tasks.errors import (
-    ComfyUIAccessDeniedError,
     ComfyUIHungError,
-    ComfyUIProtocolError,
     ComfyUIUnavailableError,
     JobCancelledError,
     JobError,
@@ -33,7 +31,8 @@ from workers.comfyui.history import (
 from workers.comfyui.model import PromptState
 from workers.comfyui.notifications import OnOutput, Subscription
 from workers.execution.control import Control, HandedOn, ServerHung, Spared, WorkerLeaving, unshared
-from workers.execution.job import AttemptFailed, Job, Start
+from workers.execution.diagnosis import Diagnosis
+from workers.execution.job import Job, Start
 from workers.execution.keeper import Keeper, Lease
 from workers.execution.manifests import Manifests, read_manifest
 from workers.execution.observed import nodes_executed
@@ -59,19 +58,8 @@ _STOP_SECONDS = 10.0
 # Seconds until a websocket is cut whose server does not answer any more.
 _CUT_SECONDS = 1.0
 
-# Seconds after which a job that was seen to execute says nothing about others any more.
-_SEEN_SECONDS = 30.0
-
-
 # After these nobody waits for the prompt any more: it must not hold up the next one.
 _GIVEN_UP = (JobCancelledError, JobTimeoutError, PromptStalledError, ServerHung, WorkerLeaving)
-
-_SERVER_TROUBLE = (
-    ComfyUIAccessDeniedError,
-    ComfyUIProtocolError,
-    ComfyUIUnavailableError,
-    PromptLostError,
-)
 
 
 class Breaker(Protocol):
@@ -98,6 +86,7 @@ class Executor:
         *,
         staging: Staging,
         storing: Storing,
+        diagnosis: Diagnosis,
         comfyui: ComfyUI,
         notifications: Notifications,
         listen_as: Callable[[str], Notifications],
@@ -119,6 +108,7 @@ class Executor:
         Args:
             staging: makes workflows ready.
             storing: stores what they make.
+            diagnosis: tells what failures say.
             comfyui: the server to run on.
             notifications: its websocket.
             listen_as: makes one more websocket, under another client id.
@@ -139,6 +129,7 @@ class Executor:
         self.instance = comfyui.base_url
         self._staging = staging
         self._storing = storing
+        self._diagnosis = diagnosis
         self._comfyui = comfyui
         self._notifications = notifications
         self._listen_as = listen_as
@@ -154,8 +145,6 @@ class Executor:
         self._stall_seconds = stall_seconds
         self._s3_patience_seconds = s3_patience_seconds
         self._observe = observe
-        # The job that was seen to execute last, and when (monotonic clock).
-        self._seen_executing = ("", float("-inf"))
 
     def run(self, job: Job, lease: Lease, report: Report) -> JobResult:
         """Run one attempt at a job: its whole story.
@@ -171,17 +160,7 @@ class Executor:
             self._removal.remove(job)
             raise
         except JobError as error:
-            in_trouble = isinstance(error, _SERVER_TROUBLE)
-            if in_trouble and job.start is not Start.COLLECT:
-                self._breaker.suspect()
-            executing = run.executing or self._went_down_with(run)
-            raise AttemptFailed(
-                error,
-                executing=executing,
-                waited=in_trouble and not (executing or run.rendered) and self._has_waited(run),
-                rendered=run.rendered,
-                nodes=run.nodes,
-            ) from error
+            raise self._diagnosis.of(run, error) from error
 
     def _run(self, run: Run) -> JobResult:
         job, started = run.job, run.began
@@ -355,7 +334,7 @@ class Executor:
             run.executing = running or progress.started
             if run.executing:
                 self._keeper.execute(run.lease)
-                self._seen_executing = (job.id, time.monotonic())
+                self._diagnosis.see_executing(job.id)
             elif run.lease.control.wanted_elsewhere and job.start is not Start.COLLECT:
                 self._spare(run)
             value = STAGED + (EXECUTED - STAGED) * progress.share(workflow)
@@ -405,7 +384,7 @@ class Executor:
         timeline.mark(job.id, "seen")
         # From here on no server can die of it.
         run.submitted_at, run.executing = None, False
-        self._seen_executing = ("", float("-inf"))
+        self._diagnosis.see_ended()
         if (failure := failure_in(entry, workflow)) is not None:
             raise failure
         run.rendered = True
@@ -482,20 +461,6 @@ class Executor:
             control=run.lease.control,
             storage_patience=self._s3_patience_seconds,
         )
-
-    def _went_down_with(self, run: Run) -> bool:
-        """Whether the server died of a prompt before it was seen to execute."""
-        if run.submitted_at is None or self._notifications.held_since(run.submitted_at):
-            return False
-        other, seen_at = self._seen_executing
-        return other == run.job.id or time.monotonic() - seen_at > _SEEN_SECONDS
-
-    def _has_waited(self, run: Run) -> bool:
-        """Whether a job that failed before it executed did so for no reason of its own."""
-        if run.submitted_at is not None or run.job.start is not Start.SUBMIT:
-            return True
-        # A server that is there may have refused just this job.
-        return run.refused or soon(self._comfyui.queue) is None
 
     def _presigned(self, request: JobRequest, result: JobResult) -> JobResult:
         # Not in the manifest: whoever may read that need not be allowed to hand out files.
