@@ -44,6 +44,7 @@ from workers.execution.keeper import Lease
 from workers.execution.manifests import Manifests
 from workers.execution.place import Place
 from workers.execution.staging import Staging
+from workers.execution.stopping import Stopping
 from workers.execution.storing import Storing
 from workers.ledger import Cancelled, Claimed, Ended, Held, Record, Route, patience
 from workers.ledger.dead_letters import DeadLetter
@@ -1678,6 +1679,7 @@ def test_a_worker_that_leaves_while_it_uploads_leaves_what_is_rendered(
     with ThreadPoolExecutor(1) as uploaders:
         scene.executor = Executor(
             diagnosis=Diagnosis(None, None, None),
+            stopping=Stopping(scene.server, scene.keeper, None),
             comfyui=scene.server,
             notifications=Listening(),
             store=store,

@@ -46,6 +46,7 @@ from workers.execution.keeper import Keeper, Lease, Phase
 from workers.execution.manifests import Manifests
 from workers.execution.removal import Removal
 from workers.execution.staging import Staging
+from workers.execution.stopping import Stopping
 from workers.execution.storing import Storing
 from workers.execution.waiting import Patience
 from workers.ledger import Claimed, Record
@@ -266,6 +267,7 @@ class Scene:
 
         return Executor(
             diagnosis=Diagnosis(self.server, self.notifications, self.suspect),  # type: ignore[arg-type]
+            stopping=Stopping(self.server, self.keeper, lambda _: None),  # type: ignore[arg-type]
             comfyui=self.server,  # type: ignore[arg-type]
             notifications=self.notifications,
             listen_as=None,  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ from workers.execution.node_policy import NodePolicy
 from workers.execution.output_bounds import MostOutput
 from workers.execution.removal import Removal
 from workers.execution.staging import Staging
+from workers.execution.stopping import Stopping
 from workers.execution.storing import Storing
 from workers.inputs import Inputs, Sources
 from workers.lifecycle.pinned import Pinned
@@ -73,6 +74,7 @@ def executing(
             observe=observe,
         ),
         diagnosis=Diagnosis(outside.comfyui, outside.notifications, outside.circuit.suspect),
+        stopping=Stopping(outside.comfyui, taking.keeper, outside.circuit.quarantine),
         comfyui=outside.comfyui,
         notifications=outside.notifications,
         listen_as=outside.listen_as,

@@ -8,13 +8,10 @@ from functools import partial
 from typing import Any, Protocol
 
 from tasks.errors import (
-    ComfyUIHungError,
     ComfyUIUnavailableError,
     JobCancelledError,
     JobError,
-    JobTimeoutError,
     PromptLostError,
-    PromptStalledError,
     TransientError,
 )
 from tasks.request import JobRequest
@@ -30,7 +27,7 @@ from workers.comfyui.history import (
 )
 from workers.comfyui.model import PromptState
 from workers.comfyui.notifications import OnOutput, Subscription
-from workers.execution.control import Control, HandedOn, ServerHung, Spared, WorkerLeaving, unshared
+from workers.execution.control import Control, unshared
 from workers.execution.diagnosis import Diagnosis
 from workers.execution.job import Job, Start
 from workers.execution.keeper import Keeper, Lease
@@ -40,6 +37,7 @@ from workers.execution.patience import patiently, soon
 from workers.execution.removal import Removal
 from workers.execution.run import EXECUTED, STAGED, Run
 from workers.execution.staging import Staging
+from workers.execution.stopping import GIVEN_UP, Stopping, spared
 from workers.execution.storing import Storing
 from workers.execution.waiting import Patience, await_entry
 from workers.nodes.params import seeds_in
@@ -52,14 +50,8 @@ logger = logging.getLogger(__name__)
 
 Report = Callable[[Progress], None]
 
-# Seconds that a stopped prompt has to leave the server before the server counts as hung.
-_STOP_SECONDS = 10.0
-
 # Seconds until a websocket is cut whose server does not answer any more.
 _CUT_SECONDS = 1.0
-
-# After these nobody waits for the prompt any more: it must not hold up the next one.
-_GIVEN_UP = (JobCancelledError, JobTimeoutError, PromptStalledError, ServerHung, WorkerLeaving)
 
 
 class Breaker(Protocol):
@@ -74,9 +66,6 @@ class Breaker(Protocol):
     def accept(self) -> None:
         """Note that the server has taken a prompt."""
 
-    def quarantine(self, prompt_id: str) -> None:
-        """Use the server no more until it has got rid of this prompt."""
-
 
 class Executor:
     """Runs jobs on one ComfyUI server and stores what they make. Thread-safe."""
@@ -87,6 +76,7 @@ class Executor:
         staging: Staging,
         storing: Storing,
         diagnosis: Diagnosis,
+        stopping: Stopping,
         comfyui: ComfyUI,
         notifications: Notifications,
         listen_as: Callable[[str], Notifications],
@@ -109,6 +99,7 @@ class Executor:
             staging: makes workflows ready.
             storing: stores what they make.
             diagnosis: tells what failures say.
+            stopping: takes prompts off the server.
             comfyui: the server to run on.
             notifications: its websocket.
             listen_as: makes one more websocket, under another client id.
@@ -126,10 +117,10 @@ class Executor:
                 that is known.
             observe: is told of stages.
         """
-        self.instance = comfyui.base_url
         self._staging = staging
         self._storing = storing
         self._diagnosis = diagnosis
+        self._stopping = stopping
         self._comfyui = comfyui
         self._notifications = notifications
         self._listen_as = listen_as
@@ -291,7 +282,7 @@ class Executor:
         self._keeper.confirm(run.lease)
         self._confirm_server(run.lease.control)
         if run.lease.control.wanted_elsewhere:
-            raise _spared(run)
+            raise spared(run.lease)
         was_there, began = self._notifications.connected, time.monotonic()
         try:
             given = job.request.workflow
@@ -336,7 +327,7 @@ class Executor:
                 self._keeper.execute(run.lease)
                 self._diagnosis.see_executing(job.id)
             elif run.lease.control.wanted_elsewhere and job.start is not Start.COLLECT:
-                self._spare(run)
+                self._stopping.spare(run)
             value = STAGED + (EXECUTED - STAGED) * progress.share(workflow)
             node = workflow.get(progress.node_id or "", {})
             run.tell(
@@ -368,14 +359,14 @@ class Executor:
                     on_trouble=_nothing if job.start is Start.COLLECT else self._breaker.suspect,
                     adopted=job.start is not Start.SUBMIT,
                 )
-        except _GIVEN_UP as reason:
-            self._give_up(run, reason)
+        except GIVEN_UP as reason:
+            self._stopping.give_up(run, reason)
             raise
         except TransientError as error:
             wanted = run.lease.control.wanted_elsewhere and not run.executing
             if wanted and isinstance(error, PromptLostError):
                 # It was taken out of the queue, and the answer got lost.
-                raise _spared(run) from None
+                raise spared(run.lease) from None
             run.executing = run.executing or subscription.progress.started
             raise
         finally:
@@ -389,63 +380,6 @@ class Executor:
             raise failure
         run.rendered = True
         return entry
-
-    def _give_up(self, run: Run, reason: Exception) -> None:
-        """Stop the prompt.
-
-        Raises:
-            ComfyUIHungError: it stalled, and cannot even be stopped.
-        """
-        job = run.job
-        if job.start is Start.COLLECT:
-            return
-        if not self._try_cancel_soon(job):
-            self._keeper.order_stop(job.prompt_id)
-        else:
-            # Only who hands the job on must know whether there is something to go on with.
-            handed_on = isinstance(reason, HandedOn)
-            run.lease.prompt_stopped = not (handed_on and self._has_succeeded(job))
-        if not isinstance(reason, PromptStalledError):
-            return
-        deadline = time.monotonic() + _STOP_SECONDS
-        while time.monotonic() < deadline:
-            try:
-                if job.prompt_id not in self._comfyui.queue():
-                    return
-            except JobError:
-                pass
-            time.sleep(_STOP_SECONDS / 20)
-        self._breaker.quarantine(job.prompt_id)
-        # Whatever else waits on that server waits in vain.
-        self._keeper.stop_jobs(ServerHung(f"ComfyUI at {self.instance} hangs"))
-        raise ComfyUIHungError(f"{reason}, and does not stop the prompt") from None
-
-    def _try_cancel_soon(self, job: Job) -> bool:
-        """Cancel the prompt; whether the server heard, which is not waited for for long."""
-        # A server that is frozen must hold up neither the next job nor the worker's end.
-        return bool(soon(lambda: self._comfyui.try_cancel(job.prompt_id)))
-
-    def _has_succeeded(self, job: Job) -> bool:
-        """Whether the prompt ended well just before it was to be stopped."""
-        entry = soon(lambda: self._comfyui.history(job.prompt_id))
-        # Whether, not why: no node is named.
-        return entry is not None and failure_in(entry, {}) is None
-
-    def _spare(self, run: Run) -> None:
-        """Take the prompt out of the server's queue, unless it has begun.
-
-        Raises:
-            Spared: it is out.
-        """
-        prompt, control = run.job.prompt_id, run.lease.control
-        try:
-            self._comfyui.delete_from_queue([prompt])
-            if self._comfyui.state_of(prompt) is PromptState.UNKNOWN:
-                raise _spared(run)
-        except JobError as error:
-            logger.info("cannot be handed on yet: %s", error)
-        else:
-            control.wanted_elsewhere = False
 
     def _commit(self, run: Run, result: JobResult) -> JobResult:
         """Write the manifest, once; the result that stands in it is the job's."""
@@ -491,9 +425,3 @@ class Executor:
 
 def _nothing() -> None:
     pass
-
-
-def _spared(run: Run) -> Spared:
-    """The job goes elsewhere, and has no prompt here with which anybody could go on."""
-    run.lease.prompt_stopped = True
-    return Spared("a server elsewhere has nothing to do")
