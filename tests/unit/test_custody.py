@@ -43,6 +43,7 @@ from workers.execution.job import AttemptFailed, Job, Start, prompt_id
 from workers.execution.keeper import Lease
 from workers.execution.manifests import Manifests
 from workers.execution.place import Place
+from workers.execution.prompts import Prompts
 from workers.execution.staging import Staging
 from workers.execution.stopping import Stopping
 from workers.execution.storing import Storing
@@ -1677,19 +1678,24 @@ def test_a_worker_that_leaves_while_it_uploads_leaves_what_is_rendered(
     store = Store(scene.keeper, fails=fails)
     manifests = Manifests(store, None, scene.keeper, takes_conditions=lambda: True)
     with ThreadPoolExecutor(1) as uploaders:
+        diagnosis = Diagnosis(None, None, None)
         scene.executor = Executor(
-            diagnosis=Diagnosis(None, None, None),
-            stopping=Stopping(scene.server, scene.keeper, None),
-            comfyui=scene.server,
-            notifications=Listening(),
-            store=store,
-            manifests=manifests,
-            removal=None,
             staging=Staging(
                 inputs=SimpleNamespace(place=lambda workflow, *_: workflow),
                 refuse_parts=lambda *_: None,
                 object_info=dict,
                 workflow_max_bytes=10**6,
+            ),
+            prompts=Prompts(
+                comfyui=scene.server,
+                notifications=Listening(),
+                listen_as=None,
+                server_at=None,
+                breaker=SimpleNamespace(suspect=None, accept=lambda: None),
+                keeper=scene.keeper,
+                stopping=Stopping(scene.server, scene.keeper, None),
+                diagnosis=diagnosis,
+                stall_seconds=60.0,
             ),
             storing=Storing(
                 store=store,
@@ -1699,13 +1705,13 @@ def test_a_worker_that_leaves_while_it_uploads_leaves_what_is_rendered(
                 keeper=scene.keeper,
                 s3_patience_seconds=60.0,
             ),
+            diagnosis=diagnosis,
             keeper=scene.keeper,
-            listen_as=None,
-            server_at=None,
-            breaker=SimpleNamespace(suspect=None, accept=lambda: None),
+            store=store,
+            manifests=manifests,
+            removal=None,
             worker="w",
             prefix="",
-            stall_seconds=60.0,
             s3_patience_seconds=60.0,
         )
         scene.postponed()

@@ -30,7 +30,7 @@ from tasks.result import JobResult, Progress
 from workers.comfyui import Notifications
 from workers.comfyui.model import PromptQueue, PromptState
 from workers.execution import Executor, removal, storing, waiting
-from workers.execution import executor as module
+from workers.execution import prompts as module
 from workers.execution.control import (
     Control,
     HandedOn,
@@ -44,6 +44,7 @@ from workers.execution.diagnosis import Diagnosis
 from workers.execution.job import AttemptFailed, Job, Start, prompt_id
 from workers.execution.keeper import Keeper, Lease, Phase
 from workers.execution.manifests import Manifests
+from workers.execution.prompts import Prompts
 from workers.execution.removal import Removal
 from workers.execution.staging import Staging
 from workers.execution.stopping import Stopping
@@ -265,25 +266,30 @@ class Scene:
             self.on_place()
             return workflow
 
+        diagnosis = Diagnosis(self.server, self.notifications, self.suspect)  # type: ignore[arg-type]
         return Executor(
-            diagnosis=Diagnosis(self.server, self.notifications, self.suspect),  # type: ignore[arg-type]
-            stopping=Stopping(self.server, self.keeper, lambda _: None),  # type: ignore[arg-type]
-            comfyui=self.server,  # type: ignore[arg-type]
-            notifications=self.notifications,
-            listen_as=None,  # type: ignore[arg-type]
-            server_at={THERE: self.there}.__getitem__,  # type: ignore[arg-type]
-            breaker=SimpleNamespace(  # type: ignore[arg-type]
-                suspect=self.suspect, refuse=self.refuse, accept=lambda: self.accepted.append(None)
-            ),
-            keeper=self.keeper,
-            store=self.store,  # type: ignore[arg-type]
-            manifests=self.manifests,
-            removal=self.removal,
             staging=Staging(
                 inputs=SimpleNamespace(place=place),  # type: ignore[arg-type]
                 refuse_parts=lambda *_: None,
                 object_info=self.on_object_info,
                 workflow_max_bytes=10**6,
+            ),
+            prompts=Prompts(
+                comfyui=self.server,  # type: ignore[arg-type]
+                notifications=self.notifications,
+                listen_as=None,  # type: ignore[arg-type]
+                server_at={THERE: self.there}.__getitem__,  # type: ignore[arg-type]
+                breaker=SimpleNamespace(  # type: ignore[arg-type]
+                    suspect=self.suspect,
+                    refuse=self.refuse,
+                    accept=lambda: self.accepted.append(None),
+                ),
+                keeper=self.keeper,
+                stopping=Stopping(self.server, self.keeper, lambda _: None),  # type: ignore[arg-type]
+                diagnosis=diagnosis,
+                stall_seconds=60.0,
+                confirm_server=self.confirm_server,
+                observe=self.events.append,
             ),
             storing=Storing(
                 store=self.store,  # type: ignore[arg-type]
@@ -294,11 +300,14 @@ class Scene:
                 s3_patience_seconds=self.patience,
                 observe=self.events.append,
             ),
+            diagnosis=diagnosis,
+            keeper=self.keeper,
+            store=self.store,  # type: ignore[arg-type]
+            manifests=self.manifests,
+            removal=self.removal,
             worker="w",
             prefix="",
-            stall_seconds=60.0,
             s3_patience_seconds=self.patience,
-            confirm_server=self.confirm_server,
             observe=self.events.append,
         )
 

@@ -10,6 +10,7 @@ from workers.execution.diagnosis import Diagnosis
 from workers.execution.manifests import Manifests
 from workers.execution.node_policy import NodePolicy
 from workers.execution.output_bounds import MostOutput
+from workers.execution.prompts import Prompts
 from workers.execution.removal import Removal
 from workers.execution.staging import Staging
 from workers.execution.stopping import Stopping
@@ -49,6 +50,7 @@ def executing(
         taking.keeper,
         takes_conditions=outside.conditions.are_taken,
     )
+    diagnosis = Diagnosis(outside.comfyui, outside.notifications, outside.circuit.suspect)
     return Executor(
         staging=Staging(
             inputs=Inputs(
@@ -63,6 +65,19 @@ def executing(
             workflow_max_bytes=settings.workflow_max_bytes,
             nodes=nodes,
         ),
+        prompts=Prompts(
+            comfyui=outside.comfyui,
+            notifications=outside.notifications,
+            listen_as=outside.listen_as,
+            server_at=outside.server_at,
+            breaker=outside.circuit,
+            keeper=taking.keeper,
+            stopping=Stopping(outside.comfyui, taking.keeper, outside.circuit.quarantine),
+            diagnosis=diagnosis,
+            stall_seconds=settings.stall_seconds,
+            confirm_server=pinned.confirm if pinned is not None else unshared,
+            observe=observe,
+        ),
         storing=Storing(
             store=outside.store,
             uploaders=outside.uploaders,
@@ -73,21 +88,13 @@ def executing(
             s3_patience_seconds=settings.s3_patience_seconds,
             observe=observe,
         ),
-        diagnosis=Diagnosis(outside.comfyui, outside.notifications, outside.circuit.suspect),
-        stopping=Stopping(outside.comfyui, taking.keeper, outside.circuit.quarantine),
-        comfyui=outside.comfyui,
-        notifications=outside.notifications,
-        listen_as=outside.listen_as,
-        server_at=outside.server_at,
-        breaker=outside.circuit,
-        confirm_server=pinned.confirm if pinned is not None else unshared,
+        diagnosis=diagnosis,
         keeper=taking.keeper,
         store=outside.store,
         manifests=manifests,
         removal=removal,
         worker=worker,
         prefix=settings.s3_prefix,
-        stall_seconds=settings.stall_seconds,
         s3_patience_seconds=settings.s3_patience_seconds,
         observe=observe,
     )
