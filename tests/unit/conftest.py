@@ -1,0 +1,17 @@
+"""What tests of attempts share."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.unit.one_attempt import Scene
+from workers.execution import waiting
+
+
+@pytest.fixture
+def scene(monkeypatch: pytest.MonkeyPatch) -> Iterator[Scene]:
+    """A worker that has just claimed a job, and looks after its prompt without a pause."""
+    monkeypatch.setattr(waiting, "POLL_DEAF", 0.0)
+    with ThreadPoolExecutor(1) as uploaders:
+        yield Scene(uploaders)
