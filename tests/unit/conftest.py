@@ -1,4 +1,4 @@
-"""What tests of attempts share."""
+"""What unit tests share."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -7,6 +7,13 @@ import pytest
 
 from tests.unit.one_attempt import Scene
 from workers.execution import waiting
+from workers.ledger import patience
+
+
+@pytest.fixture
+def redis_is_asked_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody waits before Redis is asked again."""
+    monkeypatch.setattr(patience, "REDIS_PAUSE", 0.0)
 
 
 @pytest.fixture

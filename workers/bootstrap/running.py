@@ -8,7 +8,16 @@ from workers.bootstrap.clients import web
 from workers.bootstrap.executing import executing
 from workers.bootstrap.outside import Outside
 from workers.bootstrap.taking import Taking
-from workers.execution import Custody, Endings, Limits, Takeover
+from workers.execution import (
+    Attempts,
+    Custody,
+    Endings,
+    Handover,
+    Limits,
+    Placement,
+    Retries,
+    Takeover,
+)
 from workers.execution.node_policy import NodePolicy
 from workers.execution.removal import Removal
 from workers.lifecycle.pinned import Pinned
@@ -72,28 +81,53 @@ def running(
     webhooks = Webhooks(
         Notices(signed=bool(settings.webhook_secret)), outside.ledger.outbox, courier.nudge
     )
+    takeover = Takeover(
+        ledger=outside.ledger,
+        comfyui=outside.comfyui,
+        server_at=outside.server_at,
+        place=outside.place,
+    )
+    limits = Limits(
+        *(settings.max_attempts, settings.max_crashes, settings.workflow_max_bytes), nodes=nodes
+    )
+    placement = Placement(
+        ledger=outside.ledger,
+        router=taking.router,
+        takeover=takeover,
+        place=outside.place.key,
+        limits=limits,
+    )
+    endings = Endings(
+        ledger=outside.ledger,
+        takeover=takeover,
+        removal=removal,
+        webhooks=webhooks,
+        observe=observe,
+    )
     custody = Custody(
         ledger=outside.ledger,
         keeper=taking.keeper,
         executor=executor,
-        removal=removal,
-        router=taking.router,
-        takeover=Takeover(
-            ledger=outside.ledger,
-            comfyui=outside.comfyui,
-            server_at=outside.server_at,
-            place=outside.place,
-        ),
-        comfyui=outside.comfyui,
         takes_jobs=taking.takes_jobs,
-        place=outside.place,
-        client_id=outside.notifications.client_id,
-        limits=Limits(
-            *(settings.max_attempts, settings.max_crashes, settings.workflow_max_bytes),
-            nodes=nodes,
+        placement=placement,
+        attempts=Attempts(
+            ledger=outside.ledger,
+            takeover=takeover,
+            place=outside.place,
+            client_id=outside.notifications.client_id,
         ),
+        retries=Retries(
+            ledger=outside.ledger,
+            placement=placement,
+            takeover=takeover,
+            comfyui=outside.comfyui,
+            limits=limits,
+            endings=endings,
+            observe=observe,
+        ),
+        handover=Handover(ledger=outside.ledger, comfyui=outside.comfyui, place=outside.place.key),
         webhooks=webhooks,
-        endings=Endings(outside.ledger, webhooks, observe),
+        endings=endings,
         observe=observe,
     )
     return Running(custody, courier)

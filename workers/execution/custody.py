@@ -1,59 +1,45 @@
-"""Whose a job is, what its next attempt does, and how it ends: the story around the attempts."""
+"""Whose a job is, from its claim to the record of its end: the story around its attempts."""
 
 import logging
-import random
 import time
 import uuid
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, NoReturn
+from typing import Any
 
 from tasks.errors import (
     BrokerFullError,
     BrokerUnavailableError,
     CancelledError,
     InternalError,
-    InvalidWorkflowError,
     JobCancelledError,
     JobError,
     JobExpiredError,
-    TransientError,
-    WorkerDiedError,
 )
-from tasks.result import Attempt, JobResult
-from tasks.retry import Fail, Failure, PutAside, Retry, Where, after_failure
-from tasks.workflow import Workflow
+from tasks.result import JobResult
 from workers import timeline
-from workers.comfyui import ComfyUI
-from workers.execution.control import HandedOn, LeaseLost, ServerLost, Spared
+from workers.execution.attempts import Attempts, job_of
+from workers.execution.control import HandedOn
 from workers.execution.endings import Endings
 from workers.execution.executor import Executor, Report
-from workers.execution.job import AttemptFailed, Job, Start, prompt_id
+from workers.execution.handover import Handover
+from workers.execution.job import AttemptFailed, Job
 from workers.execution.keeper import Keeper, Lease
 from workers.execution.observed import attempt_began, note_attempt, taken
-from workers.execution.order import LOOK_SECONDS, Limits, NotNow, Order
-from workers.execution.place import Place
-from workers.execution.preparation import is_sound, prepare
-from workers.execution.removal import Removal
-from workers.execution.takeover import Takeover
-from workers.ledger import Cancelled, Claimed, Ended, Held, Ledger, Record, Route, Verdict
+from workers.execution.order import LOOK_SECONDS, NotNow, Order
+from workers.execution.placement import Placement
+from workers.execution.retries import Retries
+from workers.ledger import Cancelled, Claimed, Ended, Held, Ledger, Verdict
 from workers.ledger.outcomes import JobFailed, failure_from
-from workers.ledger.patience import REDIS_PAUSE, until_reached
+from workers.ledger.patience import REDIS_PAUSE
 from workers.logs.context import about
 from workers.observing import AttemptEnded, JobLeft, JobSuppressed, Observe
-from workers.routing.lanes import Here, Later
-from workers.routing.router import Router, Wanted
 from workers.webhooks import Webhooks
 
 logger = logging.getLogger(__name__)
 
-# Seconds for which a wish about the place of the next attempt holds, once that is due.
-_PREFER_SECONDS = 6.0
-_AVOID_SECONDS = 30.0
-# Seconds that a worker keeps a job to itself which is meant for another one.
-_PASS_SECONDS = 0.5
-# Fields of a record that say where its prompt is.
-_HERE = {"place", "instance", "client_id"}
+# Seconds by which a job is looked at again after it may be had.
+_MARGIN_SECONDS = 0.5
 
 
 class Custody:
@@ -65,14 +51,11 @@ class Custody:
         ledger: Ledger,
         keeper: Keeper,
         executor: Executor,
-        takeover: Takeover,
-        removal: Removal,
-        router: Router,
-        comfyui: ComfyUI,
         takes_jobs: Callable[[], bool],
-        place: Place,
-        client_id: str,
-        limits: Limits,
+        placement: Placement,
+        attempts: Attempts,
+        retries: Retries,
+        handover: Handover,
         webhooks: Webhooks,
         endings: Endings,
         observe: Observe,
@@ -83,14 +66,11 @@ class Custody:
             ledger: what the fleet knows.
             keeper: of this worker's leases.
             executor: runs the attempts.
-            takeover: finds the prompts of earlier attempts.
-            removal: takes back what cancelled jobs have stored.
-            router: knows which servers a job is for.
-            comfyui: this worker's server.
             takes_jobs: whether this worker is to begin anything at all.
-            place: of that server.
-            client_id: of this worker's websocket.
-            limits: how often a job may fail.
+            placement: knows which jobs are for others.
+            attempts: goes on where those before have ended.
+            retries: decides what follows when they fail.
+            handover: leaves jobs to others.
             webhooks: are told of what begins, and of what is refused.
             endings: records how jobs end.
             observe: is told what becomes of jobs.
@@ -98,14 +78,11 @@ class Custody:
         self._ledger = ledger
         self._keeper = keeper
         self._executor = executor
-        self._takeover = takeover
-        self._removal = removal
-        self._router = router
-        self._comfyui = comfyui
         self._takes_jobs = takes_jobs
-        self._place = place
-        self._client_id = client_id
-        self._limits = limits
+        self._placement = placement
+        self._attempts = attempts
+        self._retries = retries
+        self._handover = handover
         self._webhooks = webhooks
         self._endings = endings
         self._observe = observe
@@ -122,17 +99,17 @@ class Custody:
             return self._run(order, report)
 
     def _run(self, order: Order, report: Report) -> JobResult:
-        here = self._route(order)
+        here = self._placement.route(order)
         claimed_at = time.monotonic()
         match self._claim(order):
             case Claimed() as claim:
                 with self._keeper.holding(order.job_id, claim, claimed_at) as lease:
                     lease.here = here
-                    note_attempt(self._job(order, lease, claim.record))
+                    note_attempt(job_of(order, lease, claim.record))
                     if not claim.owner_died:
                         # It comes every moment until that worker has it: none of that is told.
                         with suppress(JobError):
-                            self._pass_on(lease, claim.record)
+                            self._placement.pass_on(lease, claim.record)
                     self._observe(taken(order, claim))
                     try:
                         return self._run_claimed(order, claim, lease, report)
@@ -142,9 +119,9 @@ class Custody:
                 self._observe(JobSuppressed(order.job_id, "ended", order.redelivered))
                 return self._recall(order, ended)
             case Cancelled() as cancelled:
-                self._end_cancelled(order, cancelled)
+                self._endings.cancel_unclaimed(order, cancelled)
             case Held(seconds):
-                pause = min(seconds + _PASS_SECONDS, LOOK_SECONDS)
+                pause = min(seconds + _MARGIN_SECONDS, LOOK_SECONDS)
         raise NotNow(pause)
 
     def knows(self, job_id: str) -> bool:
@@ -171,9 +148,11 @@ class Custody:
 
     def _run_claimed(self, order: Order, claim: Claimed, lease: Lease, report: Report) -> JobResult:
         timeline.mark(order.job_id, "claimed")
-        record = self._after_death(order.job_id, claim, lease) if claim.owner_died else claim.record
+        record = claim.record
+        if claim.owner_died:
+            record = self._attempts.after_death(order.job_id, claim, lease)
         lease.bound_until = max(record.route.until, lease.now() + lease.here.bound_seconds)
-        job = self._job(order, lease, record)
+        job = job_of(order, lease, record)
         began = time.monotonic()
         result: JobResult | None = None
         try:
@@ -181,11 +160,11 @@ class Custody:
                 self._refuse_late(order)
                 self._webhooks.check(order.request)
             else:
-                self._pass_on(lease, record)
+                self._placement.pass_on(lease, record)
             result = self._committed(order, claim, job, lease)
             if result is None and not claim.is_new:
-                self._refuse_poison(order, lease, record)
-                job, record = self._next_attempt(order, lease, record)
+                self._retries.refuse_poison(order, lease, record)
+                job, record = self._attempts.next(order, lease, record)
             if result is None:
                 result = self._attempt(order, claim, job, lease, report)
         except (NotNow, JobFailed):
@@ -194,16 +173,12 @@ class Custody:
             self._endings.cancel(order, lease, error)
             raise
         except HandedOn as reason:
-            self._hand_on(lease, job, record, reason, seconds=_since(began))
+            self._handover.hand_on(lease, job, record, reason, seconds=_since(began))
         except (AttemptFailed, JobError) as failed:
-            self._after_failure(order, lease, job, record, _failed(failed), seconds=_since(began))
+            self._retries.after_failure(order, lease, job, record, failed, seconds=_since(began))
         except Exception as error:
             logger.exception("a fault of comfyfleet's own")
-            self._comfyui.try_cancel(job.prompt_id)
-            internal = _internal(error)
-            self._observe(AttemptEnded(job.id, job.number, internal))
-            attempts = (*record.attempts, job.attempt(_since(began), internal))
-            self._endings.fail(order, lease, internal, attempts)
+            self._retries.after_fault(order, lease, job, record, error, seconds=_since(began))
         self._endings.succeed(order, lease, result)
         timeline.mark(order.job_id, "recorded")
         return result
@@ -234,62 +209,6 @@ class Custody:
             return self._executor.committed_before(job)
         return None
 
-    def _after_death(self, job_id: str, claim: Claimed, lease: Lease) -> Record:
-        """The record after the attempt that ended with its worker."""
-        record = claim.record
-        died = WorkerDiedError("its worker vanished")
-        logger.warning("attempt %d on %s ended with its worker", record.number, record.instance)
-        attempt = Attempt(
-            number=record.number,
-            instance=record.instance,
-            prompt_id=prompt_id(job_id, record.prompt),
-            error=f"{type(died).__name__}: {died.message}",
-            seconds=round(max(0.0, lease.now() - record.since), 3),
-        )
-        # Of one that said it was leaving nobody is to blame, nor what had only waited.
-        guilty = not claim.owner_left and self._takeover.had_begun(job_id, record)
-        # If the server goes on, or has a worker again, it is the best place to go on.
-        route = Route(prefer=record.place, until=lease.now() + _PREFER_SECONDS)
-        changes = {"attempts": (*record.attempts, attempt), "crashes": record.crashes + guilty}
-        return record.model_copy(update={**changes, "route": route})
-
-    # Claim
-
-    def _wanted(self, order: Order) -> Wanted:
-        """A job as its way depends on it."""
-
-        def prepared(nodes: Mapping[str, Any]) -> Workflow:
-            return prepare(
-                *(order.request, order.job_id, order.enqueued_at, lambda: nodes),
-                max_bytes=self._limits.workflow_max_bytes,
-                nodes_allowed=self._limits.nodes,
-            )
-
-        return Wanted(
-            prepared,
-            is_sound=lambda: is_sound(order.request.workflow, self._limits.workflow_max_bytes),
-            placed=order.request.inputs,
-            in_lane=order.in_lane,
-            unable=order.unable,
-            came_again=order.redelivered,
-        )
-
-    def _route(self, order: Order) -> Here:
-        """What is known of this server and a job that is its own.
-
-        Raises:
-            NotNow: it is for other servers.
-        """
-        if order.revoked or order.expired:
-            # It need not wait for another server to be told so.
-            return Here()
-        match self._router.decide(self._wanted(order)):
-            case Here() as here:
-                return here
-            case lane:
-                logger.info("waits for another server (lane %s)", lane.id)
-                raise NotNow(0.0, lane=lane)
-
     def _claim(self, order: Order) -> Verdict:
         if not self._takes_jobs():
             return Held(0.0)
@@ -298,9 +217,7 @@ class Custody:
             if order.revoked:
                 # In case it could not be recorded when it was heard.
                 self._ledger.cancel(job_id, running=False)
-            record = self._new_record(self._executor.folder(job_id, order.request)).model_copy(
-                update={"enqueued_at": order.enqueued_at}
-            )
+            record = self._attempts.first(order, self._executor.folder(job_id, order.request))
             verdict = self._ledger.claim(job_id, record, uuid.uuid4().hex)
         except (BrokerUnavailableError, BrokerFullError) as error:
             logger.warning("cannot be claimed: %s", error)
@@ -323,297 +240,11 @@ class Custody:
             raise JobFailed(InternalError(f"the job had ended, but {ended.detail} is gone"), ())
         return result
 
-    def _end_cancelled(self, order: Order, cancelled: Cancelled) -> NoReturn:
-        """End a job that was cancelled while nobody had it, with what it has left behind."""
-        record, lease = cancelled.record, Lease(order.job_id, cancelled.token, 0.0)
-        if record is not None:
-            job = self._job(order, lease, record)
-            note_attempt(job)
-            self._stop_prompt(order.job_id, record)
-            self._removal.remove(job)
-        error = JobCancelledError("the job was revoked")
-        self._endings.cancel(order, lease, error)
-        raise error
-
-    def _stop_prompt(self, job_id: str, record: Record) -> None:
-        """Have the prompt of a job that has come to its end execute for nobody."""
-        try:
-            self._takeover.stop(job_id, record)
-        except JobError as error:
-            logger.warning("its prompt may run for nobody: %s", error)
-
     @staticmethod
     def _refuse_late(order: Order) -> None:
         """Let a job expire that nobody had before."""
         if order.expired:
             raise JobExpiredError("the job has expired")
-
-    def _pass_on(self, lease: Lease, record: Record) -> None:
-        """Leave a job to the worker that it is meant for, if there is one.
-
-        Raises:
-            NotNow: there is.
-        """
-        route = record.route
-        if lease.now() >= route.until or not _is_meant_for_others(route, self._place.key):
-            return
-        others = self._ledger.live_places() - {self._place.key}
-        if route.prefer:
-            waits = route.prefer in others
-            if waits and route.prefer == record.place:
-                waits = self._takeover.is_worth_waiting_for(lease.job_id, record)
-        else:
-            waits = bool(others - set(route.avoid))
-        if waits:
-            self._ledger.release(lease.job_id, lease.token, record)
-            raise NotNow(_PASS_SECONDS)
-
-    def _refuse_poison(self, order: Order, lease: Lease, record: Record) -> None:
-        """Put a job aside that has taken down too many."""
-        if record.crashes < self._limits.max_crashes:
-            return
-        # What has been rendered in spite of all can do no harm any more.
-        if not self._takeover.has_ended(lease.job_id, record):
-            self._bury(order, lease, record, record.attempts)
-
-    # The next attempt
-
-    def _next_attempt(self, order: Order, lease: Lease, record: Record) -> tuple[Job, Record]:
-        """What is to be done, now that it is known what became of the prompt before."""
-        start = self._takeover.of(order.job_id, record)
-        if record.accused:
-            # A server that still has the prompt did not go down with it.
-            innocent = start is not Start.SUBMIT
-            crashes = record.crashes - innocent
-            record = record.model_copy(update={"accused": False, "crashes": crashes})
-        if start is Start.SUBMIT:
-            here = self._new_record(record.folder).model_dump(include=_HERE)
-            changes = {"prompt": record.number, "since": lease.now(), "spent": False}
-            record = record.model_copy(update={**here, **changes})
-        if not self._ledger.save(lease.job_id, lease.token, record):
-            raise LeaseLost("somebody else has the job")
-        return self._job(order, lease, record, start), record
-
-    def _new_record(self, folder: str) -> Record:
-        return Record(
-            place=self._place.key,
-            instance=self._place.url,
-            client_id=self._client_id,
-            folder=folder,
-        )
-
-    def _job(self, order: Order, lease: Lease, record: Record, start: Start = Start.SUBMIT) -> Job:
-        return Job(
-            id=order.job_id,
-            request=order.request,
-            instance=record.instance,
-            client_id=record.client_id,
-            folder=record.folder,
-            number=record.number,
-            prompt=record.prompt,
-            start=start,
-            age=0.0 if start is Start.SUBMIT else max(0.0, lease.now() - record.since),
-            earlier=record.attempts,
-            bypass=record.bypass,
-            queued_seconds=order.queued_seconds,
-            enqueued_at=record.enqueued_at,
-        )
-
-    # After an attempt
-
-    def _after_failure(
-        self,
-        order: Order,
-        lease: Lease,
-        job: Job,
-        record: Record,
-        failed: AttemptFailed,
-        *,
-        seconds: float,
-    ) -> NoReturn:
-        """Release the job for another attempt, or let it fail.
-
-        Raises:
-            NotNow: there will be another attempt.
-            JobFailed: there will not.
-        """
-        error = failed.error
-        if isinstance(error, InvalidWorkflowError):
-            error = self._move_or_explain(order, lease, record, error)
-        attempts = (*record.attempts, job.attempt(seconds, error))
-        failure = Failure(
-            error,
-            instance=job.instance,
-            elapsed=seconds,
-            executing=failed.executing,
-            waited=failed.waited,
-            rendered=failed.rendered,
-            earlier=record.attempts,
-            failures=record.failures,
-            crashes=record.crashes,
-            elsewhere=self._is_elsewhere(order),
-        )
-        decision = after_failure(
-            failure,
-            max_attempts=self._limits.max_attempts,
-            max_crashes=self._limits.max_crashes,
-            jitter=random.random(),  # noqa: S311  # no secret
-        )
-        match decision:
-            case Retry() as retry:
-                if retry.free_memory:
-                    self._comfyui.try_free()
-                changes = {
-                    "attempts": attempts,
-                    "failures": record.failures + retry.counts,
-                    "crashes": record.crashes + failure.crashed,
-                    "accused": record.accused or failure.crashed,
-                    "spent": record.spent or retry.spent,
-                    "bypass": _bypassing(record, retry, failed),
-                    "route": self._wish(retry, lease.now() + retry.seconds),
-                }
-                self._release(lease, record.model_copy(update=changes), retry.seconds)
-                self._observe(AttemptEnded(job.id, job.number, error, again_in=retry.seconds))
-                raise NotNow(retry.seconds, error)
-            case PutAside():
-                self._observe(AttemptEnded(job.id, job.number, error))
-                self._bury(order, lease, record, attempts)
-            case Fail():
-                self._observe(AttemptEnded(job.id, job.number, error))
-                if isinstance(error, TransientError):
-                    # After the others it is over, or never was.
-                    self._stop_prompt(lease.job_id, record)
-                self._endings.fail(order, lease, error, attempts)
-
-    def _move_or_explain(
-        self, order: Order, lease: Lease, record: Record, error: InvalidWorkflowError
-    ) -> InvalidWorkflowError:
-        """The error with what is missing, of a job that no server can run.
-
-        Raises:
-            NotNow: another one can.
-        """
-        wanted = self._wanted(order)
-        try:
-            way = self._router.after_refusal(wanted)
-            if way is None:
-                return self._router.explained(wanted, error)
-        except (BrokerUnavailableError, BrokerFullError) as unknown:
-            # Perhaps another one can: for good it fails only if that is known.
-            logger.warning("where it could go is not known: %s", unknown)
-            way = Later(REDIS_PAUSE)
-        except Exception:
-            logger.exception("where it could go cannot be told")
-            return error
-        match way:
-            case Later(seconds):
-                logger.info("waits for servers that may join")
-                later = NotNow(seconds)
-            case lane:
-                logger.info("waits for another server (lane %s)", lane.id)
-                later = NotNow(0.0, lane=lane)
-        changes = {"route": Route(), "spent": True}
-        self._release(lease, record.model_copy(update=changes), later.seconds)
-        self._observe(AttemptEnded(order.job_id, record.number))
-        raise later
-
-    def _wish(self, retry: Retry, due: float) -> Route:
-        match retry.where:
-            case Where.HERE:
-                return Route(prefer=self._place.key, until=due + _PREFER_SECONDS)
-            case Where.ELSEWHERE:
-                return Route(avoid=(self._place.key,), until=due + _AVOID_SECONDS)
-            case Where.ANYWHERE:
-                return Route()
-
-    def _is_elsewhere(self, order: Order) -> bool:
-        try:
-            others = self._ledger.live_places() - {self._place.key}
-            return bool(others - self._router.unfit(self._wanted(order)))
-        except JobError:
-            return False
-        except Exception:
-            logger.exception("cannot be judged")
-            return False
-
-    def _hand_on(
-        self, lease: Lease, job: Job, record: Record, reason: HandedOn, *, seconds: float
-    ) -> NoReturn:
-        """Leave the job to others.
-
-        Raises:
-            NotNow: always.
-        """
-        logger.info("handed on: %s", reason)
-        if isinstance(reason, LeaseLost):
-            self._stop_unless_adopted(lease, job)
-            raise NotNow(LOOK_SECONDS)
-        changes: dict[str, Any] = {"route": Route(), "spent": record.spent or lease.prompt_stopped}
-        if isinstance(reason, ServerLost):
-            # Who has the server now can go on with what runs there.
-            due = lease.now() + _PREFER_SECONDS
-            changes["route"] = Route(prefer=record.place, until=due)
-        if not isinstance(reason, Spared):
-            # One that was spared this server has not been tried.
-            changes["attempts"] = (*record.attempts, _left(job, reason, seconds))
-        try:
-            released = record.model_copy(update=changes)
-            if not self._ledger.release(lease.job_id, lease.token, released):
-                self._stop_unless_adopted(lease, job)
-        except JobError as error:
-            # The lease runs out by itself.
-            logger.warning("could not be let go of: %s", error)
-        raise NotNow(0.0)
-
-    def _stop_unless_adopted(self, lease: Lease, job: Job) -> None:
-        try:
-            current = self._ledger.record(lease.job_id)
-        except JobError:
-            return
-        mine = (self._place.key, job.prompt)
-        if current is None or (current.place, current.prompt) != mine:
-            self._comfyui.try_cancel(job.prompt_id)
-
-    def _bury(
-        self, order: Order, lease: Lease, record: Record, attempts: tuple[Attempt, ...]
-    ) -> NoReturn:
-        """Put the job aside.
-
-        Raises:
-            JobFailed: always, unless somebody else has it by now.
-            NotNow: somebody has.
-        """
-        self._stop_prompt(lease.job_id, record)
-        self._endings.put_aside(order, lease, attempts, self._limits.max_crashes)
-
-    def _release(self, lease: Lease, record: Record, pause: float) -> None:
-        until_reached(lambda: self._ledger.release(lease.job_id, lease.token, record, pause))
-
-
-def _failed(failed: AttemptFailed | JobError) -> AttemptFailed:
-    # What ended before the attempt had begun had done nothing.
-    return failed if isinstance(failed, AttemptFailed) else AttemptFailed(failed, waited=True)
-
-
-def _bypassing(record: Record, retry: Retry, failed: AttemptFailed) -> tuple[str, ...]:
-    # Where one file is gone others may be, too.
-    missing = failed.nodes if retry.bypass_cache else ()
-    return (*record.bypass, *missing)
-
-
-def _left(job: Job, reason: HandedOn, seconds: float) -> Attempt:
-    told = f"{type(reason).__name__}: {reason}"
-    return job.attempt(seconds, None).model_copy(update={"error": told})
-
-
-def _internal(error: Exception) -> InternalError:
-    return InternalError(
-        f"comfyfleet itself failed with {type(error).__name__}; the worker's log says where"
-    )
-
-
-def _is_meant_for_others(route: Route, here: str) -> bool:
-    return here in route.avoid or route.prefer not in (None, here)
 
 
 def _since(began: float) -> float:

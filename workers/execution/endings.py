@@ -4,11 +4,15 @@ import logging
 import time
 from typing import NoReturn
 
-from tasks.errors import CancelledError, JobError, PoisonedJobError
+from tasks.errors import CancelledError, JobCancelledError, JobError, PoisonedJobError
 from tasks.result import Attempt, JobResult
+from workers.execution.attempts import job_of
 from workers.execution.keeper import Lease
+from workers.execution.observed import note_attempt
 from workers.execution.order import LOOK_SECONDS, NotNow, Order
-from workers.ledger import Ledger, Outcome
+from workers.execution.removal import Removal
+from workers.execution.takeover import Takeover
+from workers.ledger import Cancelled, Ledger, Outcome
 from workers.ledger.dead_letters import DeadLetter
 from workers.ledger.outcomes import JobFailed, failure_detail
 from workers.ledger.patience import until_reached
@@ -21,15 +25,27 @@ logger = logging.getLogger(__name__)
 class Endings:
     """Ends jobs, each once. Thread-safe; waits for a Redis that does not answer."""
 
-    def __init__(self, ledger: Ledger, webhooks: Webhooks, observe: Observe) -> None:
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        takeover: Takeover,
+        removal: Removal,
+        webhooks: Webhooks,
+        observe: Observe,
+    ) -> None:
         """Take what it works with.
 
         Args:
             ledger: records the ends.
-            webhooks: are told of them.
+            takeover: stops the prompts of jobs that were cancelled while nobody had them.
+            removal: takes back what these have stored.
+            webhooks: are told of the ends.
             observe: is told as well.
         """
         self._ledger = ledger
+        self._takeover = takeover
+        self._removal = removal
         self._webhooks = webhooks
         self._observe = observe
 
@@ -40,6 +56,22 @@ class Endings:
     def cancel(self, order: Order, lease: Lease, error: CancelledError) -> None:
         """End a job as cancelled, unless somebody else has it by now."""
         self._end(order, lease, "cancelled", error=error)
+
+    def cancel_unclaimed(self, order: Order, cancelled: Cancelled) -> NoReturn:
+        """End a job that was cancelled while nobody had it, with what it has left behind.
+
+        Raises:
+            JobCancelledError: always.
+        """
+        record, lease = cancelled.record, Lease(order.job_id, cancelled.token, 0.0)
+        if record is not None:
+            job = job_of(order, lease, record)
+            note_attempt(job)
+            self._takeover.stop(order.job_id, record)
+            self._removal.remove(job)
+        error = JobCancelledError("the job was revoked")
+        self.cancel(order, lease, error)
+        raise error
 
     def fail(
         self,

@@ -87,14 +87,13 @@ class Takeover:
         return self._state_of(job_id, record) is PromptState.ENDED
 
     def stop(self, job_id: str, record: Record) -> None:
-        """Stop the prompt of a job that goes on nowhere.
-
-        Raises:
-            JobError: the ledger could not be told to have it stopped.
-        """
+        """Have the prompt of a job that has come to its end execute for nobody."""
         prompt = prompt_id(job_id, record.prompt)
-        if not record.spent and not self._is_stopped(prompt, record):
-            self._ledger.order_stop(record.place, prompt)
+        try:
+            if not record.spent and not self._is_stopped(prompt, record):
+                self._ledger.order_stop(record.place, prompt)
+        except JobError as error:
+            logger.warning("its prompt may run for nobody: %s", error)
 
     def _state_of(self, job_id: str, record: Record) -> PromptState | None:
         """What a server within reach knows of the prompt; None if it does not say."""
