@@ -22,8 +22,13 @@ from workers.comfyui import Notifications
 from workers.comfyui.model import PromptState
 from workers.execution import Executor, waiting
 from workers.execution.control import HandedOn, LeaseLost, ServerLost, Spared, WorkerLeaving
+from workers.execution.diagnosis import Diagnosis
 from workers.execution.job import Start, prompt_id
 from workers.execution.manifests import Manifests
+from workers.execution.prompts import Prompts
+from workers.execution.staging import Staging
+from workers.execution.stopping import Stopping
+from workers.execution.storing import Storing
 from workers.ledger import Record, Route
 from workers.storage.store import StoredObject
 
@@ -170,25 +175,42 @@ def test_a_worker_that_leaves_while_it_uploads_leaves_what_is_rendered(
     monkeypatch.setattr(waiting, "POLL_DEAF", 0.0)
     scene = new()
     store = Store(scene.keeper, fails=fails)
+    manifests = Manifests(store, None, scene.keeper, takes_conditions=lambda: True)
     with ThreadPoolExecutor(1) as uploaders:
+        diagnosis = Diagnosis(None, None, None)
         scene.executor = Executor(
-            comfyui=scene.server,
-            notifications=Listening(),
-            store=store,
-            manifests=Manifests(store, None, scene.keeper, takes_conditions=lambda: True),
-            removal=SimpleNamespace(remove_files=lambda *_, **__: None),
-            inputs=SimpleNamespace(place=lambda workflow, *_: workflow),
-            refuse_parts=lambda *_: None,
-            object_info=dict,
-            uploaders=uploaders,
+            staging=Staging(
+                inputs=SimpleNamespace(place=lambda workflow, *_: workflow),
+                refuse_parts=lambda *_: None,
+                object_info=dict,
+                workflow_max_bytes=10**6,
+            ),
+            prompts=Prompts(
+                comfyui=scene.server,
+                notifications=Listening(),
+                listen_as=None,
+                server_at=None,
+                breaker=SimpleNamespace(suspect=None, accept=lambda: None),
+                keeper=scene.keeper,
+                stopping=Stopping(scene.server, scene.keeper, None),
+                diagnosis=diagnosis,
+                stall_seconds=60.0,
+            ),
+            storing=Storing(
+                store=store,
+                uploaders=uploaders,
+                removal=SimpleNamespace(remove_files=lambda *_, **__: None),
+                manifests=manifests,
+                keeper=scene.keeper,
+                s3_patience_seconds=60.0,
+            ),
+            diagnosis=diagnosis,
             keeper=scene.keeper,
-            listen_as=None,
-            server_at=None,
-            breaker=SimpleNamespace(suspect=None, accept=lambda: None),
+            store=store,
+            manifests=manifests,
+            removal=None,
             worker="w",
             prefix="",
-            workflow_max_bytes=10**6,
-            stall_seconds=60.0,
             s3_patience_seconds=60.0,
         )
         scene.postponed()

@@ -1,57 +1,24 @@
 """The spine: one attempt at a job from end to end."""
 
 import logging
-import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
-from concurrent import futures
-from contextlib import contextmanager, suppress
-from contextvars import copy_context
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable
 
-from tasks.errors import (
-    ComfyUIAccessDeniedError,
-    ComfyUIHungError,
-    ComfyUIProtocolError,
-    ComfyUIUnavailableError,
-    JobCancelledError,
-    JobError,
-    JobTimeoutError,
-    PromptLostError,
-    PromptStalledError,
-    StorageDeniedError,
-    StorageUnavailableError,
-    TransientError,
-)
+from tasks.errors import JobCancelledError, JobError
 from tasks.request import JobRequest
 from tasks.result import JobResult, ObjectRef, Output, Progress, Timings
-from tasks.workflow import Workflow
-from tasks.workflow_form import is_export
 from workers import timeline
-from workers.comfyui import ComfyUI, Notifications
-from workers.comfyui.history import (
-    executed_workflow,
-    failure_in,
-    out_of_bounds,
-    overwritten,
-    shown_values,
-)
-from workers.comfyui.model import PromptState
-from workers.comfyui.notifications import OnOutput, Subscription
-from workers.execution.control import Control, HandedOn, ServerHung, Spared, WorkerLeaving, unshared
-from workers.execution.job import AttemptFailed, Job, Start
+from workers.comfyui.history import executed_workflow, shown_values
+from workers.execution.diagnosis import Diagnosis
+from workers.execution.job import Job, Start
 from workers.execution.keeper import Keeper, Lease
 from workers.execution.manifests import Manifests, read_manifest
-from workers.execution.node_policy import NodePolicy
-from workers.execution.observed import nodes_executed
-from workers.execution.output_bounds import MostOutput
-from workers.execution.preparation import prepare
+from workers.execution.patience import patiently, soon
+from workers.execution.prompts import Prompts
 from workers.execution.removal import Removal
-from workers.execution.uploading import Uploads, patiently
-from workers.execution.waiting import Patience, await_entry
-from workers.inputs import Inputs
+from workers.execution.run import Run
+from workers.execution.staging import Staging
+from workers.execution.storing import Storing
 from workers.nodes.params import seeds_in
 from workers.observing import Observe, StageEnded, unobserved
 from workers.observing.events import Stage
@@ -60,78 +27,7 @@ from workers.storage.keys import job_folder, manifest_key
 
 logger = logging.getLogger(__name__)
 
-T = TypeVar("T")
-
 Report = Callable[[Progress], None]
-
-# The shares of the progress bar that come before and after the execution.
-_STAGED, _EXECUTED = 0.05, 0.9
-
-# Seconds that a stopped prompt has to leave the server before the server counts as hung.
-_STOP_SECONDS = 10.0
-
-# Seconds that a server or the store has for an answer that can be done without.
-_SOON_SECONDS = 2.0
-
-# Seconds that an upload has to end which nobody wants any more.
-_ABANDON_SECONDS = 5.0
-
-# Seconds until a websocket is cut whose server does not answer any more.
-_CUT_SECONDS = 1.0
-
-# Seconds after which a job that was seen to execute says nothing about others any more.
-_SEEN_SECONDS = 30.0
-
-_ALL_NODES = NodePolicy()
-_MOST_OUTPUT = MostOutput()
-
-# An input that no node has. It changes what the server's cache knows a node by, and nothing else.
-_BYPASS = "comfyfleet_attempt"
-
-# After these nobody waits for the prompt any more: it must not hold up the next one.
-_GIVEN_UP = (JobCancelledError, JobTimeoutError, PromptStalledError, ServerHung, WorkerLeaving)
-
-_SERVER_TROUBLE = (
-    ComfyUIAccessDeniedError,
-    ComfyUIProtocolError,
-    ComfyUIUnavailableError,
-    PromptLostError,
-)
-
-
-class Breaker(Protocol):
-    """What knows whether the server can be used."""
-
-    def suspect(self) -> None:
-        """Have a look at the server: something is wrong with it."""
-
-    def refuse(self, job_id: str) -> bool:
-        """Note that the server answers and has not taken a job's prompt; whether it takes none."""
-
-    def accept(self) -> None:
-        """Note that the server has taken a prompt."""
-
-    def quarantine(self, prompt_id: str) -> None:
-        """Use the server no more until it has got rid of this prompt."""
-
-
-@dataclass
-class _Run:
-    """One attempt on its way through the stages, and what became known of it."""
-
-    job: Job
-    lease: Lease
-    report: Report
-    began: float
-    submitted_at: float | None = None
-    executing: bool = False
-    rendered: bool = False
-    # The server takes no prompts, whichever.
-    refused: bool = False
-    # Those that have files, once it is rendered.
-    nodes: tuple[str, ...] = ()
-    # What may have been stored by an attempt that failed.
-    stored: set[str] = field(default_factory=set)
 
 
 class Executor:
@@ -140,81 +36,47 @@ class Executor:
     def __init__(
         self,
         *,
-        comfyui: ComfyUI,
-        notifications: Notifications,
-        listen_as: Callable[[str], Notifications],
-        server_at: Callable[[str], ComfyUI],
-        breaker: Breaker,
+        staging: Staging,
+        prompts: Prompts,
+        storing: Storing,
+        diagnosis: Diagnosis,
         keeper: Keeper,
         store: ObjectStore,
         manifests: Manifests,
         removal: Removal,
-        inputs: Inputs,
-        refuse_parts: Callable[[Workflow, Collection[str]], None],
-        object_info: Callable[[], Mapping[str, Any]],
-        uploaders: futures.Executor,
         worker: str,
         prefix: str,
-        workflow_max_bytes: int,
-        nodes: NodePolicy = _ALL_NODES,
-        most_output: MostOutput = _MOST_OUTPUT,
-        stall_seconds: float,
         s3_patience_seconds: float,
-        confirm_server: Callable[[Control], None] = unshared,
         observe: Observe = unobserved,
     ) -> None:
         """Take the clients; they stay their maker's to close.
 
         Args:
-            comfyui: the server to run on.
-            notifications: its websocket.
-            listen_as: makes one more websocket, under another client id.
-            server_at: makes a client of another server, by its base URL.
-            breaker: is told of trouble with the server.
+            staging: makes workflows ready.
+            prompts: has them executed.
+            storing: stores what they make.
+            diagnosis: tells what failures say.
             keeper: of this worker's leases.
-            store: where outputs go.
+            store: where results are.
             manifests: commits.
-            removal: takes back what came to nothing.
-            inputs: places input files.
-            refuse_parts: raises InvalidWorkflowError for what the server would execute a part of.
-            object_info: what the server says of its node classes.
-            uploaders: runs the uploads of all jobs.
+            removal: takes back what cancelled jobs have stored.
             worker: this worker's name, for results.
             prefix: of every object key.
-            workflow_max_bytes: size of a workflow as JSON above which it is refused.
-            nodes: which classes a workflow may use.
-            most_output: how much a job may make.
-            stall_seconds: seconds without a sign of life after which a prompt is stopped.
-            s3_patience_seconds: seconds for which an upload is tried again.
-            confirm_server: raises ServerLost if another worker drives the server, and waits until
-                that is known.
-            observe: is told of stages and files.
+            s3_patience_seconds: seconds for which a commit is tried again.
+            observe: is told of stages.
         """
-        self.instance = comfyui.base_url
-        self._comfyui = comfyui
-        self._notifications = notifications
-        self._listen_as = listen_as
-        self._server_at = server_at
-        self._breaker = breaker
-        self._confirm_server = confirm_server
+        self._staging = staging
+        self._prompts = prompts
+        self._storing = storing
+        self._diagnosis = diagnosis
         self._keeper = keeper
         self._store = store
         self._manifests = manifests
         self._removal = removal
-        self._inputs = inputs
-        self._refuse_parts = refuse_parts
-        self._object_info = object_info
-        self._uploaders = uploaders
         self._worker = worker
         self._prefix = prefix
-        self._workflow_max_bytes = workflow_max_bytes
-        self._nodes = nodes
-        self._most_output = most_output
-        self._stall_seconds = stall_seconds
         self._s3_patience_seconds = s3_patience_seconds
         self._observe = observe
-        # The job that was seen to execute last, and when (monotonic clock).
-        self._seen_executing = ("", float("-inf"))
 
     def run(self, job: Job, lease: Lease, report: Report) -> JobResult:
         """Run one attempt at a job: its whole story.
@@ -223,46 +85,34 @@ class Executor:
             AttemptFailed: the leaf of its error says whether another attempt may succeed.
             Exception: whatever reason the lease's control gives to end.
         """
-        run = _Run(job, lease, report, time.monotonic())
+        run = Run(job, lease, report, time.monotonic())
         try:
             return self._run(run)
         except JobCancelledError:
             self._removal.remove(job)
             raise
         except JobError as error:
-            if not isinstance(error, StorageUnavailableError | StorageDeniedError):
-                self._take_back(run)
-            in_trouble = isinstance(error, _SERVER_TROUBLE)
-            if in_trouble and job.start is not Start.COLLECT:
-                self._breaker.suspect()
-            executing = run.executing or self._went_down_with(run)
-            raise AttemptFailed(
-                error,
-                executing=executing,
-                waited=in_trouble and not (executing or run.rendered) and self._has_waited(run),
-                rendered=run.rendered,
-                nodes=run.nodes,
-            ) from error
+            raise self._diagnosis.of(run, error) from error
 
-    def _run(self, run: _Run) -> JobResult:
+    def _run(self, run: Run) -> JobResult:
         job, started = run.job, run.began
         if job.start is Start.COLLECT:
             # The GPU that has executed it is not this worker's.
             run.lease.bound_until = float("inf")
             self._keeper.store(run.lease)
-        self._report(run, "staging", 0.0)
-        workflow = self._stage(run)
+        run.tell("staging", 0.0)
+        workflow = self._staging.stage(job, run.lease.control)
         timeline.mark(job.id, "staged")
-        with self._server(job) as server, self._uploads(run, server) as uploads:
-            with self._listening(run, uploads.begin) as (notifications, subscription):
+        with self._prompts.server(job) as server, self._storing.uploads(run, server) as uploads:
+            with self._prompts.watching(run, server, uploads.begin) as watch:
                 if job.start is Start.SUBMIT:
-                    self._submit(run, workflow)
+                    self._prompts.submit(run, workflow)
                 staged = self._through(run, "staging", started)
                 if job.start is not Start.COLLECT:
                     run.submitted_at = run.lease.queued_at = staged
-                entry = self._await(run, workflow, server, notifications, subscription)
+                entry = self._prompts.wait(run, workflow, watch)
             executed = self._through(run, "executing", staged)
-            outputs = self._upload(run, entry, uploads)
+            outputs = self._storing.store(run, entry, uploads)
         uploaded = self._through(run, "uploading", executed, files=len(outputs))
         result = JobResult(
             job_id=job.id,
@@ -279,7 +129,7 @@ class Executor:
                 executed=round(executed - staged, 3),
                 uploaded=round(uploaded - executed, 3),
                 total=round(uploaded - started, 3),
-                nodes=dict(subscription.progress.node_seconds),
+                nodes=dict(watch.subscription.progress.node_seconds),
             ),
             values=shown_values(entry),
             seeds=seeds_in(executed_workflow(entry), workflow, job.request.params),
@@ -316,7 +166,7 @@ class Executor:
                 logger.warning("whether it is committed is not known: %s", error)
                 raise
 
-        return _soon(ask)
+        return soon(ask)
 
     def recall(self, manifest: str, request: JobRequest) -> JobResult | None:
         """The result that stands in a manifest, as this request wants it; None if there is none.
@@ -331,284 +181,7 @@ class Executor:
         content = self._manifests.find(job.id, manifest_key(job.folder))
         return None if content is None else self._presigned(job.request, read_manifest(content))
 
-    def _stage(self, run: _Run) -> dict[str, Any]:
-        """The workflow as it is submitted: checked, with params set and inputs placed."""
-        job = run.job
-        if job.start is not Start.SUBMIT:
-            try:
-                return self._workflow(job)
-            except JobError as error:
-                # What is executed already needs it for messages only.
-                logger.info("its nodes' classes are not known: %s", error)
-                return {}
-        workflow = self._workflow(job)
-        self._refuse_parts(workflow, job.request.inputs)
-        placed = self._inputs.place(workflow, job.request.inputs, run.lease.control.check)
-        return _bypassing(placed, job)
-
-    def _workflow(self, job: Job) -> dict[str, Any]:
-        return prepare(
-            job.request,
-            job.id,
-            job.enqueued_at,
-            # Of what another server has executed this one need not know the classes.
-            dict if job.start is Start.COLLECT else self._object_info,
-            max_bytes=self._workflow_max_bytes,
-            nodes_allowed=self._nodes,
-            is_submitted=job.start is not Start.SUBMIT,
-        )
-
-    @contextmanager
-    def _server(self, job: Job) -> Iterator[ComfyUI]:
-        """A client of the server that has, or gets, the prompt."""
-        if job.start is Start.COLLECT:
-            with self._server_at(job.instance) as server:
-                yield server
-        else:
-            yield self._comfyui
-
-    @contextmanager
-    def _uploads(self, run: _Run, server: ComfyUI) -> Iterator[Uploads]:
-        """What stores the prompt's files, each from when it is made."""
-        uploads = Uploads(
-            run.job,
-            pool=self._uploaders,
-            server=server,
-            store=self._store,
-            control=run.lease.control,
-            storage_patience=self._s3_patience_seconds,
-            most=self._most_output,
-            observe=self._observe,
-        )
-        try:
-            yield uploads
-        except HandedOn:
-            # Whoever goes on with the prompt stores the same under the same keys.
-            if run.lease.prompt_stopped:
-                run.stored = uploads.abandon(_SOON_SECONDS)
-                self._take_back(run)
-            else:
-                uploads.abandon()
-            raise
-        except BaseException:
-            run.stored = uploads.abandon(_ABANDON_SECONDS)
-            raise
-
-    @contextmanager
-    def _listening(
-        self, run: _Run, on_output: OnOutput
-    ) -> Iterator[tuple[Notifications, Subscription]]:
-        """Hear of the prompt; of an adopted one as the client that submitted it."""
-        job = run.job
-        hear = on_output, partial(self._keeper.execute, run.lease)
-        if job.start is Start.ADOPT and job.client_id != self._notifications.client_id:
-            notifications = self._listen_as(job.client_id)
-            with notifications.subscribed(job.prompt_id, *hear, adopted=True) as subscription:
-                notifications.start()
-                try:
-                    yield notifications, subscription
-                finally:
-                    notifications.stop()
-        else:
-            adopted = job.start is not Start.SUBMIT
-            with self._notifications.subscribed(
-                job.prompt_id, *hear, adopted=adopted
-            ) as subscription:
-                yield self._notifications, subscription
-
-    def _submit(self, run: _Run, workflow: Workflow) -> None:
-        """Queue the prompt.
-
-        Raises:
-            Spared: it had better be queued elsewhere.
-        """
-        job = run.job
-        # Placing its inputs may have taken long.
-        self._keeper.confirm(run.lease)
-        self._confirm_server(run.lease.control)
-        if run.lease.control.wanted_elsewhere:
-            raise _spared(run)
-        was_there, began = self._notifications.connected, time.monotonic()
-        try:
-            given = job.request.workflow
-            self._comfyui.submit(
-                workflow,
-                job.prompt_id,
-                self._notifications.client_id,
-                export=given if is_export(given) else None,
-            )
-        except ComfyUIUnavailableError:
-            # It may have died of the prompt just now.
-            run.submitted_at = began if was_there else None
-            # The answer was lost, the prompt perhaps not: posted again it would run twice.
-            try:
-                state = self._comfyui.state_of(job.prompt_id)
-            except JobError:
-                # What the websocket has to say of it comes a moment later.
-                self._notifications.wait_cut(_CUT_SECONDS)
-                raise
-            if state is PromptState.UNKNOWN:
-                run.submitted_at = None
-                run.refused = self._breaker.refuse(job.id)
-                raise
-        self._breaker.accept()
-        timeline.mark(job.id, "posted")
-
-    def _await(
-        self,
-        run: _Run,
-        workflow: Workflow,
-        server: ComfyUI,
-        notifications: Notifications,
-        subscription: Subscription,
-    ) -> Mapping[str, Any]:
-        """The history entry of the prompt once it has succeeded."""
-        job = run.job
-
-        def tick(running: bool) -> None:
-            progress = subscription.progress
-            run.executing = running or progress.started
-            if run.executing:
-                self._keeper.execute(run.lease)
-                self._seen_executing = (job.id, time.monotonic())
-            elif run.lease.control.wanted_elsewhere and job.start is not Start.COLLECT:
-                self._spare(run)
-            value = _STAGED + (_EXECUTED - _STAGED) * progress.share(workflow)
-            node = workflow.get(progress.node_id or "", {})
-            self._report(
-                run,
-                "executing" if run.executing else "queued",
-                value,
-                node_id=progress.node_id,
-                class_type=node.get("class_type"),
-                step=progress.step,
-                steps=progress.steps,
-            )
-
-        timeout = job.request.timeout_seconds
-        patience = Patience(
-            seconds=timeout,
-            # When an adopted prompt began to execute is not known.
-            since=None if job.start is Start.SUBMIT else run.began - job.age,
-            stall=self._stall_seconds,
-        )
-        try:
-            with run.lease.control.waking(subscription.look):
-                entry = await_entry(
-                    job.prompt_id,
-                    comfyui=server,
-                    notifications=notifications,
-                    subscription=subscription,
-                    patience=patience,
-                    control=run.lease.control,
-                    on_tick=tick,
-                    on_trouble=_nothing if job.start is Start.COLLECT else self._breaker.suspect,
-                    adopted=job.start is not Start.SUBMIT,
-                )
-        except _GIVEN_UP as reason:
-            self._give_up(run, reason)
-            raise
-        except TransientError as error:
-            wanted = run.lease.control.wanted_elsewhere and not run.executing
-            if wanted and isinstance(error, PromptLostError):
-                # It was taken out of the queue, and the answer got lost.
-                raise _spared(run) from None
-            run.executing = run.executing or subscription.progress.started
-            raise
-        finally:
-            self._observe(nodes_executed(job, workflow, subscription.progress))
-        self._keeper.store(run.lease, sum(subscription.progress.node_seconds.values()) or None)
-        timeline.mark(job.id, "seen")
-        # From here on no server can die of it.
-        run.submitted_at, run.executing = None, False
-        self._seen_executing = ("", float("-inf"))
-        if (failure := failure_in(entry, workflow)) is not None:
-            raise failure
-        run.rendered = True
-        return entry
-
-    def _give_up(self, run: _Run, reason: Exception) -> None:
-        """Stop the prompt.
-
-        Raises:
-            ComfyUIHungError: it stalled, and cannot even be stopped.
-        """
-        job = run.job
-        if job.start is Start.COLLECT:
-            return
-        if not self._try_cancel_soon(job):
-            self._keeper.order_stop(job.prompt_id)
-        else:
-            # Only who hands the job on must know whether there is something to go on with.
-            handed_on = isinstance(reason, HandedOn)
-            run.lease.prompt_stopped = not (handed_on and self._has_succeeded(job))
-        if not isinstance(reason, PromptStalledError):
-            return
-        deadline = time.monotonic() + _STOP_SECONDS
-        while time.monotonic() < deadline:
-            try:
-                if job.prompt_id not in self._comfyui.queue():
-                    return
-            except JobError:
-                pass
-            time.sleep(_STOP_SECONDS / 20)
-        self._breaker.quarantine(job.prompt_id)
-        # Whatever else waits on that server waits in vain.
-        self._keeper.stop_jobs(ServerHung(f"ComfyUI at {self.instance} hangs"))
-        raise ComfyUIHungError(f"{reason}, and does not stop the prompt") from None
-
-    def _try_cancel_soon(self, job: Job) -> bool:
-        """Cancel the prompt; whether the server heard, which is not waited for for long."""
-        # A server that is frozen must hold up neither the next job nor the worker's end.
-        return bool(_soon(lambda: self._comfyui.try_cancel(job.prompt_id)))
-
-    def _has_succeeded(self, job: Job) -> bool:
-        """Whether the prompt ended well just before it was to be stopped."""
-        entry = _soon(lambda: self._comfyui.history(job.prompt_id))
-        # Whether, not why: no node is named.
-        return entry is not None and failure_in(entry, {}) is None
-
-    def _spare(self, run: _Run) -> None:
-        """Take the prompt out of the server's queue, unless it has begun.
-
-        Raises:
-            Spared: it is out.
-        """
-        prompt, control = run.job.prompt_id, run.lease.control
-        try:
-            self._comfyui.delete_from_queue([prompt])
-            if self._comfyui.state_of(prompt) is PromptState.UNKNOWN:
-                raise _spared(run)
-        except JobError as error:
-            logger.info("cannot be handed on yet: %s", error)
-        else:
-            control.wanted_elsewhere = False
-
-    def _upload(self, run: _Run, entry: Mapping[str, Any], uploads: Uploads) -> list[Output]:
-        """Store every output file that is not stored yet."""
-        outputs: list[Output] = []
-        self._report(run, "uploading", _EXECUTED)
-        include_temp = run.job.request.output.include_temp
-        if (fault := out_of_bounds(entry, include_temp=include_temp)) is not None:
-            raise fault
-        pending = uploads.finish(entry)
-        run.nodes = tuple({file.node_id: None for file, _ in pending})
-        if (replaced := overwritten(entry, include_temp=include_temp)) is not None:
-            raise replaced
-        for number, (_, wait) in enumerate(pending, 1):
-            outputs.append(wait())
-            self._report(run, "uploading", _EXECUTED + (1 - _EXECUTED) * number / len(pending))
-        surplus = uploads.surplus([file for file, _ in pending], _ABANDON_SECONDS)
-        self._removal.remove_files(surplus, may=lambda: True)
-        return outputs
-
-    def _take_back(self, run: _Run) -> None:
-        """Remove what a failed attempt has stored early; nobody would know of it."""
-        # Of a prompt that others may go on with they store the same, under the same keys.
-        if not self._manifests.may_name(run.job.id):
-            self._removal.remove_files(run.stored, may=lambda: self._keeper.is_sure(run.lease))
-
-    def _commit(self, run: _Run, result: JobResult) -> JobResult:
+    def _commit(self, run: Run, result: JobResult) -> JobResult:
         """Write the manifest, once; the result that stands in it is the job's."""
 
         def commit() -> JobResult:
@@ -622,20 +195,6 @@ class Executor:
             control=run.lease.control,
             storage_patience=self._s3_patience_seconds,
         )
-
-    def _went_down_with(self, run: _Run) -> bool:
-        """Whether the server died of a prompt before it was seen to execute."""
-        if run.submitted_at is None or self._notifications.held_since(run.submitted_at):
-            return False
-        other, seen_at = self._seen_executing
-        return other == run.job.id or time.monotonic() - seen_at > _SEEN_SECONDS
-
-    def _has_waited(self, run: _Run) -> bool:
-        """Whether a job that failed before it executed did so for no reason of its own."""
-        if run.submitted_at is not None or run.job.start is not Start.SUBMIT:
-            return True
-        # A server that is there may have refused just this job.
-        return run.refused or _soon(self._comfyui.queue) is None
 
     def _presigned(self, request: JobRequest, result: JobResult) -> JobResult:
         # Not in the manifest: whoever may read that need not be allowed to hand out files.
@@ -657,46 +216,8 @@ class Executor:
         """Where the objects of a job go that nobody had before."""
         return job_folder(self._prefix, request.output.prefix, job_id)
 
-    def _through(self, run: _Run, stage: Stage, since: float, *, files: int = 0) -> float:
+    def _through(self, run: Run, stage: Stage, since: float, *, files: int = 0) -> float:
         """Tell that a stage has ended which began then; the moment, by the same clock."""
         now = time.monotonic()
         self._observe(StageEnded(run.job.id, stage, time.time(), now - since, files))
         return now
-
-    def _report(self, run: _Run, stage: str, value: float, **where: Any) -> None:
-        instance = run.job.instance
-        run.report(Progress(stage=stage, value=round(value, 3), instance=instance, **where))
-
-
-def _nothing() -> None:
-    pass
-
-
-def _spared(run: _Run) -> Spared:
-    """The job goes elsewhere, and has no prompt here with which anybody could go on."""
-    run.lease.prompt_stopped = True
-    return Spared("a server elsewhere has nothing to do")
-
-
-def _soon(ask: Callable[[], T]) -> T | None:
-    """The answer to a question, if there is one soon."""
-    answers: list[T] = []
-
-    def listen() -> None:
-        with suppress(JobError):
-            answers.append(ask())
-
-    thread = threading.Thread(target=copy_context().run, args=(listen,), daemon=True)
-    thread.start()
-    thread.join(_SOON_SECONDS)
-    return answers[0] if answers else None
-
-
-def _bypassing(workflow: Workflow, job: Job) -> dict[str, Any]:
-    """The workflow with inputs that make the server execute some nodes whatever it has cached."""
-    return {
-        node_id: {**node, "inputs": {**node["inputs"], _BYPASS: str(job.number)}}
-        if node_id in job.bypass
-        else node
-        for node_id, node in workflow.items()
-    }

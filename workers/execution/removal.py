@@ -8,7 +8,7 @@ from contextvars import copy_context
 from tasks.errors import JobError, StorageUnavailableError
 from workers.execution.control import Control
 from workers.execution.job import Job
-from workers.execution.uploading import patiently
+from workers.execution.patience import patiently
 from workers.storage import ObjectStore
 from workers.storage.keys import manifest_key
 

@@ -1,26 +1,18 @@
 """Output files on their way into the store, with all the patience that a paid render deserves."""
 
-import itertools
 import logging
-import random
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor, Future
 from concurrent.futures import wait as wait_for
 from contextvars import copy_context
 from functools import partial
 from io import BytesIO
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-from tasks.errors import (
-    ComfyUIUnavailableError,
-    JobError,
-    OutputTooLargeError,
-    StorageDeniedError,
-    StorageUnavailableError,
-)
+from tasks.errors import OutputTooLargeError, StorageDeniedError
 from tasks.request import label
 from tasks.result import Output, Thumbnail
 from workers import timeline
@@ -30,17 +22,13 @@ from workers.comfyui.model import FileRef
 from workers.execution.control import Control
 from workers.execution.job import Job
 from workers.execution.output_bounds import Bounded, MostOutput
-from workers.execution.waiting import OUTAGE_PATIENCE
+from workers.execution.patience import patiently
 from workers.observing import FileStored, Observe, unobserved
 from workers.outputs import NoThumbnailError, Passage
 from workers.storage import ObjectStore
 from workers.storage.keys import output_key, thumbnail_key
 
-T = TypeVar("T")
-
 logger = logging.getLogger(__name__)
-
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0
 
 
 class Abandoned(Exception):  # noqa: N818  # no error: there is another one, or none
@@ -275,44 +263,3 @@ class Uploads:
     def _warn(self, file: OutputFile, what: str) -> None:
         name = label(file.file.filename)
         logger.warning("%s of node %s %s", name, label(file.node_id), what)
-
-
-def patiently(
-    action: Callable[[], T], *, what: str, control: Control, storage_patience: float
-) -> T:
-    """Do something until it succeeds: the GPU has been paid for, no fault may have it paid again.
-
-    Args:
-        action: may be done more than once.
-        what: for the log.
-        control: ends the waiting when there is a reason.
-        storage_patience: seconds for which the store may be away, or deny access.
-
-    Raises:
-        StorageUnavailableError, StorageDeniedError, ComfyUIUnavailableError: the patience has
-            ended.
-        JobError: any other error of the action, at once.
-        Exception: whatever reason the control gives.
-    """
-    failed_at: float | None = None
-    for pause in _pauses():
-        try:
-            return action()
-        except (ComfyUIUnavailableError, StorageUnavailableError, StorageDeniedError) as error:
-            failed_at = failed_at or time.monotonic()
-            left = failed_at + _patience(error, storage_patience) - time.monotonic()
-            if left <= 0:
-                raise
-            logger.warning("%s: %s; again in %.1f s", what, error, min(pause, left))
-        control.sleep(min(pause, left))
-    raise AssertionError("pauses never end")
-
-
-def _patience(error: JobError, storage_patience: float) -> float:
-    return OUTAGE_PATIENCE if isinstance(error, ComfyUIUnavailableError) else storage_patience
-
-
-def _pauses() -> Iterator[float]:
-    for number in itertools.count():
-        pause = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2 ** min(number, 10))
-        yield pause * random.uniform(0.75, 1.0)  # noqa: S311  # no secret
