@@ -339,6 +339,18 @@ def test_a_job_of_which_nobody_knows_for_whom_it_is_is_taken_before_it_waits() -
     assert [type(one) for one in scene.events] == [JobTaken, AttemptEnded, JobLeft]
 
 
+def test_a_job_of_which_a_fault_keeps_us_from_knowing_ends_as_any_with_a_fault() -> None:
+    scene = routed(prefer=NEIGHBOUR)
+
+    def faulty() -> frozenset[str]:
+        raise KeyError("a fault")
+
+    scene.ledger.live_places = faulty  # type: ignore[method-assign]
+    assert type(scene.failed().error) is InternalError
+    assert scene.ledger.steps == ["end"]
+    assert [type(one) for one in scene.events] == [JobTaken, AttemptEnded, JobEnded, JobLeft]
+
+
 # What is known
 
 

@@ -4,7 +4,6 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Any
 
 from tasks.errors import (
@@ -29,7 +28,7 @@ from workers.execution.observed import attempt_began, note_attempt, taken
 from workers.execution.order import LOOK_SECONDS, NotNow, Order
 from workers.execution.placement import Placement
 from workers.execution.retries import Retries
-from workers.ledger import Cancelled, Claimed, Ended, Held, Ledger, Verdict
+from workers.ledger import Cancelled, Claimed, Ended, Held, Ledger, Record, Verdict
 from workers.ledger.outcomes import JobFailed, failure_from
 from workers.ledger.patience import REDIS_PAUSE
 from workers.logs.context import about
@@ -107,9 +106,7 @@ class Custody:
                     lease.here = here
                     note_attempt(job_of(order, lease, claim.record))
                     if not claim.owner_died:
-                        # It comes every moment until that worker has it: none of that is told.
-                        with suppress(JobError):
-                            self._placement.pass_on(lease, claim.record)
+                        self._pass_on_untold(lease, claim.record)
                     self._observe(taken(order, claim))
                     try:
                         return self._run_claimed(order, claim, lease, report)
@@ -145,6 +142,19 @@ class Custody:
                 logger.warning("its cancellation could not be recorded: %s", error)
         if running:
             self._keeper.stop_jobs(JobCancelledError("the job was revoked"), job_id)
+
+    def _pass_on_untold(self, lease: Lease, record: Record) -> None:
+        """Leave a job that comes every moment until the worker that it is meant for has it.
+
+        Raises:
+            NotNow: there is one.
+        """
+        try:
+            self._placement.pass_on(lease, record)
+        except NotNow:
+            raise
+        except Exception:  # noqa: BLE001  # whatever it was, once it is taken it is asked again
+            return
 
     def _run_claimed(self, order: Order, claim: Claimed, lease: Lease, report: Report) -> JobResult:
         timeline.mark(order.job_id, "claimed")
