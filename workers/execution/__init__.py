@@ -3,12 +3,13 @@
 from workers.execution.attempts import Attempts
 from workers.execution.custody import Custody
 from workers.execution.endings import Endings
-from workers.execution.executor import Executor, Report
+from workers.execution.executor import Executor
 from workers.execution.handover import Handover
 from workers.execution.keeper import Keeper
 from workers.execution.order import Limits, NotNow, Order
 from workers.execution.placement import Placement
 from workers.execution.retries import Retries
+from workers.execution.run import Report
 from workers.execution.takeover import Takeover
 
 __all__ = [

@@ -20,7 +20,7 @@ from workers import timeline
 from workers.execution.attempts import Attempts, job_of
 from workers.execution.control import HandedOn
 from workers.execution.endings import Endings
-from workers.execution.executor import Executor, Report
+from workers.execution.executor import Executor
 from workers.execution.handover import Handover
 from workers.execution.job import AttemptFailed, Job
 from workers.execution.keeper import Keeper, Lease
@@ -28,6 +28,7 @@ from workers.execution.observed import attempt_began, note_attempt, taken
 from workers.execution.order import LOOK_SECONDS, NotNow, Order
 from workers.execution.placement import Placement
 from workers.execution.retries import Retries
+from workers.execution.run import Report
 from workers.ledger import Cancelled, Claimed, Ended, Held, Ledger, Record, Verdict
 from workers.ledger.outcomes import JobFailed, failure_from
 from workers.ledger.patience import REDIS_PAUSE

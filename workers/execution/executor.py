@@ -2,11 +2,10 @@
 
 import logging
 import time
-from collections.abc import Callable
 
 from tasks.errors import JobCancelledError, JobError
 from tasks.request import JobRequest
-from tasks.result import JobResult, ObjectRef, Output, Progress, Timings
+from tasks.result import JobResult, ObjectRef, Output, Timings
 from workers import timeline
 from workers.comfyui.history import executed_workflow, shown_values
 from workers.execution.diagnosis import Diagnosis
@@ -16,7 +15,7 @@ from workers.execution.manifests import Manifests, read_manifest
 from workers.execution.patience import patiently, soon
 from workers.execution.prompts import Prompts
 from workers.execution.removal import Removal
-from workers.execution.run import Run
+from workers.execution.run import Report, Run
 from workers.execution.staging import Staging
 from workers.execution.storing import Storing
 from workers.nodes.params import seeds_in
@@ -26,8 +25,6 @@ from workers.storage import ObjectStore
 from workers.storage.keys import job_folder, manifest_key
 
 logger = logging.getLogger(__name__)
-
-Report = Callable[[Progress], None]
 
 
 class Executor:

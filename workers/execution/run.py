@@ -8,6 +8,8 @@ from tasks.result import Progress
 from workers.execution.job import Job
 from workers.execution.keeper import Lease
 
+Report = Callable[[Progress], None]
+
 # The shares of the progress bar that come before and after the execution.
 STAGED, EXECUTED = 0.05, 0.9
 
@@ -18,7 +20,7 @@ class Run:
 
     job: Job
     lease: Lease
-    report: Callable[[Progress], None]
+    report: Report
     began: float
     submitted_at: float | None = None
     executing: bool = False
