@@ -25,7 +25,7 @@ from workers.execution.job import prompt_id
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(120)]
 
-# Of a minute that the job would take, and sooner than anybody looks again of his own accord.
+# Of a minute that the job would take; some one where nothing else is going on.
 AT_ONCE_SECONDS = 8.0
 
 
