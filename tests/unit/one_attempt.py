@@ -186,6 +186,7 @@ class Scene:
         self.accepted: list[None] = []
         self.takes_no_prompts = False
         self.server_lost = False
+        self.on_refuse_parts: Callable[[], object] = lambda: None
         self.on_place: Callable[[], object] = lambda: None
         self.workflow: dict[str, Any] = WORKFLOW
         self.on_object_info: Callable[[], dict[str, Any]] = lambda: OBJECT_INFO
@@ -249,7 +250,7 @@ class Scene:
         return Executor(
             staging=Staging(
                 inputs=SimpleNamespace(place=place),  # type: ignore[arg-type]
-                refuse_parts=lambda *_: None,
+                refuse_parts=lambda *_: self.on_refuse_parts(),
                 object_info=self.on_object_info,
                 workflow_max_bytes=10**6,
             ),

@@ -47,7 +47,7 @@ from workers.comfyui.model import PromptState
 from workers.execution import NotNow, Order
 from workers.execution.control import LeaseLost, Spared, WorkerLeaving
 from workers.execution.job import AttemptFailed, Start, prompt_id
-from workers.ledger import Cancelled, Claimed, Ended, Held
+from workers.ledger import Cancelled, Claimed, Ended, Held, Route
 from workers.ledger.outbox import Notice
 from workers.ledger.outcomes import JobFailed, failure_detail, failure_from
 from workers.observing import AttemptBegan, AttemptEnded, JobEnded, JobLeft, JobSuppressed, JobTaken
@@ -326,6 +326,17 @@ def test_that_a_worker_vanished_is_told_by_who_leaves_its_job_to_another() -> No
     taken, left = scene.events
     assert isinstance(taken, JobTaken)
     assert (taken.owner_died, left) == (True, JobLeft("job"))
+
+
+def test_a_vanished_worker_is_counted_whoever_its_job_was_meant_for() -> None:
+    route = Route(avoid=(HERE,), until=NOW + 60.0)
+    scene = orphaned(place=NEIGHBOUR, instance=NEIGHBOUR, route=route)
+    scene.ledger.live = {HERE, NEIGHBOUR}
+    scene.neighbour.state = PromptState.QUEUED
+    scene.postponed()
+    (record, _) = scene.ledger.last("release")
+    assert [one.error for one in record.attempts] == ["WorkerDiedError: its worker vanished"]
+    assert (record.route.prefer, record.crashes) == (NEIGHBOUR, 1)
 
 
 def test_a_job_of_which_nobody_knows_for_whom_it_is_is_taken_before_it_waits() -> None:

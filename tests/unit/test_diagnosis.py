@@ -1,5 +1,8 @@
 """What is known of an attempt that failed."""
 
+from contextlib import suppress
+from dataclasses import replace
+
 import pytest
 
 from tasks.errors import (
@@ -143,3 +146,36 @@ def test_all_nodes_with_files_are_known_when_one_file_is_gone(scene: Scene) -> N
     assert type(failed.error) is OutputMissingError
     assert failed.rendered
     assert sorted(failed.nodes) == ["10", "9"]
+
+
+def test_a_server_that_is_not_ones_own_is_not_suspected(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(waiting, "OUTAGE_PATIENCE", -1.0)
+    scene.there.queue = scene.there.history = unreachable  # type: ignore[method-assign]
+    with scene.holding(), pytest.raises(AttemptFailed) as caught:
+        scene.attempt(Start.COLLECT)
+    assert type(caught.value.error) is ComfyUIUnavailableError
+    # The job had only to be fetched.
+    assert (caught.value.waited, caught.value.executing, scene.suspected) == (True, False, 0)
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_server_dies_of_what_it_was_seen_to_execute(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, ended: bool
+) -> None:
+    executor = scene.executor
+    scene.server.running = True
+    if not ended:
+        scene.server.steps = [scene.server.vanish]
+    with scene.holding() as lease, suppress(AttemptFailed):
+        executor.run(scene.job(), lease, lambda _: None)
+    monkeypatch.setattr(Notifications, "connected", True)
+    monkeypatch.setattr(Notifications, "held_since", lambda *_: False)
+    monkeypatch.setattr(Notifications, "wait_cut", lambda *_: None)
+    scene.server.on_submit = unreachable
+    scene.server.state_of = unreachable  # type: ignore[method-assign]
+    with scene.holding() as lease, pytest.raises(AttemptFailed) as caught:
+        executor.run(replace(scene.job(), id="next"), lease, lambda _: None)
+    # It may have died of the one before just as well, unless that has ended.
+    assert caught.value.executing is ended

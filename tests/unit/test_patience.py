@@ -1,5 +1,6 @@
-"""The patience that a paid render deserves, on a clock of its own."""
+"""How long an answer is waited for: as long as a paid render deserves, by a clock, or briefly."""
 
+import threading
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +17,7 @@ from tasks.errors import (
 )
 from workers.execution import patience as module
 from workers.execution.control import Control, WorkerLeaving
-from workers.execution.patience import patiently
+from workers.execution.patience import patiently, soon
 from workers.execution.waiting import OUTAGE_PATIENCE
 
 STORE_PATIENCE = 900.0
@@ -141,3 +142,10 @@ def test_a_reason_to_end_ends_the_patience(clock: Clock) -> None:
 def test_what_succeeds_is_not_lost_to_a_reason_to_end(clock: Clock) -> None:
     clock.stop(WorkerLeaving("x"))
     assert attempt(lambda: "done", clock) == "done"
+
+
+def test_what_can_be_done_without_is_waited_for_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "SOON_SECONDS", 0.01)
+    over = threading.Event()
+    assert soon(lambda: over.wait(20.0)) is None
+    over.set()

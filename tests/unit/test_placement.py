@@ -21,6 +21,7 @@ from tests.unit.scene import (
     NEIGHBOUR,
     NOW,
     ORDER,
+    REFUSED,
     RESULT,
     TOKEN,
     Scene,
@@ -33,7 +34,7 @@ from tests.unit.scene import (
 from workers.comfyui.model import PromptState
 from workers.execution.job import AttemptFailed
 from workers.ledger import Cancelled, Route
-from workers.routing.lanes import Lane
+from workers.routing.lanes import Lane, Later
 
 pytestmark = pytest.mark.usefixtures("redis_is_asked_again_at_once")
 
@@ -57,6 +58,13 @@ def test_what_another_server_can_run_goes_there_at_no_cost() -> None:
     assert (later.seconds, later.lane, later.error) == (0.0, lane, None)
     record, pause = scene.ledger.last("release")
     assert (record.attempts, record.spent, pause) == ((), True, 0.0)
+
+
+def test_what_goes_to_another_server_has_no_wish_left() -> None:
+    scene = routed(prefer=HERE)
+    scene.executor.end, scene.router.after = REFUSED, Later(5.0)
+    assert scene.postponed().seconds == 5.0
+    assert scene.ledger.last("release")[0].route == Route()
 
 
 def test_what_no_server_can_run_fails_and_says_why() -> None:

@@ -117,6 +117,14 @@ def test_a_job_of_which_nobody_could_find_out_stays_accused(what: str) -> None:
     assert (kept.crashes, kept.accused) == (2, True)
 
 
+def test_what_fails_before_an_attempt_has_begun_counts_for_nothing() -> None:
+    scene = again()
+    scene.server.state = ComfyUIUnavailableError("away")
+    scene.postponed()
+    (record, _) = scene.ledger.last("release")
+    assert (len(record.attempts), record.failures) == (len(AGAIN.attempts) + 1, AGAIN.failures)
+
+
 def test_a_failure_of_the_store_counts_for_nothing_and_keeps_the_prompt() -> None:
     scene = new()
     scene.executor.end = AttemptFailed(StorageUnavailableError("x"), rendered=True)

@@ -1,10 +1,10 @@
-"""What a server is sent of an export of the UI."""
+"""What a server is sent: exports as API format, and nothing that it would run in parts."""
 
 from typing import Any
 
 import pytest
 
-from tasks.errors import ComfyUIUnavailableError
+from tasks.errors import ComfyUIUnavailableError, InvalidWorkflowError
 from tests.unit.one_attempt import EXPORT, FAILURE, Scene, key
 from workers.comfyui.model import PromptState
 from workers.execution.job import Start
@@ -48,3 +48,16 @@ def test_a_server_that_does_not_say_what_it_has_is_tried_again(scene: Scene) -> 
     assert isinstance(failed.error, ComfyUIUnavailableError)
     # It has cost the job nothing, and the server is looked at.
     assert (failed.executing, failed.rendered, scene.suspected) == (False, False, 1)
+
+
+def test_what_would_be_executed_in_parts_is_refused_before_anything_is_placed(
+    scene: Scene,
+) -> None:
+    placed: list[None] = []
+
+    def refuse() -> None:
+        raise InvalidWorkflowError("x")
+
+    scene.on_refuse_parts, scene.on_place = refuse, lambda: placed.append(None)
+    assert type(scene.failed().error) is InvalidWorkflowError
+    assert (placed, scene.server.submitted) == ([], [])

@@ -1,12 +1,23 @@
-"""Prompts that are wanted elsewhere, and how they leave their server."""
+"""How prompts leave their server: wanted elsewhere, given up, or not to be stopped at all."""
+
+from contextlib import suppress
 
 import pytest
 
-from tasks.errors import ComfyUIUnavailableError, PromptLostError
+from tasks.errors import (
+    ComfyUIHungError,
+    ComfyUIUnavailableError,
+    JobTimeoutError,
+    PromptLostError,
+    PromptStalledError,
+)
 from tests.unit.one_attempt import PROMPT, Scene, key
 from workers.comfyui.model import PromptState
-from workers.execution.control import Spared
+from workers.execution import stopping
+from workers.execution.control import ServerHung, Spared
 from workers.execution.job import Start
+from workers.execution.keeper import Lease
+from workers.execution.run import Run
 
 
 def test_a_job_that_is_wanted_elsewhere_is_not_queued(scene: Scene) -> None:
@@ -132,3 +143,41 @@ def test_a_prompt_that_is_lost_while_it_executes_is_lost(scene: Scene, wanted: b
 def test_a_prompt_that_is_lost_while_nobody_wants_it_elsewhere_is_lost(scene: Scene) -> None:
     scene.server.steps = [scene.server.vanish]
     assert type(scene.failed().error) is PromptLostError
+
+
+def give_up(
+    scene: Scene, lease: Lease, reason: Exception, start: Start = Start.SUBMIT
+) -> list[str]:
+    """Stop the prompt for this reason; those that keep the server from being used."""
+    quarantined: list[str] = []
+    one = stopping.Stopping(scene.server, scene.keeper, quarantined.append)  # type: ignore[arg-type]
+    with suppress(ComfyUIHungError):
+        one.give_up(Run(scene.job(start), lease, lambda _: None, began=0.0), reason)
+    return quarantined
+
+
+def test_a_server_that_does_not_stop_a_stalled_prompt_is_not_used(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # It is over at once.
+    monkeypatch.setattr(stopping, "_STOP_SECONDS", 0.0)
+    with scene.holding() as lease:
+        assert give_up(scene, lease, PromptStalledError("no sign of life")) == [PROMPT]
+        # All that wait there go elsewhere.
+        with pytest.raises(ServerHung):
+            lease.control.check()
+    assert scene.server.cancelled == [PROMPT]
+
+
+def test_a_server_that_stops_a_stalled_prompt_goes_on(scene: Scene) -> None:
+    with scene.holding() as lease:
+        assert give_up(scene, lease, PromptStalledError("no sign of life")) == []
+        lease.control.check()
+    assert scene.server.cancelled == [PROMPT]
+
+
+def test_nothing_is_stopped_that_has_been_executed_elsewhere(scene: Scene) -> None:
+    with scene.holding() as lease:
+        assert give_up(scene, lease, JobTimeoutError("too late"), Start.COLLECT) == []
+        assert not lease.prompt_stopped
+    assert scene.server.cancelled == scene.there.cancelled == []
