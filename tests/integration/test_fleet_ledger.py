@@ -201,6 +201,14 @@ def test_stories_are_kept_apart_and_in_order(ledger: Ledger, server: redis.Redis
     assert len(ledger.stories.of("b")) == 1
 
 
+def test_what_is_written_again_after_a_lost_answer_is_told_once(ledger: Ledger) -> None:
+    # As the client does by itself if a server takes lines and then falls silent.
+    lines = [began("a"), told(JobEnded("a", "succeeded"))]
+    for _ in range(2):
+        ledger.stories.tell(lines)
+    assert [line["event"] for line in ledger.stories.of("a")] == ["attempt_began", "ended"]
+
+
 def test_a_story_is_bounded_and_files_take_no_room_from_the_rest(
     ledger: Ledger, server: redis.Redis
 ) -> None:

@@ -391,6 +391,26 @@ def test_a_refusal_is_explained_by_what_is_missing(plain: Scene) -> None:
     )
 
 
+def test_what_is_wrong_with_a_job_is_told_by_who_lacks_nothing_for_it(plain: Scene) -> None:
+    counting = {"C": {"input": {"required": {"steps": ["INT", {"min": 1, "max": 9}]}}}}
+    plain.others(FEWER, Capabilities.of(json.dumps(counting), {}))
+    refused = InvalidWorkflowError("the server refuses it")
+    wrong = {"1": {"class_type": "C", "inputs": {"steps": 10}}}
+    assert plain.router.explained(wanted(wrong), refused).message == (
+        "node 1 (C), input steps: found 10, expected a whole number from 1 to 9"
+        " (and no other server can run it)"
+    )
+
+    def prepare(nodes: Mapping[str, Any]) -> Any:
+        if "C" in nodes:
+            raise InvalidWorkflowError("param '1.stepz': there is no such input")
+        return wrong
+
+    assert plain.router.explained(Wanted(prepare), refused).message == (
+        "param '1.stepz': there is no such input (and no other server can run it)"
+    )
+
+
 def test_a_refusal_that_nothing_explains_stays_as_it_is(plain: Scene) -> None:
     refused = InvalidWorkflowError("the server refuses it")
     assert plain.router.explained(wanted(A), refused) is refused

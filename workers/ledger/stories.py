@@ -76,7 +76,8 @@ class Stories:
         with translated():
             found: list[Any] = list(self._redis.lrange(story_key(job_id), 0, -1))
         lines = []
-        for text in found:
+        # Lines that a server took before it fell silent are written again.
+        for text in dict.fromkeys(found):
             with suppress(ValueError):
                 lines.append(json.loads(text))
         # Workers tell at different times.

@@ -11,7 +11,7 @@ from tasks.workflow import Workflow
 from workers.ledger.servers import Loaded, Server, Servers
 from workers.routing.capabilities import Capabilities, merged
 from workers.routing.judgement import Judgement, Prepare, judge
-from workers.routing.lacks import hinted, lacks, told, would_run_in_part
+from workers.routing.lacks import Lack, hinted, lacks, told, would_run_in_part
 from workers.routing.lanes import Here, Lane, Later
 from workers.routing.pace import Pace
 from workers.routing.survey import Survey
@@ -158,17 +158,21 @@ class Router:
         return min(survey.returning_seconds, _LOOK_SECONDS) if may_return else 0.0
 
     def explained(self, job: Wanted, error: InvalidWorkflowError) -> InvalidWorkflowError:
-        """The refusal of a job that no server takes, with what is missing here."""
+        """The refusal of a job that no server takes, with what is missing or wrong."""
         own, others = self._survey.capabilities, self._survey.others
         if own is None:
             return error
         # Another server may have what is nearly meant.
         known = [one for other in others if (one := self._capabilities(other.digest)) is not None]
-        missing = hinted(
-            judge(job.prepare, own, job.placed).lacks, own.nodes, merged([own, *known])
-        )
-        if not any(lack.node_id for lack in missing):
+        here, *elsewhere = (judge(job.prepare, one, job.placed).lacks for one in (own, *known))
+        if _lacks_parts(here):
+            # Where nothing is missing it is seen what is wrong with the job itself.
+            wrong = next((its for its in elsewhere if its and not _lacks_parts(its)), here)
+        elif any(lack.node_id for lack in here):
+            wrong = here
+        else:
             return error
+        missing = hinted(wrong, own.nodes, merged([own, *known]))
         nobody = " (and no other server can run it)" if others else ""
         return InvalidWorkflowError(f"{told(missing)}{nobody}")
 
@@ -303,3 +307,8 @@ class Router:
 
     def _loaded(self, models: str) -> Loaded:
         return Loaded(models, self.digest, self._place)
+
+
+def _lacks_parts(found: Iterable[Lack]) -> bool:
+    """Whether classes or models are missing, which another server may have."""
+    return any(lack.node_class or lack.model for lack in found)
