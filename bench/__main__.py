@@ -3,7 +3,6 @@
 import argparse
 import json
 import os
-import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +19,7 @@ from bench.scale.model import ScaleReport
 from bench.scale.run import PARTS as SCALE_PARTS
 from bench.scale.run import run_scale
 from bench.scale.table import markdown as scale_markdown
-from sandbox.processes import StartupError
+from sandbox.processes import StartupError, end_as_interrupted
 
 _RESULTS = Path(__file__).parent / "results"
 
@@ -52,9 +51,7 @@ def _arguments() -> argparse.Namespace:
 def main() -> int:
     """Measure, write and print; 1 if it could not be done, 130 if it was interrupted."""
     arguments = _arguments()
-    # All children are stopped on the way out, however it is asked for.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+    end_as_interrupted()
     try:
         written = _MEASURES[arguments.what](arguments)
     except (BenchError, StartupError, requests.RequestException) as error:

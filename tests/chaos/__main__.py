@@ -2,11 +2,11 @@
 
 import argparse
 import json
-import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
 
+from sandbox.processes import end_as_interrupted
 from tests.chaos.schedule import Kind, plan
 from tests.chaos.soak import soak
 from tests.chaos.table import table
@@ -38,9 +38,7 @@ def _arguments() -> argparse.Namespace:
 def main() -> int:
     """Run it; 0 if the goal was met, 1 if not, 130 if it was interrupted."""
     arguments = _arguments()
-    # All children are stopped on the way out, however it is asked for.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+    end_as_interrupted()
     schedule = plan(
         arguments.seed,
         jobs=arguments.jobs,

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
+from sandbox.processes import end_as_interrupted
 from sandbox.proxy import Mode
 from sandbox.rabbitmq import RabbitMQ
 from sandbox.stack import Stack
@@ -157,4 +158,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    end_as_interrupted()
     main()

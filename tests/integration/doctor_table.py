@@ -6,7 +6,7 @@
 import re
 from contextlib import suppress
 
-from sandbox.processes import ChildProcess
+from sandbox.processes import ChildProcess, end_as_interrupted
 from sandbox.stack import Stack
 from sandbox.valkey import Valkey
 from tests.command_line import Comfyfleet
@@ -70,4 +70,5 @@ def _lines(worker: ChildProcess) -> list[str]:
 
 
 if __name__ == "__main__":
+    end_as_interrupted()
     show()

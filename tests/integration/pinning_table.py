@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from itertools import count
 from typing import TYPE_CHECKING
 
-from sandbox.processes import ChildProcess
+from sandbox.processes import ChildProcess, end_as_interrupted
 from sandbox.stack import Stack
 from tests.faults.scenes import Fleet, errors, eventually
 from tests.integration.pinning_scene import PinnedFleet, is_ready, is_spare
@@ -112,4 +112,5 @@ def _names(what: str) -> Iterator[str]:
 
 
 if __name__ == "__main__":
+    end_as_interrupted()
     main()

@@ -7,6 +7,7 @@ from itertools import count
 
 from celery.result import AsyncResult
 
+from sandbox.processes import end_as_interrupted
 from sandbox.stack import Stack
 from tests.faults.scenes import Fleet
 from tests.integration.routing_fleet import CASES, ONLY_LATE, ONLY_OLD, RoutingFleet, painted
@@ -64,4 +65,5 @@ def _told(routing: RoutingFleet, jobs: list[AsyncResult], began: float) -> tuple
 
 
 if __name__ == "__main__":
+    end_as_interrupted()
     main()
