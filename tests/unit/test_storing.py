@@ -92,19 +92,26 @@ def test_what_is_stored_of_a_prompt_that_goes_on_stays(
     assert stays or not scene.store.contents
 
 
-def test_who_is_handed_on_waits_for_no_file(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+def held_file(scene: Scene) -> tuple[threading.Event, threading.Event]:
+    """When a file is asked for, and what lets it come."""
     begun, go_on = threading.Event(), threading.Event()
-    monkeypatch.setattr(storing, "_ABANDON_SECONDS", 3600.0)
 
     def slowly() -> None:
         begun.set()
         assert go_on.wait(LONG)
 
+    scene.server.on_view = slowly
+    return begun, go_on
+
+
+def test_who_is_handed_on_waits_for_no_file(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, go_on = held_file(scene)
+    monkeypatch.setattr(storing, "_ABANDON_SECONDS", 3600.0)
+
     def leave() -> None:
         assert begun.wait(LONG)
         scene.lease.control.stop(WorkerLeaving("x"))
 
-    scene.server.on_view = slowly
     scene.server.on_submit = lambda: scene.tell("9", "a")
     scene.server.steps = [leave]
     with scene.holding():
@@ -114,11 +121,7 @@ def test_who_is_handed_on_waits_for_no_file(scene: Scene, monkeypatch: pytest.Mo
 
 
 def test_what_is_under_way_when_the_attempt_fails_is_removed_as_well(scene: Scene) -> None:
-    begun, go_on = threading.Event(), threading.Event()
-
-    def slowly() -> None:
-        begun.set()
-        assert go_on.wait(LONG)
+    begun, go_on = held_file(scene)
 
     def end() -> None:
         assert begun.wait(LONG)
@@ -126,7 +129,6 @@ def test_what_is_under_way_when_the_attempt_fails_is_removed_as_well(scene: Scen
         # Before it is known how the prompt has ended, and so while the file is waited for.
         threading.Timer(0.05, go_on.set).start()
 
-    scene.server.on_view = slowly
     scene.server.on_submit = lambda: scene.tell("9", "a")
     scene.server.entry = FAILURE
     scene.server.steps = [end]
@@ -192,11 +194,7 @@ def test_surplus_that_cannot_be_removed_costs_no_result(scene: Scene) -> None:
 
 
 def test_surplus_that_is_being_stored_is_waited_for_and_removed(scene: Scene) -> None:
-    begun, go_on = threading.Event(), threading.Event()
-
-    def slowly() -> None:
-        begun.set()
-        assert go_on.wait(LONG)
+    begun, go_on = held_file(scene)
 
     def end() -> None:
         assert begun.wait(LONG)
@@ -204,7 +202,6 @@ def test_surplus_that_is_being_stored_is_waited_for_and_removed(scene: Scene) ->
         scene.server.end()
         threading.Timer(0.05, go_on.set).start()
 
-    scene.server.on_view = slowly
     scene.server.on_submit = lambda: scene.tell("9", "a")
     scene.server.steps = [end]
     with scene.holding():
