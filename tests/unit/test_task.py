@@ -22,7 +22,8 @@ from tasks.errors import (
     OutOfMemoryError,
     UntrustedMessageError,
 )
-from tasks.result import Attempt, JobResult, ObjectRef, Progress, Timings
+from tasks.result import Attempt, JobResult, Progress
+from tests.unit.scene import RESULT
 from workers.broker.consumer import IS_SIGNED, ComesAgain, Revoked
 from workers.execution import NotNow, Order, Report
 from workers.ledger.outcomes import JobFailed
@@ -30,18 +31,6 @@ from workers.observing import Event, JobEnded, JobRefused
 from workers.task import RunWorkflow
 
 WORKFLOW = {"1": {"class_type": "SaveImage", "inputs": {}}}
-RESULT = JobResult(
-    job_id="job",
-    prompt_id="p",
-    instance="http://gpu",
-    worker="w",
-    attempts=[],
-    metadata={},
-    outputs=[],
-    manifest=ObjectRef(bucket="b", key="job/manifest.json"),
-    timings=Timings(queued=0, staged=0, executed=0, uploaded=0, total=0),
-    values={},
-)
 
 
 class Custody:
